@@ -1,0 +1,213 @@
+"""Every tunable of the library: unit, default, limit and reason.
+
+`Config` is what a user may set; the module constants are what the protocol or our own safety fixes. Names follow the reference's
+configuration values (its number in brackets) with the unit added. Limits that bound memory or work name the row of the threat table
+they answer, so that a test can be found by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from peergram.errors import UsageError
+
+PROTOCOL_VERSION = 13
+"""What we speak; the reference 1.6 speaks the same."""
+PROTOCOL_VERSION_MIN = 8
+"""Older peers are refused with reason 4006."""
+
+DATAGRAM_BYTES_MAX = 1300
+"""Largest UDP payload sent, and largest plaintext accepted from a reference peer."""
+DATAGRAM_BYTES_MIN = 5
+"""Shorter datagrams are ignored whatever they begin with."""
+PADDED_BYTES_MIN = 512
+"""Requests that ask a stranger for an answer are at least this long, so that no answer is larger."""
+
+MESSAGE_BYTES_MAX = 524_288
+"""Largest message a user may send."""
+REFERENCE_MESSAGE_BYTES_MAX = 524_283
+"""Largest session message a reference peer takes: its limit less our five header bytes (G18)."""
+STREAM_MESSAGE_BYTES_MAX = 524_304
+"""Largest message accepted inside a reliable stream, session header included (G18)."""
+UNRELIABLE_SEND_BYTES_MAX = 16_500
+"""A larger unreliable message is sent reliably, as the reference does."""
+UNRELIABLE_RECV_BYTES_MAX = 26_000
+"""An unreliable segment beyond this offset is ignored."""
+UNRELIABLE_SEGMENT_BYTES_MAX = 1300
+"""A larger unreliable segment is ignored."""
+UNRELIABLE_STORE_BYTES_MAX = 262_144
+"""Pieces of unfinished unreliable messages kept per lane; actual bytes, never claimed ones (E8)."""
+UNRELIABLE_STORE_SEGMENTS_MAX = 256
+"""Pieces of unfinished unreliable messages kept per lane (E8); the reference keeps 20 (G23)."""
+UNRELIABLE_STORE_AGE_US = 5_000_000
+"""An unfinished unreliable message older than this is given up (G23)."""
+
+LANES_SEND_MAX = 8
+"""Lanes we send on: 0..7, since a reference sender and its logs break above (G1)."""
+LANES_RECV_MAX = 256
+"""Lanes a peer may use: 0..255 on the wire."""
+RELIABLE_GAPS_MAX = 64
+"""Holes kept in one reliable stream (E8); the reference keeps 30 when appending, 20 when splitting."""
+ACK_BLOCKS_MAX = 64
+"""Blocks written in one ack frame."""
+ACK_GAPS_MAX = 62
+"""Runs of missing packets kept for reporting (E13)."""
+REPLAY_RANGES_MAX = 1024
+"""Runs of accepted packet numbers kept; the oldest run goes first and raises the floor (E6, E13)."""
+PACKET_NUMBER_JUMP_MAX = 0x4000
+"""A packet number further ahead than this ends the connection with 5001 (E13)."""
+PACKET_NUMBER_MAX = 1 << 48
+"""The connection ends long before a nonce could repeat (C6)."""
+SEGMENTS_PER_PACKET_MAX = 1300
+"""More segments in one packet are not looked at (RecvMaxSegmentsPerPacket, 50; E9)."""
+MESSAGE_NUMBER_STEP_MAX = 10_000
+"""Largest step between message numbers of a lane that a reference peer takes in every case (P7, G26)."""
+MESSAGE_CHARGE_BYTES_MIN = 256
+"""What an unread message costs of the receive buffer at least: its bookkeeping (M1)."""
+
+PACKETS_IN_FLIGHT_MAX = 8_000
+"""Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2)."""
+PACKETS_PER_TRANSMIT_MAX = 44
+"""Packets handed to the socket at once: one UDP_SEGMENT call of at most 65507 bytes."""
+
+ACK_DELAY_US = 50_000
+"""Reliable data is acknowledged within this time (the reference's promise, and what its senders expect)."""
+ACK_DELAY_OWN_PEER_US = 10_000
+"""The same toward our own peers, whose senders pace by acknowledgements."""
+ACK_EVERY_PACKETS = 64
+"""Packets with reliable data after which an acknowledgement goes at once."""
+NACK_DELAY_US = 3_000
+"""How long a missing packet may merely be late."""
+
+CONNECT_RETRY_US = 500_000
+"""Between two challenge requests."""
+CHALLENGE_TICK_US = 1 << 20
+"""Unit of the coarse time inside a challenge."""
+CHALLENGE_TICKS_MAX = 3
+"""A challenge is good for 3 to 4 ticks."""
+KEEPALIVE_US = 10_000_000
+"""Silence after which the peer is asked for a sign of life."""
+URGENT_PING_US = 200_000
+"""Between two such questions while answers are missing."""
+REPLY_TIMEOUT_MAX_US = 1_250_000
+REPLY_TIMEOUT_MARGIN_US = 250_000
+REPLY_TIMEOUT_DELAYED_US = 200_000
+REPLY_FAILURES_MIN = 4
+"""Unanswered questions before silence can end a connection."""
+FIN_WAIT_US = 5_000_000
+"""How long an ended connection still answers its peer."""
+NO_CONNECTION_INTERVAL_US = 250_000
+"""Between two unauthenticated answers to strangers, in all (E14)."""
+REDIAL_QUIET_US = 26_000_000
+"""A reference server may hold an old connection of a local port this long; until then a new dial takes a fresh port."""
+
+CLOSE_DEBUG_BYTES_MAX = 127
+"""Text sent and kept with a close."""
+CLOSE_REPLIES_MAX = 64
+"""Answers an ended connection gives its peer before it falls silent (E14)."""
+
+RTO_MIN_US = 30_000
+RTO_MAX_US = 2_000_000
+RTO_INITIAL_US = 1_000_000
+"""Retransmission time-out: RFC 6298 with a granularity of 1 ms and these bounds."""
+
+STATS_INTERVAL_US = 5_000_000
+"""Rates and quality are averaged over this time and then kept for the next one."""
+STATS_INSTANT_US = 20_000_000
+STATS_INSTANT_FORCED_US = 30_000_000
+STATS_LIFETIME_US = 120_000_000
+STATS_LIFETIME_FORCED_US = 140_000_000
+"""When a report goes to the peer: with traffic, and without."""
+PING_MS_MAX = 2_000
+"""A slower sample says more about a stalled process than about the network."""
+
+CONNECTIONS_MAX = 16_384
+"""Connections of one endpoint, ended ones that still answer included (E25)."""
+PENDING_REQUESTS_MAX = 256
+"""Strangers waiting to be accepted; the oldest gives way (M4)."""
+PENDING_REQUEST_BYTES_MAX = 65_536
+"""What a stranger may have us hold before he is accepted (M4)."""
+PENDING_REQUESTS_PER_HOST_MAX = 16
+"""Strangers of one IP address waiting to be accepted (E19)."""
+CHANNEL_EVENTS_MAX = 1_024
+"""Undelivered callbacks kept; per peer the newest state wins."""
+CHANNELS_PER_SESSION_MAX = 4_096
+"""Channels remembered as open per session; others still carry messages (M2)."""
+
+SESSION_IDLE_US = 180_000_000
+LOG_INTERVAL_US = 1_000_000
+"""One log line per kind and second (E15)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a user may set; every instance is checked when made. Times are microseconds, sizes bytes, rates bytes per second."""
+
+    timeout_initial_us: int = 10_000_000
+    """Whole time a connection may take to come up (TimeoutInitial, 24)."""
+    timeout_connected_us: int = 10_000_000
+    """Silence, with questions unanswered, that ends a connection (TimeoutConnected, 25)."""
+    send_buffer_bytes: int = 524_288
+    """Data queued and not yet sent, all lanes together; more is refused with LimitExceeded (SendBufferSize, 9)."""
+    recv_buffer_bytes: int = 1_048_576
+    """Unread data of one peer (RecvBufferSize, 47; M1)."""
+    recv_buffer_messages: int = 1_000
+    """Unread messages of one peer (RecvBufferMessages, 48; M1)."""
+    recv_message_bytes_max: int = MESSAGE_BYTES_MAX
+    """Larger messages end the connection with 5002 (RecvMaxMessageSize, 49)."""
+    recv_segments_per_packet_max: int = SEGMENTS_PER_PACKET_MAX
+    """RecvMaxSegmentsPerPacket (50)."""
+    rate: Literal["auto", "fixed"] = "auto"
+    """`auto`: congestion control; `fixed`: the reference's rule, `send_rate_bytes` whatever happens."""
+    send_rate_bytes: int = 262_144
+    """Bytes of UDP payload per second under `rate="fixed"` (SendRateMin = SendRateMax, 10 and 11)."""
+    nagle_us: int = 5_000
+    """How long a small message waits for company (NagleTime, 12)."""
+    no_delay_queue_us: int = 200_000
+    """A NoDelay message is dropped when it would wait longer than this (the header's promise, G9)."""
+    datagram_bytes: int = DATAGRAM_BYTES_MAX
+    """Largest UDP payload sent (MTU_PacketSize, 32)."""
+    unencrypted: int = 0
+    """Ciphers offered: 0 AES only, 1 AES or none, 2 none or AES, 3 none (Unencrypted, 34). Anything but 0 is for tests."""
+    send_time_since_previous: bool = False
+    """Whether packets tell the time since the one before, for the peer's jitter (SendTimeSincePreviousPacket, 59)."""
+    trust: Literal["open", "key"] = "open"
+    """`open`: any self-made certificate connects and is flagged unauthenticated. `key`: only `gen:` identities that are their own key."""
+    linger_us: int = 500_000
+    """How long reliable data is flushed in the background after `close_session` (0: not at all, as the reference)."""
+    session_idle_us: int = SESSION_IDLE_US
+    """A session without a message either way ends after this time, without a callback."""
+    pending_requests_max: int = PENDING_REQUESTS_MAX
+    """Strangers waiting to be accepted (M4)."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise UsageError(f"config: {name} must be a whole number from {low} to {high}, not {value!r}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"config: {name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+
+
+_RANGES: dict[str, tuple[int, int]] = {
+    "timeout_initial_us": (1_000, 3_600_000_000),
+    "timeout_connected_us": (1_000, 3_600_000_000),
+    "send_buffer_bytes": (4_096, 268_435_456),
+    "recv_buffer_bytes": (4_096, 268_435_456),
+    "recv_buffer_messages": (2, 268_435_456),
+    "recv_message_bytes_max": (64, 268_435_456),
+    "recv_segments_per_packet_max": (1, SEGMENTS_PER_PACKET_MAX),
+    "send_rate_bytes": (1_024, 1_073_741_824),
+    "nagle_us": (0, 20_000),
+    "no_delay_queue_us": (0, 10_000_000),
+    "datagram_bytes": (200, DATAGRAM_BYTES_MAX),
+    "unencrypted": (0, 3),
+    "linger_us": (0, 60_000_000),
+    "session_idle_us": (1_000_000, 86_400_000_000),
+    "pending_requests_max": (1, 65_536),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {"rate": ("auto", "fixed"), "trust": ("open", "key")}
+
+assert set(_RANGES) | set(_CHOICES) | {"send_time_since_previous"} == {field.name for field in fields(Config)}

@@ -1,0 +1,156 @@
+"""What an application is told, and what it sends and receives: the values that cross the edge of the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from peergram.identity import Identity
+
+
+class SendFlags(IntFlag):
+    """How to send one message (`k_nSteamNetworkingSend_*`)."""
+
+    UNRELIABLE = 0
+    NO_NAGLE = 1
+    UNRELIABLE_NO_NAGLE = 1
+    NO_DELAY = 4
+    UNRELIABLE_NO_DELAY = 5
+    RELIABLE = 8
+    RELIABLE_NO_NAGLE = 9
+    USE_CURRENT_THREAD = 16
+    AUTO_RESTART_BROKEN_SESSION = 32
+
+
+class ConnectionState(IntEnum):
+    """State of a session or connection (`ESteamNetworkingConnectionState`); negative ones never leave the library."""
+
+    NONE = 0
+    CONNECTING = 1
+    FINDING_ROUTE = 2
+    CONNECTED = 3
+    CLOSED_BY_PEER = 4
+    PROBLEM_DETECTED_LOCALLY = 5
+    FIN_WAIT = -1
+    LINGER = -2
+    DEAD = -3
+
+
+class InfoFlags(IntFlag):
+    """Properties of a connection (`k_nSteamNetworkConnectionInfoFlags_*`)."""
+
+    NONE = 0
+    UNAUTHENTICATED = 1
+    UNENCRYPTED = 2
+    LOOPBACK_BUFFERS = 4
+    FAST = 8
+    RELAYED = 16
+    DUAL_WIFI = 32
+
+
+class Message:
+    """One message received: who sent it, on which channel, and what (`SteamNetworkingMessage_t`)."""
+
+    __slots__ = ("channel", "identity", "message_number", "payload", "received_at_us", "reliable")
+
+    def __init__(
+        self, identity: Identity, channel: int, payload: bytes, message_number: int, reliable: bool, received_at_us: int
+    ) -> None:
+        self.identity = identity
+        self.channel = channel
+        self.payload = payload
+        self.message_number = message_number
+        self.reliable = reliable
+        self.received_at_us = received_at_us
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return len(self.payload)
+
+    @property
+    def flags(self) -> SendFlags:
+        """RELIABLE if it was sent so; nothing else is known to the receiver."""
+        return SendFlags.RELIABLE if self.reliable else SendFlags.UNRELIABLE
+
+    def __repr__(self) -> str:
+        kind = "reliable" if self.reliable else "unreliable"
+        return (
+            f"<Message {kind} #{self.message_number} from {self.identity} on channel {self.channel}: {len(self.payload)} bytes>"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """Reliable messages that were sent and whose arrival nobody confirmed when their session ended."""
+
+    messages: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequested:
+    """A stranger sent us something; answer by accepting, sending to him, or not at all."""
+
+    identity: Identity
+    proven_by: str
+    """`key` (a `gen:` identity that is the certificate's key) or `nothing`."""
+    key_fingerprint: str
+    """SHA-256 of the certificate's key, as OpenSSH prints it (`SHA256:` and base64)."""
+    address: str = ""
+    """Where he sends from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFailed:
+    """A session ended in a way the application must know: with what was lost, why, and what may help."""
+
+    identity: Identity
+    reason: int
+    state: ConnectionState
+    debug: str
+    unconfirmed: Unconfirmed = Unconfirmed()
+
+
+Event = SessionRequested | SessionFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionInfo:
+    """What is known about a session's connection (`SteamNetConnectionInfo_t`)."""
+
+    identity: Identity | None
+    """Who the peer says he is by his certificate; None while unknown."""
+    address: str
+    """The peer's address and port, empty while unknown."""
+    state: ConnectionState
+    end_reason: int
+    end_debug: str
+    description: str
+    flags: InfoFlags
+    own_peer: bool
+    """Whether the peer is this library too (promise 6)."""
+    proven_by: str
+    key_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealTimeStatus:
+    """How a connection is doing (`SteamNetConnectionRealTimeStatus_t`); None stands for unknown."""
+
+    state: ConnectionState
+    ping_ms: int | None
+    quality_local: float | None
+    """Share of packets that arrived in order, 0..1, over the last full interval; None before."""
+    quality_remote: float | None
+    out_packets_per_s: float
+    out_bytes_per_s: float
+    in_packets_per_s: float
+    in_bytes_per_s: float
+    send_rate_bytes_per_s: int
+    pending_unreliable_bytes: int
+    pending_reliable_bytes: int
+    sent_unacked_reliable_bytes: int
+    queue_time_us: int | None
+    """How long a message sent now would wait before it leaves."""
+    max_jitter_us: int | None
