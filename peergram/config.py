@@ -1,8 +1,8 @@
 """Every tunable of the library: unit, default, limit and reason.
 
 `Config` is what a user may set; the module constants are what the protocol or our own safety fixes. Names follow the reference's
-configuration values (its number in brackets) with the unit added. Limits that bound memory or work name the row of the threat table
-they answer, so that a test can be found by it.
+configuration values (its number in brackets) with the unit added. Limits that bound memory or work name the row of the threat
+table they answer, so that a test can be found by it.
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ ACK_EVERY_PACKETS = 64
 NACK_DELAY_US = 3_000
 """How long a missing packet may merely be late."""
 
+MESSAGE_HEADROOM_BYTES = 16
+"""A send buffer holds one message of its size with the header of the messages layer."""
+CONNECT_OK_INTERVAL_US = 100_000
+"""Between two repeats of a ConnectOK for one client (E14)."""
 CONNECT_RETRY_US = 500_000
 """Between two challenge requests."""
 CHALLENGE_TICK_US = 1 << 20
@@ -102,6 +106,8 @@ NO_CONNECTION_INTERVAL_US = 250_000
 REDIAL_QUIET_US = 26_000_000
 """A reference server may hold an old connection of a local port this long; until then a new dial takes a fresh port."""
 
+STRANGER_REPLIES_MAX = 64
+"""Answers to strangers that wait to be sent; the newest win (E14)."""
 CLOSE_DEBUG_BYTES_MAX = 127
 """Text sent and kept with a close."""
 CLOSE_REPLIES_MAX = 64
@@ -130,7 +136,7 @@ PENDING_REQUEST_BYTES_MAX = 65_536
 """What a stranger may have us hold before he is accepted (M4)."""
 PENDING_REQUESTS_PER_HOST_MAX = 16
 """Strangers of one IP address waiting to be accepted (E19)."""
-CHANNEL_EVENTS_MAX = 1_024
+EVENTS_MAX = 1_024
 """Undelivered callbacks kept; per peer the newest state wins."""
 CHANNELS_PER_SESSION_MAX = 4_096
 """Channels remembered as open per session; others still carry messages (M2)."""
@@ -172,8 +178,13 @@ class Config:
     """Ciphers offered: 0 AES only, 1 AES or none, 2 none or AES, 3 none (Unencrypted, 34). Anything but 0 is for tests."""
     send_time_since_previous: bool = False
     """Whether packets tell the time since the one before, for the peer's jitter (SendTimeSincePreviousPacket, 59)."""
+    framing: Literal["messages", "raw"] = "messages"
+    """`messages`: each message carries its channel, as the messages API does. `raw`: no header, channel 0 only, for reference
+    programs
+    that use plain connections."""
     trust: Literal["open", "key"] = "open"
-    """`open`: any self-made certificate connects and is flagged unauthenticated. `key`: only `gen:` identities that are their own key."""
+    """`open`: any self-made certificate connects and is flagged unauthenticated. `key`: only `gen:` identities that are their
+    own key."""
     linger_us: int = 500_000
     """How long reliable data is flushed in the background after `close_session` (0: not at all, as the reference)."""
     session_idle_us: int = SESSION_IDLE_US
@@ -208,6 +219,6 @@ _RANGES: dict[str, tuple[int, int]] = {
     "session_idle_us": (1_000_000, 86_400_000_000),
     "pending_requests_max": (1, 65_536),
 }
-_CHOICES: dict[str, tuple[str, ...]] = {"rate": ("auto", "fixed"), "trust": ("open", "key")}
+_CHOICES: dict[str, tuple[str, ...]] = {"rate": ("auto", "fixed"), "trust": ("open", "key"), "framing": ("messages", "raw")}
 
 assert set(_RANGES) | set(_CHOICES) | {"send_time_since_previous"} == {field.name for field in fields(Config)}

@@ -1,0 +1,555 @@
+"""One connection, in either role: from handshake to the last answer to a straggler.
+
+It knows no addresses and no sockets: hellos, closes and data packets come in and go out as bytes, and the owner knows where
+they belong. After every `handle_*` and every command: drain `poll_transmit`, take `delivered`, look at `poll_event`, re-arm
+from `poll_timeout`.
+
+Closing is believed at once when it is authentic (own peers say goodbye inside the encryption, with a last ack, so that both
+sides agree on what arrived). A ConnectionClosed from the outside of a live connection is believed only if nothing authentic
+follows (E16).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+
+from peergram.address import Address
+from peergram.config import (
+    CLOSE_DEBUG_BYTES_MAX,
+    CLOSE_REPLIES_MAX,
+    CONNECT_OK_INTERVAL_US,
+    FIN_WAIT_US,
+    MESSAGE_CHARGE_BYTES_MIN,
+    MESSAGE_HEADROOM_BYTES,
+    PACKETS_PER_TRANSMIT_MAX,
+    UNRELIABLE_SEND_BYTES_MAX,
+    Config,
+)
+from peergram.connection.flow import Delivered, Flow
+from peergram.connection.goodbye import encode_goodbye
+from peergram.connection.handshake import Established
+from peergram.connection.handshake_client import ClientHandshake
+from peergram.connection.handshake_server import ServerHandshake
+from peergram.connection.limits import OWN, ReceiveLimits
+from peergram.connection.peer_checks import Failed
+from peergram.connection.receive import ConnectionViolated, Receiver
+from peergram.connection.reports import fill_report, take_report
+from peergram.connection.states import TRANSITIONS, Cause
+from peergram.connection.transmit import Transmitter
+from peergram.crypto.keys import Entropy
+from peergram.errors import End, EndReason, Result
+from peergram.events import ConnectionState, SendFlags, Unconfirmed
+from peergram.timing import NEVER, Deadline
+from peergram.wire.control import (
+    ChallengeReply,
+    ChallengeRequest,
+    ConnectionClosed,
+    ConnectOk,
+    ConnectRequest,
+    ControlMessage,
+    NoConnection,
+    encode_control,
+)
+
+_CLAIM_WAIT_US_MIN = 250_000
+_CLAIM_PROBES = 3
+_CLOSE_REPEATS_US = (100_000, 400_000, 1_500_000)
+"""A close nobody answered is said again this long after the first time."""
+_LIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
+_RELIABLE = int(SendFlags.RELIABLE)
+_NO_NAGLE = int(SendFlags.NO_NAGLE)
+_NO_DELAY = int(SendFlags.NO_DELAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The handshake is done: data flows."""
+
+    established: Established
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The connection ended, for good; what was not confirmed by then."""
+
+    end: End
+    state: ConnectionState
+    unconfirmed: Unconfirmed
+
+
+ConnectionEvent = Opened | Ended
+
+
+class Connection:
+    """A client's (made with a `ClientHandshake`) or a server's (`ServerHandshake`, until `accept`) connection."""
+
+    def __init__(
+        self,
+        handshake: ClientHandshake | ServerHandshake,
+        *,
+        connection_id: int,
+        config: Config,
+        entropy: Entropy,
+        now_us: int,
+        limits: ReceiveLimits = OWN,
+    ) -> None:
+        self.connection_id = connection_id
+        self.state = ConnectionState.CONNECTING
+        self.end: End | None = None
+        self.established: Established | None = None
+        self.flow: Flow | None = None
+        self._handshake = handshake
+        self._config = config
+        self._entropy = entropy
+        self._limits = limits
+        self._receiver: Receiver | None = None
+        self._transmitter: Transmitter | None = None
+        self._control: deque[bytes] = deque()
+        self._events: deque[ConnectionEvent] = deque()
+        self._held: deque[tuple[bytes, int, int]] = deque()
+        """(payload, flags, lane) of messages sent before the connection is up."""
+        self._held_bytes = 0
+        self._ends_at_us = NEVER
+        """When lingering, or answering stragglers, is over."""
+        self._claimed: End | None = None
+        self._claim_probes_at_us: list[int] = []
+        self._close_repeats_at_us: list[int] = []
+        self._connect_ok_at_us = 0
+        """From when on another ConnectOK may be repeated."""
+        self._close_replies_left = CLOSE_REPLIES_MAX
+        self._unconfirmed_at_end = Unconfirmed()
+
+    # --- what the owner may ask ---
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it may still carry data."""
+        return self.state in _LIVE
+
+    @property
+    def is_client(self) -> bool:
+        """Whether this side dialed."""
+        return isinstance(self._handshake, ClientHandshake)
+
+    @property
+    def server_handshake(self) -> ServerHandshake | None:
+        """The request of a stranger this connection stems from; None on the dialing side."""
+        return self._handshake if isinstance(self._handshake, ServerHandshake) else None
+
+    @property
+    def peer_connection_id(self) -> int:
+        """The peer's id for this connection; 0 while unknown."""
+        if isinstance(self._handshake, ServerHandshake):
+            return self._handshake.client_connection_id
+        return self._handshake.peer_connection_id
+
+    @property
+    def unconfirmed(self) -> Unconfirmed:
+        """Reliable messages sent and not wholly confirmed; after the end, those that were not then."""
+        if not self.is_live:
+            return self._unconfirmed_at_end
+        held = [len(data) for data, flags, _ in self._held if flags & _RELIABLE]
+        count, size = len(held), sum(held)
+        if self.flow is not None:
+            for lane in self.flow.lanes.all():
+                count += len(lane.messages_unacked)
+                size += sum(message[2] for message in lane.messages_unacked)
+        return Unconfirmed(count, size)
+
+    def queue_time_us(self, now_us: int) -> int | None:
+        """How long a message sent now would wait before it leaves; None while the connection is not up."""
+        flow = self.flow
+        if flow is None or self.state != ConnectionState.CONNECTED:
+            return None
+        waiting = flow.queued_bytes + flow.retransmit_bytes
+        debt = max(-flow.bucket.tokens, 0.0)
+        return int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+
+    # --- commands ---
+
+    def accept(self, now_us: int) -> None:
+        """Let the stranger in (server role, once)."""
+        handshake = self._handshake
+        assert isinstance(handshake, ServerHandshake)
+        assert self.state == ConnectionState.CONNECTING
+        outcome = handshake.accept(self.connection_id, self._entropy, now_us)
+        if isinstance(outcome, Failed):
+            self._fail(outcome.reason, outcome.debug, now_us)
+            return
+        self._control.append(handshake.connect_ok(now_us))
+        self._open(outcome, now_us)
+
+    def send_message(self, data: bytes, flags: int, lane: int, now_us: int) -> Result:
+        """Queue one message; what it says is about queueing, not about arrival.
+
+        OK, LIMIT_EXCEEDED (the send buffer is full), IGNORED (NoDelay, and it could not go at once), NO_CONNECTION,
+        INVALID_STATE.
+        """
+        flow = self.flow
+        if self.state != ConnectionState.CONNECTED or flow is None:
+            return self._hold_message(data, flags, lane)
+        size = len(data)
+        if flow.queued_bytes + flow.retransmit_bytes + size > self._config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES:
+            return Result.LIMIT_EXCEEDED
+        if flags & _NO_DELAY and (self.queue_time_us(now_us) or 0) > self._config.no_delay_queue_us:
+            return Result.IGNORED
+        self._queue_message(flow, data, flags, lane, now_us)
+        return Result.OK
+
+    def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
+        if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
+            return Result.NO_CONNECTION
+        if self.state != ConnectionState.CONNECTING:
+            return Result.INVALID_STATE
+        if flags & _NO_DELAY:
+            return Result.IGNORED
+        charge = max(len(data), MESSAGE_CHARGE_BYTES_MIN)
+        if self._held_bytes + charge > self._config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES:
+            return Result.LIMIT_EXCEEDED
+        self._held.append((data, flags, lane))
+        self._held_bytes += charge
+        return Result.OK
+
+    def _queue_message(self, flow: Flow, data: bytes, flags: int, lane_index: int, now_us: int) -> None:
+        lane = flow.lanes.lane(lane_index)
+        if not lane.reliable and not lane.unreliable:
+            flow.lanes.wake(lane)
+        deadline_us = 0 if flags & _NO_NAGLE else now_us + self._config.nagle_us
+        if flags & _RELIABLE or len(data) > UNRELIABLE_SEND_BYTES_MAX:
+            flow.queued_bytes += lane.queue_reliable(data, deadline_us)
+            flow.stats.messages_sent_reliable += 1
+        else:
+            flow.queued_bytes += lane.queue_unreliable(data, deadline_us)
+            flow.stats.messages_sent_unreliable += 1
+        if deadline_us < flow.flush_at_us:
+            flow.flush_at_us = deadline_us
+
+    def flush(self) -> None:
+        """Let everything queued go without waiting for company."""
+        if self.flow is not None and self.flow.lanes.next_lane() is not None:
+            self.flow.flush_at_us = 0
+
+    def release(self, messages: int, charge_bytes: int) -> None:
+        """The application took that many messages of `delivered`, which frees room for more."""
+        flow = self.flow
+        if flow is None:
+            return
+        flow.unread_messages -= messages
+        flow.unread_bytes -= charge_bytes
+
+    def resume_delivery(self, now_us: int) -> None:
+        """Call after `release` if anything waits for room (`flow.blocked_lanes`)."""
+        if self._receiver is None:
+            return
+        try:
+            self._receiver.resume()
+        except ConnectionViolated as violation:
+            self._fail(violation.reason, str(violation), now_us)
+
+    def close(self, reason: int, debug: str, now_us: int, *, linger_us: int = 0, quiet: bool = False) -> None:
+        """End it from this side. With `linger_us`, reliable data queued gets that long to arrive; `quiet` tells nobody."""
+        if self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_reliable:
+            self.end = End(reason, debug)
+            self.flow.accepts_data = False
+            self.flush()
+            self._enter(Cause.APPLICATION_CLOSED_LINGERING)
+            self._ends_at_us = now_us + linger_us
+        elif self.is_live:
+            self._finish(Cause.APPLICATION_CLOSED, End(reason, debug), now_us)
+            if quiet:
+                self._control.clear()
+                self._close_repeats_at_us.clear()
+                self._ends_at_us = now_us
+
+    def end_for_peer(self, end: End, now_us: int) -> None:
+        """It is certain that the peer is done with this connection."""
+        if self.is_live:
+            self._finish(Cause.PEER_CLOSED, end, now_us)
+
+    def doubt(self, end: End, now_us: int) -> None:
+        """Somebody says that the peer is gone: end it so, unless the peer answers a probe."""
+        if self.is_live:
+            self._believe_later(end, now_us)
+
+    def take_held(self) -> list[tuple[bytes, int, int]]:
+        """(payload, flags, lane) of the messages that wait for the handshake, to be sent over another connection."""
+        held = list(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        return held
+
+    def take_delivered(self) -> list[Delivered]:
+        """Messages complete since the last call, each lane's reliable ones in order."""
+        flow = self.flow
+        if flow is None or not flow.delivered:
+            return []
+        delivered, flow.delivered = flow.delivered, []
+        return delivered
+
+    # --- the five verbs ---
+
+    def handle_datagrams(self, data: bytes, segment_bytes: int, now_us: int) -> list[bytes]:
+        """Take a batch of datagrams from the peer's address; those that are not data packets of this connection come back."""
+        others: list[bytes] = []
+        own_id = self.connection_id.to_bytes(4, "little")
+        receiver = self._receiver
+        for begin in range(0, len(data), segment_bytes):
+            datagram = data[begin : begin + segment_bytes]
+            if len(datagram) < 7 or datagram[0] < 0x80 or datagram[1:5] != own_id:
+                others.append(datagram)
+            elif receiver is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+                self._handle_data(receiver, datagram, now_us)
+            elif not self.is_live:
+                self._answer_straggler()
+        self._settle_linger(now_us)
+        return others
+
+    def _handle_data(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
+        try:
+            if receiver.handle_packet(datagram, now_us):
+                self._claimed = None
+        except ConnectionViolated as violation:
+            self._fail(violation.reason, str(violation), now_us)
+        goodbye = receiver.goodbye
+        if goodbye is not None and self.is_live:
+            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
+
+    def handle_control(self, message: ControlMessage, remote: Address, now_us: int) -> None:
+        """Take a control packet from the peer's address that names this connection (or, for repeats, the client's id)."""
+        handshake = self._handshake
+        if isinstance(message, ChallengeReply | ConnectOk):
+            if isinstance(handshake, ClientHandshake):
+                self._handle_server_hello(handshake, message, remote, now_us)
+        elif isinstance(message, ChallengeRequest | ConnectRequest):
+            self._handle_repeat(now_us)
+        elif isinstance(message, ConnectionClosed):
+            self._handle_closed(message, now_us)
+        elif isinstance(message, NoConnection):
+            self._handle_no_connection(message, now_us)
+
+    def _handle_server_hello(
+        self, handshake: ClientHandshake, message: ChallengeReply | ConnectOk, remote: Address, now_us: int
+    ) -> None:
+        if not self.is_live:
+            if isinstance(message, ConnectOk) and message.client_connection_id == self.connection_id:
+                self._answer_straggler()
+            return
+        if isinstance(message, ChallengeReply):
+            handshake.handle_challenge_reply(message, now_us)
+        else:
+            handshake.handle_connect_ok(message, remote, now_us)
+        self._look_at_handshake(handshake, now_us)
+
+    def _look_at_handshake(self, handshake: ClientHandshake, now_us: int) -> None:
+        if self.state != ConnectionState.CONNECTING or handshake.outcome is None:
+            return
+        if isinstance(handshake.outcome, Failed):
+            self._fail(handshake.outcome.reason, handshake.outcome.debug, now_us)
+        else:
+            self._open(handshake.outcome, now_us)
+
+    def _handle_repeat(self, now_us: int) -> None:
+        """The client asks again: our ConnectOK was lost, or we are gone already."""
+        handshake = self._handshake
+        if not isinstance(handshake, ServerHandshake):
+            return
+        if self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+            if now_us >= self._connect_ok_at_us:
+                self._connect_ok_at_us = now_us + CONNECT_OK_INTERVAL_US
+                self._control.append(handshake.connect_ok(now_us))
+        elif not self.is_live:
+            self._answer_straggler()
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Do what is due."""
+        if self.state == ConnectionState.CONNECTING:
+            self._handle_handshake_timeout(now_us)
+        if self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+            self._handle_flow_timeout(now_us)
+        if self._close_repeats_at_us and now_us >= self._close_repeats_at_us[0]:
+            del self._close_repeats_at_us[0]
+            self._say_close()
+        if now_us >= self._ends_at_us:
+            if self.state == ConnectionState.LINGER:
+                self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)
+            else:
+                self._enter(Cause.ANSWERED_LONG_ENOUGH)
+                self._ends_at_us = NEVER
+
+    def _handle_handshake_timeout(self, now_us: int) -> None:
+        handshake = self._handshake
+        if isinstance(handshake, ClientHandshake):
+            handshake.handle_timeout(now_us)
+            self._look_at_handshake(handshake, now_us)
+        else:
+            failed = handshake.handle_timeout(now_us)
+            if failed is not None:
+                self._fail(failed.reason, failed.debug, now_us)
+
+    def _handle_flow_timeout(self, now_us: int) -> None:
+        flow, transmitter = self.flow, self._transmitter
+        assert flow is not None
+        assert transmitter is not None
+        flow.liveness.handle_timeout(now_us)
+        if flow.liveness.is_lost(now_us):
+            self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
+            return
+        if transmitter.is_exhausted:
+            self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
+            return
+        flow.stats.sample_quality(now_us)
+        transmitter.handle_timeout(now_us)
+        if self._claimed is not None and now_us >= self._claim_probes_at_us[0]:
+            del self._claim_probes_at_us[0]
+            if self._claim_probes_at_us:
+                flow.probe_wanted = True
+            else:
+                self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
+
+    def poll_transmit(self, now_us: int, packets_max: int = PACKETS_PER_TRANSMIT_MAX) -> list[bytes]:
+        """Datagrams to send to the peer now, in order; empty when there is nothing."""
+        packets: list[bytes] = []
+        if self._control:
+            packets.extend(self._control)
+            self._control.clear()
+        if self.state == ConnectionState.CONNECTING and isinstance(self._handshake, ClientHandshake):
+            hello = self._handshake.poll_transmit(now_us)
+            if hello is not None:
+                packets.append(hello)
+        elif self._transmitter is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+            packets += self._transmitter.poll(now_us, packets_max)
+        return packets
+
+    def poll_timeout(self, now_us: int) -> Deadline | None:
+        """When to call `handle_timeout` or `poll_transmit` next."""
+        deadlines = [Deadline(self._ends_at_us, "end")]
+        if self._control:
+            deadlines.append(Deadline(now_us, "control"))
+        if self._close_repeats_at_us:
+            deadlines.append(Deadline(self._close_repeats_at_us[0], "say close again"))
+        if self.state == ConnectionState.CONNECTING:
+            handshake = self._handshake.poll_timeout()
+            if handshake is not None:
+                deadlines.append(handshake)
+        elif self.flow is not None and self._transmitter is not None and self.is_live:
+            deadlines.append(self.flow.liveness.poll_timeout())
+            deadlines.append(self._transmitter.poll_timeout(now_us))
+            deadlines.append(Deadline(self._transmitter.probe_at_us, "probe"))
+            if self._claimed is not None:
+                deadlines.append(Deadline(self._claim_probes_at_us[0], "close to be confirmed"))
+        earliest = min(deadlines)
+        return None if earliest.at_us >= NEVER else earliest
+
+    def poll_event(self) -> ConnectionEvent | None:
+        """The next thing that happened to the connection itself."""
+        return self._events.popleft() if self._events else None
+
+    # --- opening and ending ---
+
+    def _enter(self, cause: Cause) -> None:
+        self.state = TRANSITIONS[self.state, cause]
+
+    def _open(self, established: Established, now_us: int) -> None:
+        self.established = established
+        flow = self.flow = Flow(established, self._config, now_us, self._limits)
+        self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
+        self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
+        self._enter(Cause.HANDSHAKE_DONE)
+        lanes_known = established.protocol_version >= 11
+        while self._held:
+            data, flags, lane = self._held.popleft()
+            self._queue_message(flow, data, flags, lane if lanes_known else 0, now_us)
+        self._held_bytes = 0
+        self._events.append(Opened(established))
+
+    def _fail(self, reason: int, debug: str, now_us: int) -> None:
+        if self.is_live:
+            self._finish(Cause.PROBLEM, End(reason, debug), now_us)
+
+    def _finish(self, cause: Cause, end: End, now_us: int) -> None:
+        """The one way a connection ends: hand out and note what is owed, tell the peer, keep answering for a while."""
+        self._unconfirmed_at_end = self.unconfirmed
+        if self.flow is not None and self._receiver is not None and self.flow.accepts_data:
+            self.flow.is_over = True
+            with contextlib.suppress(ConnectionViolated):
+                self._receiver.resume()
+        was_lingering = self.state == ConnectionState.LINGER
+        self._enter(cause)
+        if not was_lingering or self.end is None:
+            self.end = end
+        self._held.clear()
+        self._claimed = None
+        self._ends_at_us = now_us + FIN_WAIT_US
+        if cause == Cause.PEER_CLOSED:
+            self._control.append(self._no_connection())
+        else:
+            self._say_close()
+            if self.peer_connection_id:
+                self._close_repeats_at_us = [now_us + after_us for after_us in _CLOSE_REPEATS_US]
+        self._events.append(Ended(end, self.state, self._unconfirmed_at_end))
+
+    def _say_close(self) -> None:
+        """Tell the peer; an own peer hears it inside the encryption, where nobody can forge it."""
+        assert self.end is not None
+        flow = self.flow
+        if flow is not None and flow.own_peer and self._transmitter is not None and not self._transmitter.is_exhausted:
+            self._control.append(self._transmitter.seal_goodbye(encode_goodbye(self.end.reason, self.end.debug)))
+            return
+        debug = self.end.debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
+        closed = ConnectionClosed(self.peer_connection_id, self.connection_id, self.end.reason, debug)
+        self._control.append(encode_control(closed))
+
+    def _no_connection(self) -> bytes:
+        return encode_control(NoConnection(self.connection_id, self.peer_connection_id))
+
+    def _answer_straggler(self) -> None:
+        """The peer has not heard that it is over."""
+        if self._close_replies_left <= 0 or self._control:
+            return
+        self._close_replies_left -= 1
+        if self.state == ConnectionState.CLOSED_BY_PEER:
+            self._control.append(self._no_connection())
+        elif self.state != ConnectionState.DEAD:
+            self._say_close()
+
+    # --- closing by the peer ---
+
+    def _handle_closed(self, message: ConnectionClosed, now_us: int) -> None:
+        peer_id = self.peer_connection_id
+        to_us = message.to_connection_id == self.connection_id
+        from_peer = message.from_connection_id == peer_id
+        if not (to_us and (from_peer or not peer_id)) and not (not message.to_connection_id and from_peer and peer_id):
+            return
+        if not self.is_live:
+            self._close_repeats_at_us.clear()
+            if not self._control:
+                self._control.append(self._no_connection())
+            return
+        debug = message.debug or "The remote host closed the connection."
+        self._believe_later(End(message.reason_code, debug, by_peer=True), now_us)
+
+    def _handle_no_connection(self, message: NoConnection, now_us: int) -> None:
+        if message.to_connection_id != self.connection_id or message.from_connection_id != self.peer_connection_id:
+            return
+        if not self.is_live:
+            self._close_repeats_at_us.clear()
+            return
+        text = "Received unexpected 'no connection' from peer"
+        self._believe_later(End(EndReason.MISC_PEER_SENT_NO_CONNECTION, text, by_peer=True), now_us)
+
+    def _believe_later(self, end: End, now_us: int) -> None:
+        """Nobody signed this close: before the handshake is done it counts, afterwards only if a probe stays unanswered."""
+        flow = self.flow
+        if flow is None:
+            self._finish(Cause.PEER_CLOSED, end, now_us)
+        elif self._claimed is None:
+            self._claimed = end
+            wait_us = max(3 * flow.round_trip.smoothed_us, _CLAIM_WAIT_US_MIN)
+            self._claim_probes_at_us = [now_us + wait_us * (at + 1) // _CLAIM_PROBES for at in range(_CLAIM_PROBES)]
+            flow.probe_wanted = True
+
+    def _settle_linger(self, now_us: int) -> None:
+        if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_reliable:
+            self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)

@@ -1,0 +1,185 @@
+"""What the two directions of one established connection share: its ciphers, queues, records and counters.
+
+`receive.py` and `transmit.py` hold the steps; this file holds what they work on. Nothing here decides anything by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, MESSAGE_CHARGE_BYTES_MIN, Config
+from peergram.connection.handshake import Established
+from peergram.connection.in_flight import PacketsInFlight
+from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
+from peergram.connection.limits import OWN, ReceiveLimits
+from peergram.connection.liveness import Liveness
+from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
+from peergram.connection.received import AcksOwed, ReplayWindow
+from peergram.connection.reliable import Deliver, ReliableReceiver
+from peergram.connection.rtt import RoundTrip
+from peergram.connection.stats import Stats
+from peergram.connection.unreliable import UnreliableReceiver
+from peergram.timing import NEVER
+
+ASK_ACK = 2
+"""Ask for an ack within 50 ms (`ACK_REQUEST_E2E`)."""
+ASK_ACK_NOW = 6
+"""Ask for an answer at once (`ACK_REQUEST_E2E | ACK_REQUEST_IMMEDIATE`)."""
+
+Delivered = tuple[int, int, bool, bytes]
+"""Lane, message number, whether reliable, payload."""
+
+
+class ReceiveLane:
+    """What one lane of the peer holds on our side."""
+
+    __slots__ = ("deliver", "index", "message_number", "reliable", "unreliable")
+
+    def __init__(self, index: int, config: Config, limits: ReceiveLimits, deliver: Deliver) -> None:
+        self.index = index
+        self.deliver = deliver
+        """Takes number and payload of a complete reliable message."""
+        self.message_number = 0
+        """Highest message number seen, reliable or not (H of the protocol text)."""
+        self.reliable = ReliableReceiver(
+            buffer_bytes_max=config.recv_buffer_bytes,
+            message_bytes_max=min(config.recv_message_bytes_max + limits.message_slack_bytes, config.recv_buffer_bytes),
+            limits=limits,
+        )
+        self.unreliable = UnreliableReceiver(limits)
+
+
+class Flow:
+    """Everything an established connection keeps, apart from its state and its handshake."""
+
+    def __init__(self, established: Established, config: Config, now_us: int, limits: ReceiveLimits = OWN) -> None:
+        self.config = config
+        self.limits = limits
+        self.own_peer = established.capabilities is not None
+        self.peer_version = established.protocol_version
+        self.peer_connection_id = established.peer_connection_id
+        self.send_cipher = established.send_cipher
+        self.receive_cipher = established.receive_cipher
+        self.accepts_data = True
+        """False while lingering: acks count, data does not."""
+        # receiving
+        self.replay = ReplayWindow(established.highest_received, limits)
+        self.acks = AcksOwed(established.highest_received)
+        self.receive_lanes: dict[int, ReceiveLane] = {}
+        self.delivered: list[Delivered] = []
+        self.is_over = False
+        """Once it ended, what was acknowledged is handed out whatever the room: it is ours already."""
+        self.unread_messages = 0
+        self.unread_bytes = 0
+        self.unreliable_dropped = 0
+        """Unreliable messages that found no room because the application did not read."""
+        self.blocked_lanes: set[int] = set()
+        """Lanes with complete messages that found no room."""
+        self.last_arrival_us = 0
+        self.last_arrival_number = 0
+        # sending
+        self.lanes = Lanes()
+        self.queued_bytes = 0
+        """Bytes queued for the first time, all lanes."""
+        self.retransmit: deque[Segment] = deque()
+        self.retransmit_bytes = 0
+        self.in_flight = PacketsInFlight(established.next_packet_number)
+        self.flush_at_us = NEVER
+        """When what is queued must go although it fills no packet."""
+        self.is_blocked = False
+        """Whether data waits for tokens, the window or acks, rather than for a poll."""
+        self.full_bytes = config.datagram_bytes - 7 - established.send_cipher.overhead_bytes
+        """Queued bytes that fill a packet."""
+        self.probe_wanted = False
+        self.answer_wanted = False
+        """The peer asked for an answer at once."""
+        self.probe_backoff = 0
+        self.eliciting_sent_at_us = now_us
+        self.last_sent_at_us = 0
+        # both
+        self.round_trip = RoundTrip()
+        self.peer_ack_delay_us = ACK_DELAY_OWN_PEER_US if self.own_peer else ACK_DELAY_US
+        self.rate: RateController = (
+            FixedRate(config.send_rate_bytes) if config.rate == "fixed" else AutoRate(self.peer_ack_delay_us, now_us)
+        )
+        self.bucket = TokenBucket(now_us)
+        self.liveness = Liveness(config.timeout_connected_us, now_us)
+        self.stats = Stats(now_us)
+        self.receive_lane(0)
+        if established.rtt_us is not None:
+            self.round_trip.add_sample(established.rtt_us, now_us)
+
+    # --- receiving ---
+
+    def receive_lane(self, index: int) -> ReceiveLane:
+        """The peer's lane `index`, made on first use."""
+        lane = self.receive_lanes.get(index)
+        if lane is None:
+            lane = ReceiveLane(index, self.config, self.limits, self._deliver_reliable_of(index))
+            self.receive_lanes[index] = lane
+        return lane
+
+    def _deliver_reliable_of(self, index: int) -> Deliver:
+        def deliver(number: int, payload: bytes) -> None:
+            self.stats.messages_received_reliable += 1
+            self.deliver(index, number, True, payload)
+
+        return deliver
+
+    def has_room(self, size: int) -> bool:
+        """Whether a message of `size` bytes may be handed to the application's queue; one always may."""
+        if self.is_over:
+            return True
+        if self.unread_messages >= self.config.recv_buffer_messages:
+            return False
+        charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+        return self.unread_bytes + charge <= self.config.recv_buffer_bytes or not self.unread_messages
+
+    def deliver(self, lane: int, number: int, reliable: bool, payload: bytes) -> None:
+        """Hand a whole message to the application's queue."""
+        size = len(payload)
+        self.unread_messages += 1
+        self.unread_bytes += size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+        self.delivered.append((lane, number, reliable, payload))
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes held for the peer's messages that are not delivered yet."""
+        return sum(lane.reliable.buffered_bytes + lane.unreliable.stored_bytes for lane in self.receive_lanes.values())
+
+    # --- sending ---
+
+    @property
+    def pending_unreliable_bytes(self) -> int:
+        """Queued and not sent; the part of a message already sent not counted."""
+        return sum(lane.unreliable_bytes for lane in self.lanes.all())
+
+    @property
+    def pending_reliable_bytes(self) -> int:
+        """Queued, framing included, and what must go again."""
+        return sum(lane.reliable_bytes for lane in self.lanes.all()) + self.retransmit_bytes
+
+    @property
+    def unacked_reliable_bytes(self) -> int:
+        """Stream bytes in flight."""
+        return sum(lane.unacked_bytes for lane in self.lanes.all())
+
+    @property
+    def owes_reliable(self) -> bool:
+        """Whether reliable data is unsent or unconfirmed."""
+        return any(lane.messages_unacked for lane in self.lanes.all())
+
+    def confirm(self, segment: Segment) -> None:
+        """The peer has this segment."""
+        if segment.state == TO_RETRANSMIT:
+            self.retransmit_bytes -= len(segment.data)
+        if segment.state != ACKED:
+            segment.lane.handle_acked(segment)
+
+    def send_again(self, segment: Segment) -> None:
+        """This segment must go once more."""
+        if segment.state == IN_FLIGHT:
+            segment.state = TO_RETRANSMIT
+            segment.lane.unacked_bytes -= len(segment.data)
+            self.retransmit_bytes += len(segment.data)
+            self.retransmit.append(segment)

@@ -1,0 +1,424 @@
+"""The receiving side of an established connection: open, decode, check, apply.
+
+A packet is decoded whole before any of it is applied. Nearly all packets have one of a few simple shapes (reports; the next
+piece of one lane's reliable stream; whole unreliable messages), which `_read_straight` takes without making frame objects;
+everything else goes through `wire.frames`, which is the specification of both. Order and outcomes: protocol part 1, chapter 11
+and part 2, section 6.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from peergram.config import (
+    ACK_EVERY_PACKETS,
+    DATAGRAM_BYTES_MAX,
+    PACKET_NUMBER_JUMP_MAX,
+    SEGMENTS_PER_PACKET_MAX,
+)
+from peergram.connection.flow import Flow, ReceiveLane
+from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
+from peergram.connection.in_flight import SentPacket
+from peergram.errors import EndReason, WireError
+from peergram.wire.data_packet import decode_data_header
+from peergram.wire.frames import (
+    Ack,
+    AckOfUnsent,
+    DecodeContext,
+    Frame,
+    LaneSelected,
+    ReliableSegment,
+    StopWaiting,
+    TooManySegments,
+    UnreliableSegment,
+    decode_frames,
+)
+from peergram.wire.link_stats import ACK_REQUEST, ACK_REQUEST_IMMEDIATE, UdpStats, decode_stats
+
+_HEADER = struct.Struct("<BIH")
+_ACK16 = struct.Struct("<HH")
+_POSITION48 = struct.Struct("<IH")
+_NUMBER32 = struct.Struct("<I")
+_PLAIN_DATA = 0x80
+_NO_DELAY = 0xFFFF
+_NO_BLOCKS: list[tuple[int, int]] = []
+_MASK48 = (1 << 48) - 1
+_PLAIN_NUMBER_MAX = 1 << 31
+"""Below this, the 32 bits of a message number are the number."""
+_REPORT_ANSWER_US = 250_000
+"""A report of losses is answered within this time divided by its blocks, so that the peer may forget them."""
+_JITTER_SPACING_MAX_US = 250_000
+_REFUSED_ACK_DELAY_MAX_MS = 100
+_LOST_KEPT_US_MIN = 1_000_000
+
+OK = 0
+REFUSED = 1
+"""Content was taken or dropped, but the packet is not acknowledged ("treated as lost")."""
+DISCARDED = 2
+"""The rest of the packet was not looked at, and nobody hears about it."""
+
+
+class ConnectionViolated(Exception):
+    """The peer broke the protocol in a way that ends the connection; never leaves this package."""
+
+    def __init__(self, reason: int, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Receiver:
+    """Takes the data packets of one connection."""
+
+    __slots__ = ("_context", "_flow", "_has_segments", "_take_report", "goodbye", "straight")
+
+    def __init__(self, flow: Flow, take_report: Callable[[UdpStats, int], None]) -> None:
+        self._flow = flow
+        self._take_report = take_report
+        self._has_segments = False
+        self.goodbye: Goodbye | None = None
+        """Set when an own peer said that it is over."""
+        self.straight = True
+        """Whether packets of simple shape take the short way; off in the test that holds both ways equal."""
+        self._context = DecodeContext(
+            packet_number=0,
+            next_packet_number=0,
+            highest_number=lambda lane: flow.receive_lane(lane).message_number,
+            expected_position=lambda lane: flow.receive_lane(lane).reliable.end_position,
+            segments_max=min(flow.config.recv_segments_per_packet_max, SEGMENTS_PER_PACKET_MAX),
+        )
+
+    # --- the datagram ---
+
+    def handle_packet(self, datagram: bytes, now_us: int) -> bool:
+        """Take one data packet for this connection; whether it was authentic and new.
+
+        Raises `ConnectionViolated` when the peer broke the protocol.
+        """
+        flow = self._flow
+        lead, _, number16 = _HEADER.unpack_from(datagram)
+        blob: bytes | None = None
+        time_since_previous_us: int | None = None
+        if lead == _PLAIN_DATA:
+            payload_at = 7
+        else:
+            try:
+                header = decode_data_header(datagram)
+            except WireError:
+                return False
+            blob, time_since_previous_us, payload_at = header.stats_blob, header.time_since_previous_us, header.payload_at
+        replay = flow.replay
+        highest = replay.highest
+        number = highest + ((number16 - highest + 0x8000 & 0xFFFF) - 0x8000)
+        flow.stats.packets_received += 1
+        flow.stats.bytes_received += len(datagram)
+        if not replay.is_new(number):
+            self._count_old(number)
+            return False
+        payload = flow.receive_cipher.open(number, datagram[payload_at:])
+        if payload is None or len(payload) > DATAGRAM_BYTES_MAX:
+            return False
+        self._accept_number(number, highest, time_since_previous_us, now_us)
+        outcome = self.handle_payload(payload, number, now_us)
+        if blob is not None and outcome != DISCARDED:
+            self._handle_blob(blob, now_us)
+        return True
+
+    def _count_old(self, number: int) -> None:
+        stats = self._flow.stats
+        if number < self._flow.replay.floor:
+            stats.lurch += 1
+        else:
+            stats.duplicate += 1
+
+    def _accept_number(self, number: int, highest: int, time_since_previous_us: int | None, now_us: int) -> None:
+        flow = self._flow
+        jump = number - highest
+        if jump > PACKET_NUMBER_JUMP_MAX:
+            text = f"Pkt number lurch by {jump}; {highest & 0xFFFF:04x}->{number & 0xFFFF:04x}"
+            raise ConnectionViolated(EndReason.MISC_GENERIC, text)
+        flow.replay.add(number)
+        flow.stats.count_number(jump)
+        flow.liveness.heard(now_us)
+        if time_since_previous_us is not None and jump == 1 and number == flow.last_arrival_number + 1:
+            spacing_us = now_us - flow.last_arrival_us
+            if spacing_us < _JITTER_SPACING_MAX_US and time_since_previous_us < _JITTER_SPACING_MAX_US:
+                flow.stats.count_jitter(abs(spacing_us - time_since_previous_us))
+        flow.last_arrival_us = now_us
+        flow.last_arrival_number = number
+
+    def _handle_blob(self, blob: bytes, now_us: int) -> None:
+        """Statistics and questions of the peer. They are not authenticated, so they may only make us answer, and seldom (G19)."""
+        try:
+            record = decode_stats(blob)
+        except WireError:
+            return
+        if record.flags & ACK_REQUEST_IMMEDIATE:
+            self._flow.answer_wanted = True
+        elif record.flags & ACK_REQUEST:
+            self._flow.acks.schedule(now_us + self._flow.peer_ack_delay_us)
+        if record.instantaneous is not None or record.lifetime is not None:
+            self._take_report(record, now_us)
+
+    # --- the payload ---
+
+    def handle_payload(self, payload: bytes, number: int, now_us: int) -> int:
+        """Apply one decrypted payload; the outcome (OK, REFUSED, DISCARDED)."""
+        flow = self._flow
+        self._has_segments = False
+        try:
+            if flow.own_peer and payload and payload[0] == GOODBYE_LEAD:
+                self.goodbye, payload = decode_goodbye(payload)
+            outcome = self._read_straight(payload, number, now_us) if self.straight else None
+            if outcome is None:
+                outcome = self._read_carefully(payload, number, now_us)
+        except WireError as error:
+            raise ConnectionViolated(EndReason.MISC_INTERNAL_ERROR, str(error)) from None
+        if outcome == OK:
+            flow.acks.add(number, now_us)
+            if self._has_segments:
+                self._plan_ack(now_us)
+        elif outcome == REFUSED:
+            ping_ms = flow.round_trip.ping_ms
+            wait_ms = _REFUSED_ACK_DELAY_MAX_MS if ping_ms is None else min(ping_ms, _REFUSED_ACK_DELAY_MAX_MS)
+            flow.acks.schedule(now_us + (wait_ms + 5) * 2_000)
+        return outcome
+
+    def _plan_ack(self, now_us: int) -> None:
+        acks = self._flow.acks
+        acks.packets_unreported += 1
+        acks.schedule(now_us if acks.packets_unreported >= ACK_EVERY_PACKETS else now_us + self._flow.peer_ack_delay_us)
+
+    def _read_carefully(self, payload: bytes, number: int, now_us: int) -> int:
+        """Decode whatever the format allows, then apply frame by frame."""
+        context = self._context
+        context.packet_number = number
+        context.next_packet_number = self._flow.in_flight.next_number
+        return self._apply(decode_frames(payload, context), number, now_us)
+
+    def _apply(self, frames: list[Frame], number: int, now_us: int) -> int:
+        outcome = OK
+        for frame in frames:
+            if isinstance(frame, ReliableSegment):
+                if not self._take_reliable(self._flow.receive_lane(frame.lane), frame.position, frame.data):
+                    outcome = REFUSED
+            elif isinstance(frame, UnreliableSegment):
+                if not self._take_unreliable(frame, now_us):
+                    outcome = REFUSED
+            elif isinstance(frame, Ack):
+                self._take_ack(frame.latest, frame.delay_us, frame.blocks, now_us)
+            elif isinstance(frame, StopWaiting):
+                self._take_stop_waiting(frame.value, number)
+            elif isinstance(frame, LaneSelected):
+                self._flow.receive_lane(frame.lane)
+            elif isinstance(frame, AckOfUnsent):
+                return DISCARDED
+            elif isinstance(frame, TooManySegments):
+                return REFUSED
+        return outcome
+
+    # --- the short way ---
+
+    def _read_straight(self, payload: bytes, number: int, now_us: int) -> int | None:
+        """Take a packet of simple shape; None, with nothing applied, if it has another."""
+        reports = self._read_reports(payload, number)
+        if reports is None:
+            return None
+        at, stop_waiting, latest, delay = reports
+        size = len(payload)
+        lane_index = 0
+        if at < size and 0x88 <= payload[at] <= 0x8E:
+            lane_index = payload[at] - 0x87
+            at += 1
+        lane = self._flow.receive_lanes.get(lane_index)
+        if lane is None:
+            return None
+        if at == size:
+            self._take_reports(stop_waiting, latest, delay, number, now_us)
+            return OK
+        if payload[at] == 0x57:
+            if not _is_next_reliable(lane, payload, at):
+                return None
+            self._take_reports(stop_waiting, latest, delay, number, now_us)
+            return OK if self._take_reliable(lane, lane.reliable.end_position, payload[at + 7 :]) else REFUSED
+        messages = _read_whole_unreliable(lane, payload, at)
+        if messages is None or len(messages) > self._context.segments_max:
+            return None
+        self._take_reports(stop_waiting, latest, delay, number, now_us)
+        return self._take_whole_unreliable(lane, _NUMBER32.unpack_from(payload, at + 1)[0], messages)
+
+    def _read_reports(self, payload: bytes, number: int) -> tuple[int, int, int, int] | None:
+        """Stop-waiting and ack frames at the front: (where they end, stop-waiting value or -1, latest or -1, raw delay)."""
+        at = 0
+        size = len(payload)
+        stop_waiting = latest = -1
+        delay = _NO_DELAY
+        if size > 2 and payload[0] & 0xFE == 0x80:
+            if payload[0] == 0x80:
+                stop_waiting = number - payload[1] - 1
+                at = 2
+            else:
+                stop_waiting = number - (payload[1] | payload[2] << 8) - 1
+                at = 3
+            if stop_waiting < 0:
+                return None
+        if at + 5 <= size and payload[at] == 0x98:
+            low, delay = _ACK16.unpack_from(payload, at + 1)
+            next_number = self._flow.in_flight.next_number
+            latest = next_number + ((low - next_number + 0x8000 & 0xFFFF) - 0x8000)
+            if not 0 <= latest < next_number:
+                return None
+            at += 5
+        return at, stop_waiting, latest, delay
+
+    def _take_reports(self, stop_waiting: int, latest: int, delay: int, number: int, now_us: int) -> None:
+        if stop_waiting >= 0:
+            self._take_stop_waiting(stop_waiting, number)
+        if latest >= 0:
+            self._take_ack(latest, None if delay == _NO_DELAY else delay << 5, _NO_BLOCKS, now_us)
+
+    def _take_whole_unreliable(self, lane: ReceiveLane, number: int, messages: list[bytes]) -> int:
+        flow = self._flow
+        self._has_segments = True
+        lane.message_number = max(lane.message_number, number + len(messages) - 1)
+        if not flow.accepts_data:
+            return REFUSED
+        index = lane.index
+        for message in messages:
+            if flow.has_room(len(message)):
+                flow.deliver(index, number, False, message)
+            else:
+                flow.unreliable_dropped += 1
+            number += 1
+        flow.stats.messages_received_unreliable += len(messages)
+        return OK
+
+    # --- frames ---
+
+    def _take_reliable(self, lane: ReceiveLane, position: int, data: bytes) -> bool:
+        """Add stream bytes and deliver what is complete; False if there is no room for them."""
+        flow = self._flow
+        self._has_segments = True
+        if not flow.accepts_data:
+            return True
+        if not lane.reliable.add(position, data):
+            return False
+        if lane.reliable.is_ready:
+            self.deliver_ready(lane)
+        return True
+
+    def deliver_ready(self, lane: ReceiveLane) -> None:
+        """Hand out what is complete and finds room; the lane counts as blocked if something is left. May raise `WireError`."""
+        flow = self._flow
+        lane.message_number = lane.reliable.deliver_ready(lane.message_number, flow.has_room, lane.deliver)
+        if lane.reliable.is_ready:
+            flow.blocked_lanes.add(lane.index)
+        else:
+            flow.blocked_lanes.discard(lane.index)
+
+    def resume(self) -> None:
+        """The application read something: hand out what waited for room."""
+        flow = self._flow
+        try:
+            for index in sorted(flow.blocked_lanes):
+                self.deliver_ready(flow.receive_lane(index))
+        except WireError as error:
+            raise ConnectionViolated(EndReason.MISC_INTERNAL_ERROR, str(error)) from None
+
+    def _take_unreliable(self, segment: UnreliableSegment, now_us: int) -> bool:
+        """Add a piece and deliver its message if complete; False if the connection takes no data now."""
+        flow = self._flow
+        lane = flow.receive_lane(segment.lane)
+        self._has_segments = True
+        lane.message_number = max(lane.message_number, segment.message_number)
+        if not flow.accepts_data:
+            return False
+        message = lane.unreliable.add(segment.message_number, segment.offset, segment.data, segment.last, now_us)
+        if message is None:
+            return True
+        if len(message) > flow.config.recv_message_bytes_max:
+            raise WireError(f"Unreliable message size too large: {len(message)} bytes")
+        flow.stats.messages_received_unreliable += 1
+        if flow.has_room(len(message)):
+            flow.deliver(lane.index, segment.message_number, False, message)
+        else:
+            flow.unreliable_dropped += 1
+        return True
+
+    def _take_stop_waiting(self, value: int, number: int) -> None:
+        if not self._flow.acks.handle_stop_waiting(value, number):
+            raise WireError(f"stop waiting went down to {value} in packet {number}")
+
+    def _take_ack(self, latest: int, delay_us: int | None, blocks: list[tuple[int, int]], now_us: int) -> None:
+        """Settle packets in flight, measure the round trip, send again at once what was lost (G4)."""
+        flow = self._flow
+        settled = flow.in_flight.settle(latest, blocks)
+        if settled.newest is not None and delay_us is not None:
+            self._measure(now_us - settled.newest.sent_at_us - delay_us, now_us)
+        acked_bytes = lost_bytes = 0
+        for packet in settled.acked:
+            acked_bytes += packet.size_bytes
+            for segment in packet.segments:
+                flow.confirm(segment)
+            if packet.carries_stats:
+                flow.stats.report_settled(packet.carries_stats, arrived=True, now_us=now_us)
+        for packet in settled.lost:
+            lost_bytes += packet.size_bytes
+            self._handle_lost(packet, now_us)
+        for packet in settled.revived:
+            for segment in packet.segments:
+                flow.confirm(segment)
+        if acked_bytes:
+            flow.probe_backoff = 0
+        flow.rate.handle_acked(acked_bytes, lost_bytes, settled.newest, flow.round_trip, now_us)
+        if blocks:
+            flow.acks.schedule(now_us + _REPORT_ANSWER_US // len(blocks))
+            keep_us = max(2 * flow.round_trip.timeout_us(flow.peer_ack_delay_us), _LOST_KEPT_US_MIN)
+            flow.in_flight.forget_lost(now_us - keep_us)
+
+    def _handle_lost(self, packet: SentPacket, now_us: int) -> None:
+        flow = self._flow
+        for segment in packet.segments:
+            flow.send_again(segment)
+        if packet.carries_stats:
+            flow.stats.report_settled(packet.carries_stats, arrived=False, now_us=now_us)
+
+    def _measure(self, sample_us: int, now_us: int) -> None:
+        flow = self._flow
+        ping_ms = flow.round_trip.add_sample(sample_us, now_us)
+        if ping_ms is not None:
+            flow.stats.count_ping(ping_ms)
+
+
+def _is_next_reliable(lane: ReceiveLane, payload: bytes, at: int) -> bool:
+    """Whether the rest is one reliable segment that begins just where the lane's stream ends."""
+    if at + 7 >= len(payload):
+        return False
+    low, high = _POSITION48.unpack_from(payload, at + 1)
+    end = lane.reliable.end_position
+    return bool(end & _MASK48 == low | high << 32)
+
+
+def _read_whole_unreliable(lane: ReceiveLane, payload: bytes, at: int) -> list[bytes] | None:
+    """The rest as whole unreliable messages of explicit size and consecutive numbers, the first number written in 32 bits."""
+    size = len(payload)
+    if payload[at] & 0xF8 != 0x30 or at + 6 > size:
+        return None
+    number = _NUMBER32.unpack_from(payload, at + 1)[0]
+    if not 0 < number < _PLAIN_NUMBER_MAX or lane.message_number >= _PLAIN_NUMBER_MAX:
+        return None
+    messages: list[bytes] = []
+    code = payload[at] & 7
+    at += 5
+    while code <= 4:
+        end = at + 1 + (code << 8 | payload[at])
+        if end > size:
+            return None
+        messages.append(payload[at + 1 : end])
+        if end == size:
+            return messages
+        if payload[end] & 0xF8 != 0x20 or end + 1 == size:
+            return None
+        code = payload[end] & 7
+        at = end + 1
+    return None

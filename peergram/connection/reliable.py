@@ -1,0 +1,202 @@
+"""One lane's reliable stream, receiving side: segments in, whole messages out, in order and once.
+
+In order is the common case: pieces are kept in a list and joined only when the parser has enough for the next message, so a
+message of many segments is copied once. What comes early is kept as islands, sorted and disjoint; bytes already held are never
+replaced. Rules: protocol part 2, sections 5 and 6.4. Refused data is not acknowledged, and the peer sends it again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from peergram.connection.limits import OWN, ReceiveLimits
+from peergram.errors import WireError
+from peergram.wire.reliable_framing import parse_message_header
+
+Deliver = Callable[[int, bytes], None]
+"""Takes message number and payload of a complete message."""
+
+
+class ReliableReceiver:
+    """Positions count bytes of the stream; the first byte is at 1."""
+
+    __slots__ = (
+        "_buffer_max",
+        "_island_begins",
+        "_islands",
+        "_limits",
+        "_message_max",
+        "_need_bytes",
+        "_pieces",
+        "_pieces_bytes",
+        "consumed_position",
+        "island_bytes",
+        "message_number",
+    )
+
+    def __init__(self, *, buffer_bytes_max: int, message_bytes_max: int, limits: ReceiveLimits = OWN) -> None:
+        self._buffer_max = buffer_bytes_max
+        self._message_max = message_bytes_max
+        self._limits = limits
+        self.consumed_position = 1
+        """P of the protocol text: first byte not yet part of a delivered message."""
+        self.message_number = 0
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
+        self._need_bytes = 1
+        """Bytes the parser must see before it can go on; spares it useless tries."""
+        self._islands: list[bytes] = []
+        self._island_begins: list[int] = []
+        self.island_bytes = 0
+
+    @property
+    def in_order_position(self) -> int:
+        """End of the gapless bytes: where the next segment starts if nothing is missing."""
+        return self.consumed_position + self._pieces_bytes
+
+    @property
+    def end_position(self) -> int:
+        """E of the protocol text: end of the highest byte held, islands included."""
+        if self._islands:
+            return self._island_begins[-1] + len(self._islands[-1])
+        return self.consumed_position + self._pieces_bytes
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes held that are not delivered yet."""
+        return self._pieces_bytes + self.island_bytes
+
+    def add(self, position: int, data: bytes) -> bool:
+        """Take one segment; False if there is no room for it (the packet then counts as lost). Then call `deliver_ready`."""
+        size = len(data)
+        end = position + size
+        expected = self.consumed_position + self._pieces_bytes
+        if not size or end <= expected:
+            return True
+        if end - self.consumed_position > self._buffer_max:
+            return False
+        if position <= expected:
+            if self._islands:
+                return self._fill(position, data)
+            self._append(data if position == expected else data[expected - position :])
+            return True
+        return self._add_island(position, data)
+
+    def _append(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._pieces_bytes += len(data)
+
+    def _fill(self, position: int, data: bytes) -> bool:
+        """Data that reaches the in-order end while islands wait above it: take it, and then the islands it touches."""
+        self._append(data[self.in_order_position - position :])
+        while self._islands and self._island_begins[0] <= self.in_order_position:
+            begin = self._island_begins.pop(0)
+            island = self._islands.pop(0)
+            self.island_bytes -= len(island)
+            if begin + len(island) > self.in_order_position:
+                self._append(island[self.in_order_position - begin :])
+        return True
+
+    def _add_island(self, position: int, data: bytes) -> bool:
+        end = position + len(data)
+        top = self.end_position
+        if position > top:
+            if len(self._islands) >= self._limits.gaps_append_max:
+                return False
+        elif end < top and self._splits_hole(position, end) and len(self._islands) >= self._limits.gaps_split_max:
+            return False
+        for begin, stop in self._holes_within(position, end):
+            self._insert_island(begin, data[begin - position : stop - position])
+        return True
+
+    def _splits_hole(self, position: int, end: int) -> bool:
+        """Whether `[position, end)` lies strictly inside one hole, touching nothing held."""
+        at = bisect_left(self._island_begins, position)
+        below_end = self.in_order_position
+        if at > 0:
+            below_end = self._island_begins[at - 1] + len(self._islands[at - 1])
+        above = self._island_begins[at] if at < len(self._islands) else None
+        return below_end < position and (above is None or end < above)
+
+    def _holes_within(self, position: int, end: int) -> list[tuple[int, int]]:
+        """The parts of `[position, end)` that no island holds yet."""
+        parts: list[tuple[int, int]] = []
+        at = max(bisect_left(self._island_begins, position) - 1, 0)
+        while at < len(self._islands) and position < end:
+            begin = self._island_begins[at]
+            if begin >= end:
+                break
+            if position < begin:
+                parts.append((position, begin))
+            position = max(position, begin + len(self._islands[at]))
+            at += 1
+        if position < end:
+            parts.append((position, end))
+        return parts
+
+    def _insert_island(self, begin: int, data: bytes) -> None:
+        """Insert, joined to the neighbours it touches, so that islands are counted as the holes between them."""
+        at = bisect_left(self._island_begins, begin)
+        self.island_bytes += len(data)
+        if at > 0 and self._island_begins[at - 1] + len(self._islands[at - 1]) == begin:
+            at -= 1
+            begin = self._island_begins[at]
+            data = self._islands[at] + data
+            del self._island_begins[at], self._islands[at]
+        if at < len(self._islands) and begin + len(data) == self._island_begins[at]:
+            data += self._islands[at]
+            del self._island_begins[at], self._islands[at]
+        self._island_begins.insert(at, begin)
+        self._islands.insert(at, data)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `deliver_ready` could make progress."""
+        return self._pieces_bytes >= self._need_bytes
+
+    def deliver_ready(self, number_seen: int, room: Callable[[int], bool], deliver: Deliver) -> int:
+        """Hand out the complete messages at the front, while there is room for them; return the highest number seen.
+
+        Raises `WireError` for framing that ends the connection.
+        """
+        if self._pieces_bytes < self._need_bytes:
+            return number_seen
+        buffer = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        total = len(buffer)
+        at = 0
+        need = 1
+        while at < total:
+            header = parse_message_header(buffer, at)
+            if header is None:
+                need = total - at + 1
+                break
+            step, size, header_bytes = header
+            number = self._check_header(1 if step is None else step, step is not None, size, number_seen)
+            end = at + header_bytes + size
+            if end > total:
+                need = end - at
+                break
+            if not room(size):
+                break
+            number_seen = max(number_seen, number)
+            self.message_number = number
+            deliver(number, buffer[at + header_bytes : end])
+            at = end
+        self._keep_rest(buffer, at, need)
+        return number_seen
+
+    def _check_header(self, step: int, explicit: bool, size: int, number_seen: int) -> int:
+        number = self.message_number + step
+        if explicit and (step > self._limits.number_step_max or number > number_seen + self._limits.number_lead_max):
+            raise WireError(f"Reliable message number lurch: {step} ahead")
+        if size > self._message_max or size > self._buffer_max:
+            raise WireError(f"Reliable message size too large: {size} bytes")
+        return number
+
+    def _keep_rest(self, buffer: bytes, at: int, need: int) -> None:
+        rest = buffer[at:] if at else buffer
+        self._pieces = [rest] if rest else []
+        self._pieces_bytes = len(rest)
+        self.consumed_position += at
+        self._need_bytes = need

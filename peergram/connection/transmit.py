@@ -1,0 +1,480 @@
+"""The sending side of an established connection: choose frames in a byte budget, encode, seal.
+
+A packet is built in a row of steps: statistics and questions outside the encryption, then stop-waiting and ack frames where
+they are owed, then what was lost, then new data by lane. Reports ride on the first packet of a burst only, so that bulk packets
+are all data and all of one size. Frame forms are the reference's (48-bit positions, 32-bit numbers, explicit sizes but for the
+last segment), except that a segment takes as many stream bytes as fit (G7). Protocol part 2, sections 9 to 12; pitfalls P1, P2,
+P4, P6.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from peergram.config import (
+    ACK_BLOCKS_MAX,
+    DATAGRAM_BYTES_MAX,
+    PACKET_NUMBER_MAX,
+    PACKETS_IN_FLIGHT_MAX,
+    PACKETS_PER_TRANSMIT_MAX,
+)
+from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, Flow
+from peergram.connection.in_flight import SentPacket
+from peergram.connection.lanes import IN_FLIGHT, TO_RETRANSMIT, Segment, SendLane
+from peergram.timing import NEVER, Deadline
+from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
+from peergram.wire.link_stats import UdpStats, encode_stats
+from peergram.wire.varint import encode_varint
+
+_HEADER = struct.Struct("<BIH")
+_BLOB_FLAG = 0x01
+_TIME_FLAG = 0x02
+_RELIABLE_FIRST = struct.Struct("<BIH")
+_UNRELIABLE_FIRST = struct.Struct("<BI")
+_RELIABLE_HEADER_BYTES = 7
+_RELIABLE_COST_BYTES = 8
+"""Header of a reliable segment with its size byte: charged for every segment but the last."""
+_REST = 7
+"""Size code: the data runs to the end of the payload."""
+_SPLIT_BYTES_MIN = 64
+"""A retransmission is not cut into smaller pieces than this."""
+_FRAGMENT_BYTES_MIN = 64
+_UNRELIABLE_MARGIN_BYTES = 32
+"""Room beside a whole unreliable message: its header, and the reports that a packet may owe."""
+_UNRELIABLE_WHOLE = [bytes((0x20 | size >> 8, size & 255)) for size in range(1280)]
+"""Header of a whole unreliable message whose number follows the one before, by size."""
+_ASK_INTERVAL_MIN_US = 20_000
+_TIME_FIELD_INTERVAL_US = 20_000
+_TIME_FIELD_MAX_US = 250_000
+_ACK_BLOCK_BYTES = 7
+"""An ack block takes no more than this in any case that matters."""
+_ACK_FIXED_BYTES = 24
+
+FillReport = Callable[[int, int], UdpStats]
+"""Makes the statistics record for (kinds, now)."""
+
+
+class _Section:
+    """What one lane puts into the packet being built."""
+
+    __slots__ = ("lane", "segments", "unreliable")
+
+    def __init__(self, lane: SendLane) -> None:
+        self.lane = lane
+        self.unreliable: list[bytes] = []
+        self.segments: list[Segment] = []
+
+
+class Transmitter:
+    """Builds the data packets of one connection."""
+
+    __slots__ = (
+        "_asked_at_us",
+        "_fill_report",
+        "_flow",
+        "_plain_bytes_max",
+        "_stop_waiting_sent",
+        "_time_field_at_us",
+        "_whole_bytes_max",
+    )
+
+    def __init__(self, flow: Flow, fill_report: FillReport) -> None:
+        self._flow = flow
+        self._plain_bytes_max = flow.config.datagram_bytes - _HEADER.size - flow.send_cipher.overhead_bytes
+        """Payload of a packet with neither blob nor time field."""
+        self._whole_bytes_max = min(self._plain_bytes_max - _UNRELIABLE_MARGIN_BYTES, 1270)
+        """Largest unreliable message that is never cut."""
+        self._fill_report = fill_report
+        self._stop_waiting_sent = 0
+        self._asked_at_us = 0
+        self._time_field_at_us = 0
+
+    # --- when ---
+
+    def poll(self, now_us: int, packets_max: int = PACKETS_PER_TRANSMIT_MAX) -> list[bytes]:
+        """The packets that should go now, at most `packets_max`."""
+        flow = self._flow
+        flow.bucket.fill(flow.rate.rate_bytes_per_s, now_us)
+        packets: list[bytes] = []
+        flow.is_blocked = False
+        while len(packets) < packets_max:
+            sends_data = self._data_wanted(now_us)
+            if sends_data and not self._data_allowed():
+                flow.is_blocked = True
+                sends_data = False
+            if not sends_data and not self._control_wanted(now_us):
+                break
+            packets.append(self._build_packet(sends_data, now_us))
+        if packets:
+            self._plan_flush(now_us)
+        return packets
+
+    def _data_wanted(self, now_us: int) -> bool:
+        flow = self._flow
+        return flow.retransmit_bytes > 0 or flow.queued_bytes >= self._plain_bytes_max or flow.flush_at_us <= now_us
+
+    def _data_allowed(self) -> bool:
+        flow = self._flow
+        if flow.probe_wanted:
+            return True
+        in_flight = flow.in_flight
+        return (
+            flow.bucket.tokens >= 0
+            and in_flight.bytes + DATAGRAM_BYTES_MAX <= flow.rate.window_bytes
+            and len(in_flight) < PACKETS_IN_FLIGHT_MAX
+        )
+
+    def _control_wanted(self, now_us: int) -> bool:
+        flow = self._flow
+        return (
+            flow.acks.due_at_us <= now_us
+            or flow.probe_wanted
+            or flow.answer_wanted
+            or flow.liveness.wants_urgent_ping(now_us)
+            or flow.liveness.wants_keepalive(now_us)
+            or (flow.stats.forced_at_us <= now_us and flow.stats.report_forced(now_us) > 0)
+        )
+
+    def _plan_flush(self, now_us: int) -> None:
+        """When the rest must go: at once if a flush is under way, else when its oldest message says."""
+        flow = self._flow
+        if not flow.queued_bytes and not flow.lanes.next_lane():
+            flow.flush_at_us = NEVER
+            if not flow.retransmit_bytes:
+                flow.rate.handle_idle(flow.in_flight.bytes)
+        elif flow.flush_at_us > now_us:
+            flow.flush_at_us = min(lane.head_deadline_us for lane in flow.lanes.all())
+
+    def poll_timeout(self, now_us: int) -> Deadline:
+        """When `poll` may have something, as far as that depends on time."""
+        flow = self._flow
+        deadline = Deadline(flow.acks.due_at_us, "ack")
+        if flow.probe_wanted or flow.answer_wanted:
+            return Deadline(now_us, "answer")
+        deadline = min(deadline, Deadline(self._data_at_us(now_us), "data"))
+        return min(deadline, Deadline(flow.stats.forced_at_us, "statistics"))
+
+    def _data_at_us(self, now_us: int) -> int:
+        flow = self._flow
+        wanted_at_us = now_us if self._data_wanted(now_us) else flow.flush_at_us
+        if wanted_at_us == NEVER or flow.in_flight.bytes + DATAGRAM_BYTES_MAX > flow.rate.window_bytes:
+            return NEVER
+        if len(flow.in_flight) >= PACKETS_IN_FLIGHT_MAX:
+            return NEVER
+        return max(wanted_at_us, flow.bucket.ready_at_us(flow.rate.rate_bytes_per_s, now_us))
+
+    @property
+    def probe_at_us(self) -> int:
+        """When silence about what is in flight calls for a probe."""
+        flow = self._flow
+        if not flow.in_flight.eliciting_count:
+            return NEVER
+        timeout_us = flow.round_trip.timeout_us(flow.peer_ack_delay_us)
+        return flow.eliciting_sent_at_us + (timeout_us << min(flow.probe_backoff, 5))
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Send the oldest open data again, with a question, when nobody reported on it for too long (RFC 9002 section 6.2)."""
+        flow = self._flow
+        if now_us < self.probe_at_us:
+            return
+        flow.probe_wanted = True
+        flow.probe_backoff += 1
+        if flow.probe_backoff > 2:
+            flow.rate.handle_timeout()
+        for packet in flow.in_flight.open_packets():
+            if packet.segments:
+                for segment in packet.segments:
+                    flow.send_again(segment)
+                break
+
+    # --- one packet ---
+
+    def _build_packet(self, sends_data: bool, now_us: int) -> bytes:
+        flow = self._flow
+        flags, report, report_kinds = self._choose_questions(sends_data, now_us)
+        prefix = self._encode_prefix(flags, report, now_us)
+        limit = flow.config.datagram_bytes - len(prefix) - flow.send_cipher.overhead_bytes
+        pieces: list[bytes] = []
+        left = limit - self._add_reports(pieces, sends_data, now_us)
+        segments: list[Segment] = []
+        carries_data = False
+        if sends_data:
+            carries_data = self._add_data(pieces, left, segments)
+        packet = prefix + flow.send_cipher.seal(flow.in_flight.next_number, b"".join(pieces))
+        eliciting = bool(segments) or bool(flags) or (carries_data and flow.own_peer)
+        self._record_sent(packet, segments, eliciting, report_kinds, now_us)
+        if segments or flags:
+            flow.liveness.expect_reply(flow.round_trip, now_us, may_be_delayed=flags != ASK_ACK_NOW)
+        return packet
+
+    def _choose_questions(self, sends_data: bool, now_us: int) -> tuple[int, UdpStats | None, int]:
+        """Flags that ask for an ack, and a statistics record if one is due."""
+        flow = self._flow
+        flags = 0
+        if flow.probe_wanted or flow.liveness.wants_urgent_ping(now_us):
+            flags = ASK_ACK_NOW
+            flow.probe_wanted = False
+            flow.liveness.pinged(now_us)
+        elif flow.liveness.wants_keepalive(now_us) or (sends_data and self._must_ask(now_us)):
+            flags = ASK_ACK
+        flow.answer_wanted = False
+        kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer) | flow.stats.report_forced(now_us)
+        report = None
+        if kinds:
+            report = self._fill_report(kinds, now_us)
+            flow.stats.report_sent(kinds)
+            flags |= ASK_ACK
+        if flags:
+            self._asked_at_us = now_us
+        return flags, report, kinds
+
+    def _must_ask(self, now_us: int) -> bool:
+        """Whether packets without reliable data need a question, since a reference peer does not answer them in time."""
+        flow = self._flow
+        if flow.own_peer:
+            return False
+        interval_us = max(flow.round_trip.smoothed_us, _ASK_INTERVAL_MIN_US)
+        return now_us - self._asked_at_us >= interval_us and flow.eliciting_sent_at_us + interval_us <= now_us
+
+    def _encode_prefix(self, flags: int, report: UdpStats | None, now_us: int) -> bytes:
+        """Header, blob and time field: all that stands before the encrypted part."""
+        flow = self._flow
+        blob = b""
+        lead = 0x80
+        if flags or report is not None:
+            record = report if report is not None else UdpStats()
+            record.flags = flags
+            encoded = encode_stats(record)
+            blob = encode_varint(len(encoded)) + encoded
+            lead |= _BLOB_FLAG
+        time_field = self._time_field(now_us)
+        if time_field:
+            lead |= _TIME_FLAG
+        number = flow.in_flight.next_number
+        return _HEADER.pack(lead, flow.peer_connection_id, number & 0xFFFF) + blob + time_field
+
+    def _time_field(self, now_us: int) -> bytes:
+        """The time since the packet before, now and then: the peer measures jitter by it."""
+        flow = self._flow
+        if not (flow.config.send_time_since_previous or flow.own_peer) or flow.peer_version < 12 or not flow.last_sent_at_us:
+            return b""
+        elapsed_us = now_us - flow.last_sent_at_us
+        if not 0 < elapsed_us <= _TIME_FIELD_MAX_US or now_us - self._time_field_at_us < _TIME_FIELD_INTERVAL_US:
+            return b""
+        self._time_field_at_us = now_us
+        return (elapsed_us >> 4).to_bytes(2, "little")
+
+    def _add_reports(self, pieces: list[bytes], sends_data: bool, now_us: int) -> int:
+        """Stop-waiting and ack frames where they are owed; how many bytes they take."""
+        flow = self._flow
+        acks = flow.acks
+        if sends_data and not acks.packets_unreported and acks.due_at_us > now_us:
+            if self._stop_waiting_sent == flow.in_flight.reported:
+                return 0
+            return self._add_stop_waiting(pieces)
+        size = self._add_stop_waiting(pieces)
+        report = acks.report(now_us, min(ACK_BLOCKS_MAX, (self._plain_bytes_max - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES))
+        frame = encode_ack(report.latest, report.delay_us, report.blocks)
+        pieces.append(frame)
+        return size + len(frame)
+
+    def _add_stop_waiting(self, pieces: list[bytes]) -> int:
+        flow = self._flow
+        frame = encode_stop_waiting(flow.in_flight.reported, flow.in_flight.next_number)
+        self._stop_waiting_sent = flow.in_flight.reported
+        pieces.append(frame)
+        return len(frame)
+
+    def _record_sent(self, packet: bytes, segments: list[Segment], eliciting: bool, report_kinds: int, now_us: int) -> None:
+        flow = self._flow
+        size = len(packet)
+        delivered_bytes, delivered_at_us = flow.rate.delivered
+        if not flow.in_flight.bytes:
+            delivered_at_us = now_us
+        flow.in_flight.add(SentPacket(now_us, size, segments, eliciting, delivered_bytes, delivered_at_us, report_kinds))
+        flow.bucket.tokens -= size
+        flow.stats.packets_sent += 1
+        flow.stats.bytes_sent += size
+        flow.last_sent_at_us = now_us
+        if eliciting:
+            flow.eliciting_sent_at_us = now_us
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether packet numbers are used up: the connection must end before a nonce could repeat (C6)."""
+        return self._flow.in_flight.next_number >= PACKET_NUMBER_MAX
+
+    def seal_goodbye(self, goodbye: bytes) -> bytes:
+        """A last packet: the end, and what we received until then."""
+        flow = self._flow
+        acks = flow.acks.report(1 << 60)
+        frames = goodbye + encode_ack(acks.latest, None, acks.blocks)
+        number = flow.in_flight.next_number
+        header = _HEADER.pack(0x80, flow.peer_connection_id, number & 0xFFFF)
+        packet = header + flow.send_cipher.seal(number, frames)
+        self._record_sent(packet, [], False, 0, flow.last_sent_at_us)
+        return packet
+
+    # --- content ---
+
+    def _add_data(self, pieces: list[bytes], left: int, segments: list[Segment]) -> bool:
+        """Fill the packet with what was lost and with new data; whether anything went in."""
+        flow = self._flow
+        sections: dict[int, _Section] = {}
+        if flow.retransmit:
+            left = self._take_retransmissions(sections, left)
+        if not flow.retransmit_bytes:
+            taken: set[int] = set()
+            lane = flow.lanes.next_lane()
+            while lane is not None and left > _RELIABLE_COST_BYTES:
+                left = self._take_new(sections, lane, left)
+                taken.add(lane.index)
+                lane = flow.lanes.next_lane(taken)
+        ordered = _in_sending_order(sections)
+        for section in ordered:
+            _encode_section(section, section is ordered[0], section is ordered[-1], pieces)
+            segments.extend(section.segments)
+        return bool(sections)
+
+    def _open_section(self, sections: dict[int, _Section], lane: SendLane) -> tuple[_Section, int]:
+        """The lane's section, and what selecting the lane may cost."""
+        section = sections.get(lane.index)
+        if section is not None:
+            return section, 0
+        section = sections[lane.index] = _Section(lane)
+        return section, 2 if lane.index or self._flow.lanes.count > 1 else 0
+
+    def _take_retransmissions(self, sections: dict[int, _Section], left: int) -> int:
+        """Move lost segments into the packet, cut where they no longer fit; how many bytes are left then."""
+        flow = self._flow
+        queue = flow.retransmit
+        while queue:
+            segment = queue[0]
+            if segment.state != TO_RETRANSMIT:
+                queue.popleft()
+                continue
+            room = left - _RELIABLE_COST_BYTES - 2
+            if len(segment.data) > room:
+                if room < _SPLIT_BYTES_MIN:
+                    break
+                queue.insert(1, segment.lane.split(segment, room))
+            queue.popleft()
+            section, cost = self._open_section(sections, segment.lane)
+            section.segments.append(segment)
+            segment.state = IN_FLIGHT
+            segment.lane.unacked_bytes += len(segment.data)
+            flow.retransmit_bytes -= len(segment.data)
+            flow.stats.retransmitted_segments += 1
+            left -= len(segment.data) + _RELIABLE_COST_BYTES + cost
+        return left
+
+    def _take_new(self, sections: dict[int, _Section], lane: SendLane, left: int) -> int:
+        """Move queued data of one lane into the packet; how many bytes are left then."""
+        flow = self._flow
+        section, cost = self._open_section(sections, lane)
+        before = left
+        left -= cost
+        if lane.unreliable:
+            reliable_waits_longer = bool(lane.reliable) and lane.reliable[0][0] < lane.unreliable[0][0]
+            left -= self._take_unreliable(section, left // 2 if reliable_waits_longer else left)
+        if lane.reliable and left > _RELIABLE_COST_BYTES:
+            segment = lane.cut_segment(left - (_RELIABLE_COST_BYTES if section.segments else _RELIABLE_HEADER_BYTES))
+            section.segments.append(segment)
+            flow.queued_bytes -= len(segment.data)
+            left -= len(segment.data) + _RELIABLE_COST_BYTES
+        if not section.unreliable and not section.segments:
+            del sections[lane.index]
+            return before
+        flow.lanes.charge(lane, before - left)
+        return left
+
+    def _take_unreliable(self, section: _Section, left: int) -> int:
+        """Move whole unreliable messages, and pieces of large ones, into the packet; how many bytes that took."""
+        lane = section.lane
+        queue = lane.unreliable
+        frames = section.unreliable
+        used = taken = previous = 0
+        while queue:
+            number, _, data = queue[0]
+            size = len(data)
+            if size > self._whole_bytes_max:
+                if not frames:
+                    used, taken = self._take_fragment(section, number, data, left)
+                break
+            header = _UNRELIABLE_WHOLE[size] if number == previous + 1 and previous else _whole_header(number, previous, size)
+            if used + len(header) + size > left:
+                break
+            frames.append(header)
+            frames.append(data)
+            used += len(header) + size
+            taken += size
+            previous = number
+            queue.popleft()
+        lane.unreliable_bytes -= taken
+        self._flow.queued_bytes -= taken
+        return used
+
+    def _take_fragment(self, section: _Section, number: int, data: bytes, left: int) -> tuple[int, int]:
+        """The next piece of a message too large for one packet: (bytes used, message bytes taken)."""
+        lane = section.lane
+        offset = lane.unreliable_offset
+        offset_field = encode_varint(offset) if offset else b""
+        room = left - _UNRELIABLE_FIRST.size - 1 - len(offset_field)
+        if room < min(_FRAGMENT_BYTES_MIN, len(data) - offset):
+            return 0, 0
+        piece = data[offset : offset + min(room, EXPLICIT_SIZE_MAX)]
+        last = offset + len(piece) == len(data)
+        lead = 0x10 | (0x20 if last else 0) | (0x08 if offset else 0) | len(piece) >> 8
+        frame = _UNRELIABLE_FIRST.pack(lead, number & 0xFFFFFFFF) + offset_field + bytes((len(piece) & 255,))
+        section.unreliable += (frame, piece)
+        lane.unreliable_offset = 0 if last else offset + len(piece)
+        if last:
+            lane.unreliable.popleft()
+        return len(frame) + len(piece), len(piece)
+
+
+def _whole_header(number: int, previous: int, size: int) -> bytes:
+    """Header of a whole unreliable message: the first of its section, or one whose number does not follow."""
+    if not previous:
+        return _UNRELIABLE_FIRST.pack(0x30 | size >> 8, number & 0xFFFFFFFF) + bytes((size & 255,))
+    return bytes((0x30 | size >> 8,)) + encode_varint(number - previous) + bytes((size & 255,))
+
+
+def _in_sending_order(sections: dict[int, _Section]) -> list[_Section]:
+    """Lanes with reliable segments last, since a reference receiver looks only there when it plans its ack (P6)."""
+    if len(sections) == 1:
+        return list(sections.values())
+    return sorted(sections.values(), key=lambda section: (bool(section.segments), section.lane.index))
+
+
+def _encode_section(section: _Section, first: bool, last: bool, pieces: list[bytes]) -> None:
+    """Append one lane's frames; the packet's last segment runs to its end."""
+    # A payload begins in lane 0; coming back to it takes the long form of the frame.
+    if section.lane.index or not first:
+        pieces.append(encode_select_lane(section.lane.index))
+    pieces += section.unreliable
+    position = 0
+    section.segments.sort(key=_begin_of)
+    for segment in section.segments:
+        to_the_end = last and segment is section.segments[-1]
+        pieces.append(_segment_header(segment.begin, position, len(segment.data), to_the_end))
+        pieces.append(segment.data)
+        position = segment.end
+
+
+def _begin_of(segment: Segment) -> int:
+    return segment.begin
+
+
+def _segment_header(begin: int, previous_end: int, size: int, to_the_end: bool) -> bytes:
+    """Header of a reliable segment: 48-bit position for the first of a section, else the shortest distance."""
+    size_code = _REST if to_the_end else size >> 8
+    size_field = b"" if to_the_end else bytes((size & 255,))
+    if not previous_end:
+        return _RELIABLE_FIRST.pack(0x50 | size_code, begin & 0xFFFFFFFF, begin >> 32 & 0xFFFF) + size_field
+    distance = begin - previous_end
+    for form, (bits, width) in enumerate(((0, 0), (8, 1), (16, 2))):
+        if distance < 1 << bits:
+            return bytes((0x40 | form << 3 | size_code,)) + distance.to_bytes(width, "little") + size_field
+    return bytes((0x58 | size_code,)) + distance.to_bytes(4, "little") + size_field

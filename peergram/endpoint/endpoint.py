@@ -1,0 +1,700 @@
+"""All remotes behind one set of sockets: the core as drivers and the simulator see it.
+
+Datagrams are given to the connection they name, commands to the peer they name; what the parts then have to send, to say and to
+wait for is collected here. Nothing in it does I/O or reads a clock; see docs/architecture.md for how to drive it.
+
+Dials leave from the listening socket, so when two of our own peers dial each other, each sees the other's request come from the
+address it dials: the dial with the larger connection id goes on, the other side turns into its acceptor, and there is one
+session.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from peergram.address import Address, format_address
+from peergram.config import (
+    CONNECTIONS_MAX,
+    MESSAGE_BYTES_MAX,
+    PENDING_REQUESTS_PER_HOST_MAX,
+    REFERENCE_MESSAGE_BYTES_MAX,
+    Config,
+)
+from peergram.connection.connection import Connection, Ended, Opened
+from peergram.connection.handshake import self_made_credentials
+from peergram.connection.handshake_client import ClientHandshake
+from peergram.connection.handshake_server import ServerHandshake
+from peergram.crypto.keys import SigningKey
+from peergram.endpoint.event_queue import EventQueue
+from peergram.endpoint.inbox import Inbox, charge_of
+from peergram.endpoint.link import Link
+from peergram.endpoint.peer import Peer, loopback_info
+from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
+from peergram.endpoint.schedule import Schedule
+from peergram.endpoint.sockets import SocketTable
+from peergram.endpoint.strangers import Strangers
+from peergram.errors import ClosedError, End, EndReason, Result, UsageError, WireError
+from peergram.events import (
+    ConnectionInfo,
+    ConnectionState,
+    Event,
+    Message,
+    RealTimeStatus,
+    SendFlags,
+    SessionFailed,
+    SessionRequested,
+)
+from peergram.identity import Identity
+from peergram.sessions.session import Session
+from peergram.sessions.states import SessionState
+from peergram.timing import Deadline
+from peergram.wire.control import (
+    ChallengeReply,
+    ChallengeRequest,
+    ConnectionClosed,
+    ConnectOk,
+    ConnectRequest,
+    ControlMessage,
+    NoConnection,
+    decode_control,
+)
+
+_RELIABLE = int(SendFlags.RELIABLE)
+_NO_DELAY = int(SendFlags.NO_DELAY)
+_AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
+_CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
+_REPLACED = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
+
+
+class Endpoint:
+    """Sends messages to identities and receives theirs."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        config: Config | None = None,
+        entropy: Callable[[int], bytes],
+        key: SigningKey | None = None,
+        wall_offset_us: int = 0,
+    ) -> None:
+        """`entropy(n)` gives n unpredictable bytes; `wall_offset_us` is Unix time minus the clock of `now_us`."""
+        self.identity = identity
+        self.config = config or Config()
+        self.wall_offset_us = wall_offset_us
+        self.is_closed = False
+        self._entropy = entropy
+        self._credentials = self_made_credentials(identity, key or SigningKey.generate(entropy), entropy(16))
+        self._sockets = SocketTable()
+        self._strangers = Strangers(self._credentials, self.config, entropy)
+        self._schedule = Schedule()
+        self._inbox = Inbox()
+        self._events = EventQueue()
+        self._peers: dict[Identity, Peer] = {}
+        self._links: dict[int, Link] = {}
+        """By our connection id."""
+        self._accepted: dict[tuple[int, Address, int], Link] = {}
+        """By socket, address and the client's connection id."""
+        self._addresses: Counter[tuple[int, Address]] = Counter()
+        self._pending: deque[Link] = deque()
+        self._framing: dict[Identity, bool] = {}
+        self._loopback_number = 0
+
+    # --- sockets ---
+
+    def listen(self, bind: Address) -> int:
+        """Be reachable for strangers at this local address (port 0: any); the id of the socket the driver is asked for."""
+        self._check_open()
+        return self._sockets.listen(bind)
+
+    @property
+    def local_addresses(self) -> list[Address]:
+        """Where it listens, once the driver has opened the sockets."""
+        return self._sockets.local_addresses
+
+    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
+        """The next socket to open or close."""
+        return self._sockets.poll_request()
+
+    def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
+        """That socket is bound to `local`."""
+        self._sockets.handle_opened(socket_id, local)
+        for link in self._links.values():
+            if link.socket_id == socket_id:
+                self._schedule.make_ready(link)
+
+    def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None:
+        """That socket cannot be had, or broke; connections that need it end."""
+        self._sockets.handle_failed(socket_id)
+        for link in [link for link in self._links.values() if link.socket_id == socket_id]:
+            link.connection.close(EndReason.LOCAL_NETWORK_CONFIG, text, now_us)
+            self._after(link, now_us)
+
+    # --- the five verbs ---
+
+    def handle_datagrams(self, socket_id: int, remote: Address, data: bytes, segment_bytes: int, now_us: int) -> None:
+        """Take datagrams of one source, laid end to end; never raises, whatever they are."""
+        if segment_bytes <= 0:
+            return
+        link = self._links.get(int.from_bytes(data[1:5], "little")) if data and data[0] >= 0x80 else None
+        if link is not None and link.remote == remote and link.socket_id == socket_id:
+            others = link.connection.handle_datagrams(data, segment_bytes, now_us)
+            self._after(link, now_us)
+            for datagram in others:
+                self._handle_datagram(socket_id, remote, datagram, now_us)
+            return
+        for begin in range(0, len(data), segment_bytes):
+            self._handle_datagram(socket_id, remote, data[begin : begin + segment_bytes], now_us)
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Do everything that is due."""
+        while (owner := self._schedule.pop_due(now_us)) is not None:
+            if isinstance(owner, Link):
+                owner.connection.handle_timeout(now_us)
+                self._after(owner, now_us)
+            elif isinstance(owner, Peer):
+                self._handle_idle(owner, now_us)
+
+    def poll_transmit(self, now_us: int) -> Transmit | None:
+        """The next datagrams to send; connections take turns."""
+        reply = self._strangers.poll_transmit()
+        if reply is not None:
+            return reply
+        while (link := self._schedule.next_ready()) is not None:
+            if not self._sockets.is_open(link.socket_id):
+                self._schedule.arm(link, link.connection.poll_timeout(now_us))
+                continue
+            packets = link.connection.poll_transmit(now_us)
+            if packets:
+                self._schedule.make_ready(link)
+                return Transmit(link.socket_id, link.remote, packets)
+            self._schedule.arm(link, link.connection.poll_timeout(now_us))
+        return None
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout` next, and why. Drain `poll_transmit` first."""
+        return self._schedule.poll_timeout()
+
+    def poll_event(self) -> Event | None:
+        """The next thing the application should know."""
+        return self._events.poll()
+
+    # --- commands ---
+
+    def send_message(self, to: Identity, data: bytes, flags: int, channel: int, now_us: int) -> Result:
+        """Send to an identity: opens a session, or accepts his. The result is about queueing; see `errors.Result`.
+
+        Raises UsageError for a channel that is not a signed 32-bit number, ClosedError after `close`.
+        """
+        self._check_open()
+        peer = self._peers.get(to)
+        if peer is None or peer.session.state != SessionState.CONNECTED:
+            refused = self._prepare_session(to, flags, now_us)
+            if refused is not None:
+                return refused
+            if to == self.identity:
+                return self._send_to_self(data, flags, channel, now_us)
+            peer = self._peers[to]
+        link = peer.link
+        assert link is not None
+        size = len(data)
+        if size > REFERENCE_MESSAGE_BYTES_MAX and (size > MESSAGE_BYTES_MAX or not self._is_own_peer(link)):
+            return Result.INVALID_PARAM if size > MESSAGE_BYTES_MAX else Result.LIMIT_EXCEEDED
+        if flags & _RELIABLE and flags & _NO_DELAY:
+            return Result.INVALID_PARAM
+        if not _CHANNEL_MIN <= channel <= _CHANNEL_MAX or (peer.is_raw and channel):
+            raise UsageError(f"channel {channel}: use 0 with raw framing, else a number from {_CHANNEL_MIN} to {_CHANNEL_MAX}")
+        channels = peer.session.channels
+        result = link.connection.send_message(
+            peer.frame(data, channel), flags, 0 if peer.is_raw else channels.lane_of(channel), now_us
+        )
+        if result == Result.OK:
+            channels.note_used(channel)
+            peer.session.last_used_us = now_us
+        flow = link.connection.flow
+        if flow is None or (
+            not flow.is_blocked
+            and (flow.queued_bytes >= flow.full_bytes or flow.flush_at_us <= now_us or link.armed_at_us > flow.flush_at_us)
+        ):
+            self._schedule.make_ready(link)
+        return result
+
+    def receive_messages(self, channel: int, max_messages: int, now_us: int) -> list[Message]:
+        """The oldest unread messages of a channel, from all peers, at most `max_messages` (> 0, else UsageError)."""
+        if max_messages <= 0:
+            raise UsageError(f"max_messages must be at least 1, not {max_messages}")
+        entries = self._inbox.take(channel, max_messages)
+        if entries:
+            self._release(entries, now_us)
+        return [entry[2] for entry in entries]
+
+    def accept_session(self, identity: Identity, now_us: int) -> bool:
+        """Let a stranger in; True also for a live session, False if there is nothing to accept."""
+        self._check_open()
+        peer = self._peers.get(identity)
+        if peer is None:
+            return False
+        peer.session.last_used_us = now_us
+        if peer.session.state == SessionState.REQUESTED:
+            self._accept_pending(peer, now_us)
+        return peer.session.state in (SessionState.CONNECTING, SessionState.CONNECTED)
+
+    def close_session(self, identity: Identity, now_us: int) -> bool:
+        """End the session and throw away unread messages; False if there is none.
+
+        Reliable data already sent goes on in the background for `config.linger_us`; what is unconfirmed after that is reported.
+        """
+        self._check_open()
+        peer = self._peers.get(identity)
+        if peer is None or (peer.session.state == SessionState.IDLE and peer.link is None and peer.pending is None):
+            return False
+        self._close_peer(peer, End(EndReason.SESSION_CLOSED, "CloseSessionWithUser"), now_us, linger_us=self.config.linger_us)
+        return True
+
+    def close_channel(self, identity: Identity, channel: int, now_us: int) -> bool:
+        """Close one channel and throw away its unread messages; the last one closes the session. False if it is not open."""
+        self._check_open()
+        peer = self._peers.get(identity)
+        if peer is None or not peer.session.channels.close(channel):
+            return False
+        self._discard_unread(peer, channel, now_us)
+        if not peer.session.channels.any_open:
+            self.close_session(identity, now_us)
+        return True
+
+    def flush(self, identity: Identity) -> None:
+        """Let what is queued for him go without waiting for company."""
+        peer = self._peers.get(identity)
+        if peer is not None and peer.link is not None:
+            peer.link.connection.flush()
+            self._schedule.make_ready(peer.link)
+
+    def set_framing(self, identity: Identity, framing: str) -> None:
+        """How messages to and from this identity are framed, from its next session on: `messages` or `raw` (see `Config`)."""
+        if framing not in ("messages", "raw"):
+            raise UsageError(f"framing must be 'messages' or 'raw', not {framing!r}")
+        self._framing[identity] = framing == "raw"
+
+    def connection_info(self, identity: Identity, now_us: int) -> ConnectionInfo | None:
+        """What is known about a session's connection; None if there is no session."""
+        if identity == self.identity and identity in self._peers:
+            return loopback_info(identity)
+        peer = self._peers.get(identity)
+        return None if peer is None else peer.info()
+
+    def real_time_status(self, identity: Identity, now_us: int) -> RealTimeStatus | None:
+        """How a session's connection is doing now; None if there is no session."""
+        peer = self._peers.get(identity)
+        return None if peer is None else peer.status(now_us)
+
+    @property
+    def unread_messages(self) -> int:
+        """Messages that wait to be received, all channels."""
+        return self._inbox.count
+
+    @property
+    def known_peers(self) -> list[Identity]:
+        """Every identity there is a session with, in whatever state."""
+        return list(self._peers)
+
+    def close(self, now_us: int) -> None:
+        """End every session at once; drain the transmits, then close the sockets."""
+        if self.is_closed:
+            return
+        for peer in list(dict.fromkeys(self._peers.values())):
+            self._close_peer(peer, End(EndReason.SESSION_CLOSED, "The program closed its endpoint"), now_us, linger_us=0)
+        self.is_closed = True
+
+    # --- datagrams ---
+
+    def _handle_datagram(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
+        if len(datagram) < 5:
+            return
+        if datagram[0] >= 0x80:
+            self._handle_data(socket_id, remote, datagram, now_us)
+            return
+        try:
+            message = decode_control(datagram)
+        except WireError:
+            return
+        self._handle_control(socket_id, remote, message, now_us)
+
+    def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
+        number = int.from_bytes(datagram[1:5], "little")
+        link = self._links.get(number)
+        if link is not None and link.remote == remote and link.socket_id == socket_id:
+            link.connection.handle_datagrams(datagram, len(datagram), now_us)
+            self._after(link, now_us)
+        elif (socket_id, remote) in self._addresses:
+            self._strangers.say_no_connection(socket_id, remote, 0, number, now_us)
+
+    def _handle_control(self, socket_id: int, remote: Address, message: ControlMessage, now_us: int) -> None:
+        link = self._find_link(socket_id, remote, message)
+        if link is not None:
+            link.connection.handle_control(message, remote, now_us)
+            self._after(link, now_us)
+        elif isinstance(message, ChallengeRequest):
+            self._strangers.handle_challenge_request(socket_id, remote, message, now_us)
+        elif isinstance(message, ConnectRequest):
+            self._handle_connect_request(socket_id, remote, message, now_us)
+        elif isinstance(message, ConnectionClosed):
+            to_id, from_id = message.from_connection_id, message.to_connection_id
+            self._strangers.say_no_connection(socket_id, remote, to_id, from_id, now_us)
+
+    def _find_link(self, socket_id: int, remote: Address, message: ControlMessage) -> Link | None:
+        """The connection a control packet is about, if it comes from that connection's address."""
+        link: Link | None
+        if isinstance(message, ChallengeRequest):
+            return self._accepted.get((socket_id, remote, message.connection_id))
+        if isinstance(message, ConnectRequest):
+            return self._accepted.get((socket_id, remote, message.client_connection_id))
+        if isinstance(message, ChallengeReply):
+            link = self._links.get(message.connection_id)
+        elif isinstance(message, ConnectOk):
+            link = self._links.get(message.client_connection_id)
+        elif isinstance(message, ConnectionClosed) and not message.to_connection_id:
+            return self._accepted.get((socket_id, remote, message.from_connection_id))
+        elif isinstance(message, ConnectionClosed | NoConnection):
+            link = self._links.get(message.to_connection_id)
+        return link if link is not None and link.remote == remote and link.socket_id == socket_id else None
+
+    # --- after anything happened to a link ---
+
+    def _after(self, link: Link, now_us: int) -> None:
+        """Hand on what the connection has for the application, and let it send and sleep."""
+        connection = link.connection
+        delivered = connection.take_delivered()
+        if delivered:
+            if link.peer is not None:
+                link.peer.deliver(link, delivered, self._inbox, now_us)
+            else:
+                connection.release(len(delivered), sum(charge_of(len(message[3])) for message in delivered))
+        while (event := connection.poll_event()) is not None:
+            if isinstance(event, Opened):
+                self._handle_opened(link, now_us)
+            else:
+                self._handle_ended(link, event, now_us)
+        if connection.state == ConnectionState.DEAD:
+            self._forget_link(link, now_us)
+        else:
+            self._schedule.make_ready(link)
+
+    def _handle_opened(self, link: Link, now_us: int) -> None:
+        peer = link.peer
+        if peer is not None and peer.link is link:
+            peer.session.handle_opened(now_us)
+
+    def _handle_ended(self, link: Link, ended: Ended, now_us: int) -> None:
+        peer = link.peer
+        if peer is None:
+            self._report_linger(link, ended)
+            return
+        link.peer = None
+        if peer.pending is link:
+            peer.pending = None
+            if peer.link is None:
+                peer.note_gone(link)
+                peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed)
+            return
+        peer.link = None
+        peer.note_gone(link)
+        self._tell(peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed))
+        if peer.pending is not None:
+            self._ask_application(peer, peer.pending, now_us)
+
+    def _report_linger(self, link: Link, ended: Ended) -> None:
+        """A session that we closed ourselves has now flushed what it could; say what is still unconfirmed."""
+        if link.closed_identity is None:
+            return
+        if ended.unconfirmed.messages:
+            debug = f"{ended.end.debug}: {ended.unconfirmed.messages} reliable messages were still unconfirmed"
+            self._tell(SessionFailed(link.closed_identity, ended.end.reason, ConnectionState.NONE, debug, ended.unconfirmed))
+        link.closed_identity = None
+
+    def _forget_link(self, link: Link, now_us: int) -> None:
+        self._schedule.arm(link, None)
+        if self._links.pop(link.connection.connection_id, None) is None:
+            return
+        if link.client_key is not None:
+            self._accepted.pop(link.client_key, None)
+        key = (link.socket_id, link.remote)
+        self._addresses[key] -= 1
+        if self._addresses[key] <= 0:
+            del self._addresses[key]
+        self._sockets.release(link.socket_id)
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.tell(event)
+
+    # --- opening ---
+
+    def _prepare_session(self, to: Identity, flags: int, now_us: int) -> Result | None:
+        """Have a session to send in; what the send returns if there can be none."""
+        if not to.is_valid:
+            return Result.INVALID_PARAM
+        if to == self.identity:
+            self._peer(to, now_us)
+            return None
+        peer = self._peers.get(to) or self._peer_at(to, now_us)
+        if peer is not None and peer.session.state == SessionState.REQUESTED:
+            self._accept_pending(peer, now_us)
+            return None if peer.link is not None else Result.FAIL
+        if peer is not None and peer.link is not None:
+            return None
+        if peer is not None and (refusal := peer.session.refusal(restarts=bool(flags & _AUTO_RESTART))) is not None:
+            return refusal
+        remote = to.ip_address
+        if remote is None or not remote[1] or len(self._links) >= CONNECTIONS_MAX:
+            return Result.FAIL
+        self._dial(peer or self._peer(to, now_us), remote, now_us)
+        return None
+
+    def _peer(self, identity: Identity, now_us: int) -> Peer:
+        peer = self._peers.get(identity)
+        if peer is None:
+            session = Session(identity, idle_us=self.config.session_idle_us, now_us=now_us)
+            is_raw = self._framing.get(identity, self.config.framing == "raw")
+            peer = self._peers[identity] = Peer(identity, session, is_raw=is_raw)
+            self._schedule.arm(peer, Deadline(session.idle_at_us, "session idle"))
+        return peer
+
+    def _peer_at(self, to: Identity, now_us: int) -> Peer | None:
+        """Whoever already talks to us from the address that is now to be dialed, if he is an own peer."""
+        remote = to.ip_address
+        if remote is None:
+            return None
+        for link in [link for link in self._links.values() if link.remote == remote and link.client_key is not None]:
+            if link.peer is not None and link.connection.is_live and self._is_own_peer(link):
+                self._add_alias(link.peer, to)
+                return link.peer
+        return None
+
+    def _add_alias(self, peer: Peer, identity: Identity) -> None:
+        if identity not in self._peers:
+            self._peers[identity] = peer
+            peer.aliases.append(identity)
+
+    def _is_own_peer(self, link: Link) -> bool:
+        """The one value that says whether rules for a reference peer apply (promise 6)."""
+        established = link.connection.established or link.connection.server_handshake
+        return established is not None and established.capabilities is not None
+
+    def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
+        connection_id = self._new_connection_id()
+        handshake = ClientHandshake(
+            self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
+        )
+        connection = Connection(handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us)
+        socket_id = self._sockets.for_dial(remote, now_us)
+        peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
+        peer.session.handle_dialed(now_us)
+
+    def _add_link(self, link: Link) -> Link:
+        self._links[link.connection.connection_id] = link
+        self._addresses[link.socket_id, link.remote] += 1
+        self._schedule.make_ready(link)
+        return link
+
+    def _new_connection_id(self) -> int:
+        """Random, both halves non-zero, and new here."""
+        while True:
+            number = int.from_bytes(self._entropy(4), "little")
+            if number & 0xFFFF and number >> 16 and number not in self._links:
+                return number
+
+    def _wall_s(self, now_us: int) -> int:
+        return (now_us + self.wall_offset_us) // 1_000_000
+
+    # --- requests of strangers ---
+
+    def _handle_connect_request(self, socket_id: int, remote: Address, message: ConnectRequest, now_us: int) -> None:
+        handshake = self._strangers.check(remote, message, now_us, self._wall_s(now_us))
+        if handshake is None or self.is_closed:
+            return
+        identity = handshake.peer_identity
+        if identity == self.identity:
+            text = "The identity claimed is the one of the peer called; give both programs identities of their own"
+            self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)
+            return
+        crossing = self._crossing_dial(socket_id, remote, handshake)
+        if crossing is not None:
+            if message.client_connection_id > crossing.connection.connection_id:
+                self._yield_dial(crossing, handshake, now_us)
+            return
+        self._admit(self._peer(identity, now_us), socket_id, remote, handshake, now_us)
+
+    def _crossing_dial(self, socket_id: int, remote: Address, handshake: ServerHandshake) -> Link | None:
+        """Our own unanswered dial to the very address this request of an own peer comes from."""
+        if handshake.capabilities is None:
+            return None
+        for link in self._links.values():
+            is_here = link.remote == remote and link.socket_id == socket_id and link.peer is not None
+            if is_here and link.connection.is_client and link.connection.state == ConnectionState.CONNECTING:
+                return link
+        return None
+
+    def _yield_dial(self, crossing: Link, handshake: ServerHandshake, now_us: int) -> None:
+        """Two dials crossed and his goes on: accept it in place of ours, with everything that waits to be sent."""
+        peer = crossing.peer
+        assert peer is not None
+        held = crossing.connection.take_held()
+        crossing.peer = None
+        crossing.connection.close(EndReason.MISC_GENERIC, "Both sides dialed", now_us, quiet=True)
+        self._after(crossing, now_us)
+        peer.link = self._accept_link(crossing.socket_id, crossing.remote, handshake, peer, now_us)
+        self._add_alias(peer, handshake.peer_identity)
+        for data, flags, lane in held:
+            peer.link.connection.send_message(data, flags, lane, now_us)
+        peer.link.connection.accept(now_us)
+        self._after(peer.link, now_us)
+
+    def _accept_link(self, socket_id: int, remote: Address, handshake: ServerHandshake, peer: Peer, now_us: int) -> Link:
+        connection_id = self._new_connection_id()
+        connection = Connection(handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us)
+        link = Link(connection, socket_id=socket_id, remote=remote, peer=peer)
+        link.client_key = (socket_id, remote, handshake.client_connection_id)
+        self._accepted[link.client_key] = link
+        return self._add_link(link)
+
+    def _admit(self, peer: Peer, socket_id: int, remote: Address, handshake: ServerHandshake, now_us: int) -> None:
+        """A proven stranger: his request waits for the application, or replaces the session he had."""
+        if not self._make_room(peer, remote, now_us):
+            return
+        if peer.pending is not None:
+            self._drop_pending(peer, End(EndReason.MISC_GENERIC, "A newer request replaced this one"), now_us)
+        link = self._accept_link(socket_id, remote, handshake, peer, now_us)
+        peer.pending = link
+        self._pending.append(link)
+        present = peer.link
+        if present is None:
+            self._ask_application(peer, link, now_us)
+        elif present.connection.established is not None and present.connection.established.peer_key == handshake.peer_key:
+            self._replace(peer, now_us)
+        else:
+            present.connection.doubt(_REPLACED, now_us)
+            self._after(present, now_us)
+
+    def _replace(self, peer: Peer, now_us: int) -> None:
+        """The same key asks again: he started over, and is accepted already."""
+        old = peer.link
+        assert old is not None
+        old.connection.end_for_peer(_REPLACED, now_us)
+        pending, peer.pending = peer.pending, None
+        self._after(old, now_us)
+        assert pending is not None
+        peer.pending = pending
+        peer.session.handle_requested(now_us)
+        self._accept_pending(peer, now_us)
+
+    def _make_room(self, peer: Peer, remote: Address, now_us: int) -> bool:
+        """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
+        waiting = self._pending
+        while waiting and (waiting[0].peer is None or waiting[0].peer.pending is not waiting[0]):
+            waiting.popleft()
+        if len(self._links) >= CONNECTIONS_MAX:
+            return False
+        of_host = sum(
+            1 for link in waiting if link.remote[0] == remote[0] and link.peer is not None and link.peer.pending is link
+        )
+        if of_host >= PENDING_REQUESTS_PER_HOST_MAX:
+            return False
+        if len(waiting) >= self.config.pending_requests_max:
+            oldest = waiting.popleft().peer
+            if oldest is not None:
+                self._drop_pending(oldest, End(EndReason.MISC_GENERIC, "Too many requests wait here; try again later"), now_us)
+        return True
+
+    def _drop_pending(self, peer: Peer, end: End, now_us: int) -> None:
+        link = peer.pending
+        if link is None:
+            return
+        link.connection.close(end.reason, end.debug, now_us)
+        self._after(link, now_us)
+
+    def _ask_application(self, peer: Peer, link: Link, now_us: int) -> None:
+        if peer.session.state != SessionState.REQUESTED:
+            peer.session.handle_requested(now_us)
+        handshake = link.connection.server_handshake
+        assert handshake is not None
+        self._tell(
+            SessionRequested(
+                identity=peer.identity,
+                proven_by=handshake.proven_by,
+                key_fingerprint=handshake.peer_fingerprint,
+                address=format_address(link.remote),
+            )
+        )
+
+    def _accept_pending(self, peer: Peer, now_us: int) -> None:
+        link = peer.pending
+        assert link is not None
+        peer.pending = None
+        peer.link = link
+        peer.session.handle_accepted(now_us)
+        self._events.withdraw_request(peer.identity)
+        link.connection.accept(now_us)
+        self._after(link, now_us)
+
+    # --- ending ---
+
+    def _close_peer(self, peer: Peer, end: End, now_us: int, *, linger_us: int) -> None:
+        for identity in (peer.identity, *peer.aliases):
+            self._peers.pop(identity, None)
+            self._events.withdraw_request(identity)
+        self._schedule.arm(peer, None)
+        self._discard_unread(peer, None, now_us)
+        for link in (peer.link, peer.pending):
+            if link is not None:
+                link.peer = None
+                link.closed_identity = peer.identity
+                link.connection.close(end.reason, end.debug, now_us, linger_us=linger_us)
+                self._after(link, now_us)
+        peer.link = peer.pending = None
+
+    def _discard_unread(self, peer: Peer, channel: int | None, now_us: int) -> None:
+        identity = peer.identity
+        gone = list(self._inbox.discard(lambda message: message.identity == identity, channel))
+        self._release(gone, now_us)
+
+    def _release(self, entries: list[tuple[Link | None, int, Message]], now_us: int) -> None:
+        """Tell connections that there is room again."""
+        blocked: dict[int, Link] = {}
+        for link, charge, _ in entries:
+            if link is not None:
+                link.connection.release(1, charge)
+                flow = link.connection.flow
+                if flow is not None and flow.blocked_lanes:
+                    blocked[id(link)] = link
+        for link in blocked.values():
+            link.connection.resume_delivery(now_us)
+            self._after(link, now_us)
+
+    def _handle_idle(self, peer: Peer, now_us: int) -> None:
+        session = peer.session
+        if now_us < session.idle_at_us or (peer.link is not None and peer.link.connection.unconfirmed.messages):
+            at_us = max(session.idle_at_us, now_us + 1_000_000)
+            self._schedule.arm(peer, Deadline(at_us, "session idle"))
+            return
+        self._close_peer(peer, End(EndReason.SESSION_IDLE, "Session Idle Timeout"), now_us, linger_us=0)
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise ClosedError("this endpoint is closed; make a new one to go on")
+
+    # --- to oneself ---
+
+    def _send_to_self(self, data: bytes, flags: int, channel: int, now_us: int) -> Result:
+        """Deliver at once, without a connection."""
+        if len(data) > MESSAGE_BYTES_MAX or (flags & _RELIABLE and flags & _NO_DELAY):
+            return Result.INVALID_PARAM
+        if self._inbox.count >= self.config.recv_buffer_messages:
+            return Result.LIMIT_EXCEEDED
+        self._loopback_number += 1
+        message = Message(self.identity, channel, bytes(data), self._loopback_number, bool(flags & _RELIABLE), now_us)
+        self._inbox.add(None, 0, message)
+        peer = self._peers[self.identity]
+        peer.session.channels.note_used(channel)
+        peer.session.last_used_us = now_us
+        return Result.OK

@@ -1,0 +1,199 @@
+"""One remote: where its session and its connection meet.
+
+Session and connection do not know each other. The endpoint calls the parts; what only concerns this one remote is here: which
+link is the present one, which request waits, how messages are framed, and what the application may know about it.
+"""
+
+from __future__ import annotations
+
+from peergram.address import format_address, is_local, is_loopback
+from peergram.connection.flow import Delivered, Flow
+from peergram.connection.handshake import Established
+from peergram.endpoint.inbox import Inbox, charge_of
+from peergram.endpoint.link import Link
+from peergram.errors import End, WireError
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, RealTimeStatus
+from peergram.identity import Identity
+from peergram.sessions.session import Session
+from peergram.sessions.states import SessionState
+from peergram.timing import NEVER
+from peergram.wire.certificates import CIPHER_NONE
+from peergram.wire.channel_header import CHANNEL_HEADER_BYTES, decode_channel_header, encode_channel_header
+
+_FAST_PING_MS = 5
+_STATES = {
+    SessionState.IDLE: ConnectionState.NONE,
+    SessionState.REQUESTED: ConnectionState.CONNECTING,
+    SessionState.CONNECTING: ConnectionState.CONNECTING,
+    SessionState.CONNECTED: ConnectionState.CONNECTED,
+}
+
+
+class Peer:
+    """A remote under one identity (a second one, if two dials crossed, leads here as well)."""
+
+    __slots__ = (
+        "aliases",
+        "armed_at_us",
+        "identity",
+        "is_raw",
+        "last_end",
+        "last_established",
+        "last_remote",
+        "link",
+        "messages_malformed",
+        "pending",
+        "session",
+    )
+
+    def __init__(self, identity: Identity, session: Session, *, is_raw: bool) -> None:
+        self.identity = identity
+        self.session = session
+        self.is_raw = is_raw
+        self.link: Link | None = None
+        """The present connection."""
+        self.pending: Link | None = None
+        """A request that nobody accepted yet."""
+        self.aliases: list[Identity] = []
+        self.armed_at_us = NEVER
+        self.last_end: End | None = None
+        self.last_remote = ""
+        self.last_established: Established | None = None
+        self.messages_malformed = 0
+        """Messages too short for their header (M7)."""
+
+    # --- messages ---
+
+    def frame(self, data: bytes, channel: int) -> bytes:
+        """The payload as it goes into the connection."""
+        return data if self.is_raw else encode_channel_header(channel) + data
+
+    def deliver(self, link: Link, delivered: list[Delivered], inbox: Inbox, now_us: int) -> None:
+        """Put complete messages into the inbox, by channel."""
+        identity = self.identity
+        note_used = self.session.channels.note_used
+        for _, number, reliable, payload in delivered:
+            charge = charge_of(len(payload))
+            if self.is_raw:
+                channel = 0
+            else:
+                try:
+                    channel = decode_channel_header(payload)
+                except WireError:
+                    self.messages_malformed += 1
+                    link.connection.release(1, charge)
+                    continue
+                payload = payload[CHANNEL_HEADER_BYTES:]
+            note_used(channel)
+            inbox.add(link, charge, Message(identity, channel, payload, number, reliable, now_us))
+        self.session.last_used_us = now_us
+
+    # --- what the application may know ---
+
+    def note_gone(self, link: Link) -> None:
+        """Keep what the application may still ask for after the end."""
+        self.last_end = link.connection.end
+        self.last_remote = format_address(link.remote)
+        self.last_established = link.connection.established
+
+    def info(self) -> ConnectionInfo:
+        """As of now, or of the end."""
+        link = self.link or self.pending
+        if link is not None:
+            end, remote, established = link.connection.end, format_address(link.remote), link.connection.established
+        else:
+            end, remote, established = self.last_end, self.last_remote, self.last_established
+        failed = self.session.state == SessionState.FAILED
+        handshake = link.connection.server_handshake if link is not None else None
+        claimed = established or handshake
+        return ConnectionInfo(
+            identity=claimed.peer_identity if claimed is not None else None,
+            address=remote,
+            state=self.session.failed_state if failed else _STATES[self.session.state],
+            end_reason=end.reason if failed and end is not None else 0,
+            end_debug=end.debug if failed and end is not None else "",
+            description=f"{'raw' if self.is_raw else 'messages'} UDP {self.identity}",
+            flags=_flags(established, link),
+            own_peer=claimed is not None and claimed.capabilities is not None,
+            proven_by=claimed.proven_by if claimed is not None else "nothing",
+            key_fingerprint=claimed.peer_fingerprint if claimed is not None else "",
+        )
+
+    def status(self, now_us: int) -> RealTimeStatus:
+        """How the connection is doing; zeros and None where there is none."""
+        state = self.session.failed_state if self.session.state == SessionState.FAILED else _STATES[self.session.state]
+        flow = self.link.connection.flow if self.link is not None else None
+        if self.link is None or flow is None:
+            return RealTimeStatus(
+                state=state,
+                ping_ms=None,
+                quality_local=None,
+                quality_remote=None,
+                out_packets_per_s=0.0,
+                out_bytes_per_s=0.0,
+                in_packets_per_s=0.0,
+                in_bytes_per_s=0.0,
+                send_rate_bytes_per_s=0,
+                pending_unreliable_bytes=0,
+                pending_reliable_bytes=0,
+                sent_unacked_reliable_bytes=0,
+                queue_time_us=None,
+                max_jitter_us=None,
+            )
+        return _status_of(self.link, flow, state, now_us)
+
+
+def loopback_info(identity: Identity) -> ConnectionInfo:
+    """The session with oneself, which has no connection."""
+    return ConnectionInfo(
+        identity=identity,
+        address="",
+        state=ConnectionState.CONNECTED,
+        end_reason=0,
+        end_debug="",
+        description=f"loopback {identity}",
+        flags=InfoFlags.LOOPBACK_BUFFERS | InfoFlags.FAST,
+        own_peer=True,
+        proven_by="key",
+        key_fingerprint="",
+    )
+
+
+def _status_of(link: Link, flow: Flow, state: ConnectionState, now_us: int) -> RealTimeStatus:
+    rates = flow.stats.rates(now_us)
+    max_jitter_us, flow.stats.max_jitter_us = flow.stats.max_jitter_us, None
+    return RealTimeStatus(
+        state=state,
+        ping_ms=flow.round_trip.ping_ms,
+        quality_local=flow.stats.local_quality(now_us),
+        quality_remote=flow.stats.remote_quality,
+        out_packets_per_s=rates.out_packets,
+        out_bytes_per_s=rates.out_bytes,
+        in_packets_per_s=rates.in_packets,
+        in_bytes_per_s=rates.in_bytes,
+        send_rate_bytes_per_s=flow.rate.rate_bytes_per_s,
+        pending_unreliable_bytes=flow.pending_unreliable_bytes,
+        pending_reliable_bytes=flow.pending_reliable_bytes,
+        sent_unacked_reliable_bytes=flow.unacked_reliable_bytes,
+        queue_time_us=link.connection.queue_time_us(now_us),
+        max_jitter_us=max_jitter_us,
+    )
+
+
+def _flags(established: Established | None, link: Link | None) -> InfoFlags:
+    flags = InfoFlags.NONE
+    if established is None or not established.authenticated:
+        flags |= InfoFlags.UNAUTHENTICATED
+    if established is None or established.cipher == CIPHER_NONE:
+        flags |= InfoFlags.UNENCRYPTED
+    if link is not None and established is not None and _is_fast(link):
+        flags |= InfoFlags.FAST
+    return flags
+
+
+def _is_fast(link: Link) -> bool:
+    """Loopback, or a local address that answers within 5 ms (the reference's rule; an unknown ping passes)."""
+    if is_loopback(link.remote):
+        return True
+    ping_ms = link.connection.flow.round_trip.ping_ms if link.connection.flow is not None else None
+    return is_local(link.remote) and (ping_ms is None or ping_ms <= _FAST_PING_MS)

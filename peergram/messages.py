@@ -1,0 +1,200 @@
+"""`Messages`: send to identities, receive from them. The interface most programs use.
+
+The six functions and two callbacks of ISteamNetworkingMessages, for frame loops and threads. A background thread keeps sessions
+alive, so the program may call or not call as it likes; `fileno()` is readable while something waits.
+
+    with peergram.Messages("alice") as net:
+        net.send_message_to_user("ip:192.0.2.7:27015", b"hi", SendFlags.RELIABLE)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from peergram.address import Address, parse_address
+from peergram.config import EVENTS_MAX, Config
+from peergram.crypto.keys import SigningKey
+from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
+from peergram.drivers.thread_driver import ThreadDriver
+from peergram.endpoint.endpoint import Endpoint
+from peergram.errors import Result
+from peergram.events import (
+    ConnectionInfo,
+    ConnectionState,
+    Event,
+    Message,
+    RealTimeStatus,
+    SendFlags,
+    SessionFailed,
+    SessionRequested,
+)
+from peergram.identity import Identity
+
+_log = logging.getLogger(__name__)
+
+_NAMES_CACHED_MAX = 4_096
+_CLOSE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What `get_session_connection_info` returns; the parts that were not asked for, or do not exist, are None."""
+
+    state: ConnectionState
+    connection: ConnectionInfo | None = None
+    status: RealTimeStatus | None = None
+
+
+class Messages:
+    """One identity on the network. May be used from several threads; a context manager closes it."""
+
+    def __init__(
+        self,
+        identity: str | Identity | None = None,
+        *,
+        listen: str | Address | None = None,
+        config: Config | None = None,
+        batching: bool = True,
+    ) -> None:
+        """`identity`: who we are (`"alice"` means `str:alice`); None makes a key, and an identity of it that proves itself.
+
+        `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us; without it we only dial. Peers are
+        reached as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call. Raises UsageError for a
+        bad identity or address, AddressInUseError if the port is taken.
+        """
+        key = SigningKey.generate(secure_entropy)
+        self.identity = Identity.generic_bytes(key.public_bytes) if identity is None else Identity.of(identity)
+        self.on_session_request: Callable[[SessionRequested], object] | None = None
+        """Called by `run_callbacks` when a stranger wants to talk: answer with `accept_session_with_user`, or send to him."""
+        self.on_session_failed: Callable[[SessionFailed], object] | None = None
+        """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
+        self._endpoint = Endpoint(self.identity, config=config, entropy=secure_entropy, key=key, wall_offset_us=wall_offset_us())
+        self._names: dict[str, Identity] = {}
+        self._waiting: deque[Event] = deque(maxlen=EVENTS_MAX)
+        self._driver = ThreadDriver(self._endpoint, batching=batching)
+        if listen is not None:
+            self._endpoint.listen(parse_address(listen) if isinstance(listen, str) else listen)
+        self._driver.start()
+
+    def __enter__(self) -> Messages:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # --- the six functions ---
+
+    def send_message_to_user(
+        self, identity: str | Identity, data: bytes, flags: int = SendFlags.UNRELIABLE, channel: int = 0
+    ) -> Result:
+        """Send one message of at most 524288 bytes; opens a session if there is none, accepts one that is asked for.
+
+        OK: it is on its way (not: arrived). Otherwise INVALID_PARAM, LIMIT_EXCEEDED (send buffer full: try again), IGNORED
+        (NoDelay), CONNECT_FAILED (the session broke: close it, or send with AUTO_RESTART_BROKEN_SESSION), FAIL (no way to reach
+        this identity). Raises UsageError for text that is no identity or a channel that is no signed 32-bit number.
+        """
+        to = self._resolve(identity)
+        driver = self._driver
+        with driver.lock:
+            now_us = monotonic_us()
+            result = self._endpoint.send_message(to, data if type(data) is bytes else bytes(data), flags, channel, now_us)
+            driver.flush(now_us)
+        if result == Result.FAIL:
+            _log.warning("no way to reach %s: dial it as ip:ADDRESS:PORT, or wait until it contacts us", to)
+        return result
+
+    def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
+        """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
+        driver = self._driver
+        with driver.lock:
+            now_us = monotonic_us()
+            received = self._endpoint.receive_messages(channel, max_messages, now_us)
+            if received:
+                driver.flush(now_us)
+        return received
+
+    def accept_session_with_user(self, identity: str | Identity) -> bool:
+        """Let a stranger in who asked; True also for a live session, False without any."""
+        who = self._resolve(identity)
+        return self._driver.call(lambda now_us: self._endpoint.accept_session(who, now_us))
+
+    def close_session_with_user(self, identity: str | Identity) -> bool:
+        """End the session and throw away its unread messages; False if there is none."""
+        who = self._resolve(identity)
+        return self._driver.call(lambda now_us: self._endpoint.close_session(who, now_us))
+
+    def close_channel_with_user(self, identity: str | Identity, channel: int) -> bool:
+        """Close one channel; the last one closes the session. False if the channel is not open."""
+        who = self._resolve(identity)
+        return self._driver.call(lambda now_us: self._endpoint.close_channel(who, channel, now_us))
+
+    def get_session_connection_info(
+        self, identity: str | Identity, get_connection: bool = True, get_status: bool = True
+    ) -> SessionInfo:
+        """State of the session with this identity, and on request what is known about its connection and how that is doing."""
+        who = self._resolve(identity)
+
+        def ask(now_us: int) -> SessionInfo:
+            connection = self._endpoint.connection_info(who, now_us)
+            if connection is None:
+                return SessionInfo(ConnectionState.NONE)
+            status = self._endpoint.real_time_status(who, now_us) if get_status else None
+            return SessionInfo(connection.state, connection if get_connection else None, status)
+
+        return self._driver.call(ask)
+
+    # --- callbacks and waiting ---
+
+    def run_callbacks(self) -> None:
+        """Call `on_session_request` and `on_session_failed` for what happened; events without a handler are kept."""
+        if self.on_session_request is None and self.on_session_failed is None:
+            return
+        self._waiting.extend(self._driver.poll_events())
+        for _ in range(len(self._waiting)):
+            event = self._waiting.popleft()
+            if isinstance(event, SessionRequested) and self.on_session_request is not None:
+                self.on_session_request(event)
+            elif isinstance(event, SessionFailed) and self.on_session_failed is not None:
+                self.on_session_failed(event)
+            else:
+                self._waiting.append(event)
+
+    def fileno(self) -> int:
+        """A descriptor for `select` and foreign event loops: readable while messages or events wait."""
+        return self._driver.readable_fileno()
+
+    # --- the rest ---
+
+    @property
+    def local_addresses(self) -> list[Address]:
+        """Where we listen."""
+        return self._endpoint.local_addresses
+
+    def flush_messages(self, identity: str | Identity) -> None:
+        """Send what waits for company (Nagle) now."""
+        who = self._resolve(identity)
+        self._driver.call(lambda now_us: self._endpoint.flush(who))
+
+    def set_framing(self, identity: str | Identity, framing: str) -> None:
+        """`"raw"` leaves out the header of the messages layer in sessions with this identity (channel 0 only)."""
+        who = self._resolve(identity)
+        self._driver.call(lambda now_us: self._endpoint.set_framing(who, framing))
+
+    def close(self) -> None:
+        """End all sessions, tell the peers, stop the thread. May be called twice."""
+        self._driver.close(_CLOSE_TIMEOUT_S)
+
+    def _resolve(self, identity: str | Identity) -> Identity:
+        if isinstance(identity, Identity):
+            return identity
+        known = self._names.get(identity)
+        if known is None:
+            known = Identity.of(identity)
+            if len(self._names) >= _NAMES_CACHED_MAX:
+                self._names.clear()
+            self._names[identity] = known
+        return known

@@ -1,0 +1,211 @@
+"""An endpoint small enough to see through, and sockets that fail on purpose.
+
+A datagram is 8 bytes of number and any text. A `FakeEndpoint` keeps every one it gets, or sends it back if it is an echo. It
+checks what drivers promise: one call at a time, time never goes back, no timer before its time.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from peergram.address import Address
+from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
+from peergram.timing import NEVER, Deadline
+
+if TYPE_CHECKING:
+    from peergram.events import Event
+
+LOOPBACK: Address = ("127.0.0.1", 0)
+
+
+class FakeEndpoint:
+    """Sends what it is told, at once or later; keeps or echoes what arrives."""
+
+    def __init__(self, *, echo: bool = False, bind: Address | None = LOOPBACK) -> None:
+        self.echo = echo
+        self.locals: dict[int, Address] = {}
+        self.failures: dict[int, str] = {}
+        self.inbox: deque[bytes] = deque()
+        self.received = 0
+        self.timeouts = 0
+        self.closed = 0
+        self.raise_in_handlers = 0
+        self.always_due = False
+        self.on_timeout: Callable[[], object] | None = None
+        self.farewell_to: Address | None = None
+        self.broken_promises: list[str] = []
+        self._inside: int | None = None
+        self._last_us = 0
+        self._requests: deque[OpenSocket | CloseSocket] = deque()
+        self._transmits: deque[Transmit] = deque()
+        self._later: list[tuple[int, Transmit]] = []
+        self._events: deque[Any] = deque()
+        self._next_id = 1
+        if bind is not None:
+            self.listen(bind)
+
+    # What tests ask of it
+
+    def listen(self, bind: Address) -> int:
+        socket_id, self._next_id = self._next_id, self._next_id + 1
+        family: Literal[4, 6] = 6 if ":" in bind[0] else 4
+        self._requests.append(OpenSocket(socket_id, family, bind))
+        return socket_id
+
+    def close_socket(self, socket_id: int, now_us: int = 0) -> None:
+        self._requests.append(CloseSocket(socket_id))
+
+    def send(self, remote: Address, packets: list[bytes], now_us: int, *, delay_us: int = 0, socket_id: int = 1) -> None:
+        with self._alone(now_us):
+            transmit = Transmit(socket_id, remote, packets)
+            if delay_us:
+                self._later.append((now_us + delay_us, transmit))
+            else:
+                self._transmits.append(transmit)
+
+    def tell(self, event: object) -> None:
+        self._events.append(event)
+
+    def receive(self) -> list[bytes]:
+        messages = list(self.inbox)
+        self.inbox.clear()
+        return messages
+
+    @property
+    def local(self) -> Address:
+        return self.locals[1]
+
+    # The interface of drivers
+
+    @property
+    def unread_messages(self) -> int:
+        return len(self.inbox)
+
+    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
+        return self._requests.popleft() if self._requests else None
+
+    def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
+        with self._alone(now_us):
+            self.locals[socket_id] = local
+
+    def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None:
+        with self._alone(now_us):
+            self.failures[socket_id] = text
+
+    def handle_datagrams(self, socket_id: int, remote: Address, data: bytes, segment_bytes: int, now_us: int) -> None:
+        with self._alone(now_us):
+            if self.raise_in_handlers:
+                self.raise_in_handlers -= 1
+                raise RuntimeError("a defect in handle_datagrams")
+            packets = [data[start : start + segment_bytes] for start in range(0, len(data), segment_bytes)]
+            self.received += len(packets)
+            if self.echo:
+                self._transmits.append(Transmit(socket_id, remote, packets))
+            else:
+                self.inbox.extend(packets)
+
+    def handle_timeout(self, now_us: int) -> None:
+        with self._alone(now_us):
+            self.timeouts += 1
+            if self.on_timeout is not None:
+                self.on_timeout()
+            if not self.always_due and now_us < self._next_at_us():
+                self.broken_promises.append("a timer ran before its time")
+            self._transmits.extend(transmit for at_us, transmit in self._later if at_us <= now_us)
+            self._later = [entry for entry in self._later if entry[0] > now_us]
+
+    def poll_transmit(self, now_us: int) -> Transmit | None:
+        with self._alone(now_us):
+            return self._transmits.popleft() if self._transmits else None
+
+    def poll_timeout(self) -> Deadline | None:
+        at_us = self._next_at_us()
+        return None if at_us == NEVER else Deadline(at_us, "later")
+
+    def poll_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def close(self, now_us: int) -> None:
+        with self._alone(now_us):
+            self.closed += 1
+            if self.farewell_to is not None:
+                self._transmits.append(Transmit(1, self.farewell_to, [b"farewell"]))
+
+    def _next_at_us(self) -> int:
+        if self.always_due:
+            return 0
+        return min((at_us for at_us, _ in self._later), default=NEVER)
+
+    @contextmanager
+    def _alone(self, now_us: int) -> Iterator[None]:
+        if self._inside is not None:
+            self.broken_promises.append("two calls at once")
+        if now_us < self._last_us:
+            self.broken_promises.append("time went back")
+        self._inside = threading.get_ident()
+        self._last_us = now_us
+        try:
+            yield
+        finally:
+            self._inside = None
+
+
+def faulty_sockets(codes: list[int], share: float, seed: int) -> Callable[[int, int], socket.socket]:
+    """Makes sockets of which `share` of all calls raise one of `codes`, receiving included."""
+    rng = random.Random(seed)
+
+    def fault() -> None:
+        if rng.random() < share:
+            code = rng.choice(codes)
+            raise OSError(code, errno.errorcode[code])
+
+    class FaultySocket(socket.socket):
+        def sendto(self, *arguments: Any) -> int:
+            fault()
+            return super().sendto(*arguments)
+
+        def sendmsg(self, *arguments: Any) -> int:
+            fault()
+            return super().sendmsg(*arguments)
+
+        def recvmsg(self, *arguments: Any) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+            fault()
+            return super().recvmsg(*arguments)
+
+        def recvfrom(self, *arguments: Any) -> tuple[bytes, Any]:
+            fault()
+            return super().recvfrom(*arguments)
+
+    return FaultySocket
+
+
+def numbered(start: int, count: int, size: int = 64) -> list[bytes]:
+    """Datagrams that carry the numbers from `start` on."""
+    return [number.to_bytes(8, "big").ljust(size, b".") for number in range(start, start + count)]
+
+
+def numbers(packets: list[bytes]) -> list[int]:
+    return [int.from_bytes(packet[:8], "big") for packet in packets]
+
+
+def until(condition: Callable[[], object], timeout_s: float = 5.0) -> bool:
+    """Wait for another thread: whether the condition came true in time."""
+    give_up_at_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up_at_s:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def until_is(read: Callable[[], object], wanted: object) -> bool:
+    """Wait for another thread: whether `read()` gave the wanted value in time."""
+    return until(lambda: read() == wanted)
