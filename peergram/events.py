@@ -51,10 +51,17 @@ class InfoFlags(IntFlag):
 class Message:
     """One message received: who sent it, on which channel, and what (`SteamNetworkingMessage_t`)."""
 
-    __slots__ = ("channel", "identity", "message_number", "payload", "received_at_us", "reliable")
+    __slots__ = ("_charged_to", "channel", "identity", "message_number", "payload", "received_at_us", "reliable")
 
     def __init__(
-        self, identity: Identity, channel: int, payload: bytes, message_number: int, reliable: bool, received_at_us: int
+        self,
+        identity: Identity,
+        channel: int,
+        payload: bytes,
+        message_number: int,
+        reliable: bool,
+        received_at_us: int,
+        charged_to: object = None,
     ) -> None:
         self.identity = identity
         self.channel = channel
@@ -62,11 +69,17 @@ class Message:
         self.message_number = message_number
         self.reliable = reliable
         self.received_at_us = received_at_us
+        self._charged_to = charged_to
 
     @property
     def size(self) -> int:
         """Bytes of the payload."""
         return len(self.payload)
+
+    @property
+    def charged_to(self) -> object:
+        """Whose receive buffer it takes up until it is read; the library's own business."""
+        return self._charged_to
 
     @property
     def flags(self) -> SendFlags:

@@ -104,6 +104,7 @@ class Connection:
         self._config = config
         self._entropy = entropy
         self._limits = limits
+        self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
         self._control: deque[bytes] = deque()
@@ -190,8 +191,7 @@ class Connection:
         flow = self.flow
         if self.state != ConnectionState.CONNECTED or flow is None:
             return self._hold_message(data, flags, lane)
-        size = len(data)
-        if flow.queued_bytes + flow.retransmit_bytes + size > self._config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES:
+        if flow.queued_bytes + flow.retransmit_bytes + len(data) > self._queue_bytes_max:
             return Result.LIMIT_EXCEEDED
         if flags & _NO_DELAY and (self.queue_time_us(now_us) or 0) > self._config.no_delay_queue_us:
             return Result.IGNORED
@@ -206,7 +206,7 @@ class Connection:
         if flags & _NO_DELAY:
             return Result.IGNORED
         charge = max(len(data), MESSAGE_CHARGE_BYTES_MIN)
-        if self._held_bytes + charge > self._config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES:
+        if self._held_bytes + charge > self._queue_bytes_max:
             return Result.LIMIT_EXCEEDED
         self._held.append((data, flags, lane))
         self._held_bytes += charge

@@ -15,7 +15,7 @@ from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.liveness import Liveness
 from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
 from peergram.connection.received import AcksOwed, ReplayWindow
-from peergram.connection.reliable import Deliver, ReliableReceiver
+from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import Stats
 from peergram.connection.unreliable import UnreliableReceiver
@@ -30,15 +30,21 @@ Delivered = tuple[int, int, bool, bytes]
 """Lane, message number, whether reliable, payload."""
 
 
+_NO_LIMIT = 1 << 60
+
+
+def charge_of(size: int) -> int:
+    """What an unread message of `size` bytes costs of the receive buffer."""
+    return size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+
+
 class ReceiveLane:
     """What one lane of the peer holds on our side."""
 
-    __slots__ = ("deliver", "index", "message_number", "reliable", "unreliable")
+    __slots__ = ("index", "message_number", "reliable", "unreliable")
 
-    def __init__(self, index: int, config: Config, limits: ReceiveLimits, deliver: Deliver) -> None:
+    def __init__(self, index: int, config: Config, limits: ReceiveLimits) -> None:
         self.index = index
-        self.deliver = deliver
-        """Takes number and payload of a complete reliable message."""
         self.message_number = 0
         """Highest message number seen, reliable or not (H of the protocol text)."""
         self.reliable = ReliableReceiver(
@@ -115,32 +121,28 @@ class Flow:
         """The peer's lane `index`, made on first use."""
         lane = self.receive_lanes.get(index)
         if lane is None:
-            lane = ReceiveLane(index, self.config, self.limits, self._deliver_reliable_of(index))
-            self.receive_lanes[index] = lane
+            lane = self.receive_lanes[index] = ReceiveLane(index, self.config, self.limits)
         return lane
 
-    def _deliver_reliable_of(self, index: int) -> Deliver:
-        def deliver(number: int, payload: bytes) -> None:
-            self.stats.messages_received_reliable += 1
-            self.deliver(index, number, True, payload)
-
-        return deliver
-
-    def has_room(self, size: int) -> bool:
-        """Whether a message of `size` bytes may be handed to the application's queue; one always may."""
+    @property
+    def room_messages(self) -> int:
+        """Messages the application's queue still takes."""
         if self.is_over:
-            return True
-        if self.unread_messages >= self.config.recv_buffer_messages:
-            return False
-        charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
-        return self.unread_bytes + charge <= self.config.recv_buffer_bytes or not self.unread_messages
+            return _NO_LIMIT
+        return self.config.recv_buffer_messages - self.unread_messages
 
-    def deliver(self, lane: int, number: int, reliable: bool, payload: bytes) -> None:
-        """Hand a whole message to the application's queue."""
-        size = len(payload)
-        self.unread_messages += 1
-        self.unread_bytes += size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
-        self.delivered.append((lane, number, reliable, payload))
+    @property
+    def room_bytes(self) -> int:
+        """Bytes it still takes; an empty queue takes any one message."""
+        if self.is_over or not self.unread_messages:
+            return _NO_LIMIT
+        return self.config.recv_buffer_bytes - self.unread_bytes
+
+    def deliver(self, lane: int, reliable: bool, messages: list[tuple[int, bytes]], charge_bytes: int) -> None:
+        """Hand whole messages (number, payload) to the application's queue."""
+        self.unread_messages += len(messages)
+        self.unread_bytes += charge_bytes
+        self.delivered += [(lane, number, reliable, payload) for number, payload in messages]
 
     @property
     def buffered_bytes(self) -> int:

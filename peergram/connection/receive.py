@@ -17,7 +17,7 @@ from peergram.config import (
     PACKET_NUMBER_JUMP_MAX,
     SEGMENTS_PER_PACKET_MAX,
 )
-from peergram.connection.flow import Flow, ReceiveLane
+from peergram.connection.flow import Flow, ReceiveLane, charge_of
 from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
 from peergram.connection.in_flight import SentPacket
 from peergram.errors import EndReason, WireError
@@ -283,15 +283,27 @@ class Receiver:
         lane.message_number = max(lane.message_number, number + len(messages) - 1)
         if not flow.accepts_data:
             return REFUSED
-        index = lane.index
-        for message in messages:
-            if flow.has_room(len(message)):
-                flow.deliver(index, number, False, message)
-            else:
-                flow.unreliable_dropped += 1
-            number += 1
-        flow.stats.messages_received_unreliable += len(messages)
+        self._deliver_unreliable(lane.index, list(enumerate(messages, number)))
         return OK
+
+    def _deliver_unreliable(self, lane: int, messages: list[tuple[int, bytes]]) -> None:
+        """Hand out what finds room, and drop and count the newest rest."""
+        flow = self._flow
+        flow.stats.messages_received_unreliable += len(messages)
+        charge = sum([charge_of(len(message[1])) for message in messages])
+        room_bytes = flow.room_bytes
+        if len(messages) > flow.room_messages or charge > room_bytes:
+            fitting: list[tuple[int, bytes]] = []
+            charge = 0
+            for message in messages:
+                more = charge + charge_of(len(message[1]))
+                if len(fitting) >= flow.room_messages or more > room_bytes:
+                    break
+                fitting.append(message)
+                charge = more
+            flow.unreliable_dropped += len(messages) - len(fitting)
+            messages = fitting
+        flow.deliver(lane, False, messages, charge)
 
     # --- frames ---
 
@@ -310,7 +322,11 @@ class Receiver:
     def deliver_ready(self, lane: ReceiveLane) -> None:
         """Hand out what is complete and finds room; the lane counts as blocked if something is left. May raise `WireError`."""
         flow = self._flow
-        lane.message_number = lane.reliable.deliver_ready(lane.message_number, flow.has_room, lane.deliver)
+        messages, charge = lane.reliable.take_ready(lane.message_number, flow.room_messages, flow.room_bytes)
+        if messages:
+            lane.message_number = max(lane.message_number, messages[-1][0])
+            flow.stats.messages_received_reliable += len(messages)
+            flow.deliver(lane.index, True, messages, charge)
         if lane.reliable.is_ready:
             flow.blocked_lanes.add(lane.index)
         else:
@@ -338,11 +354,7 @@ class Receiver:
             return True
         if len(message) > flow.config.recv_message_bytes_max:
             raise WireError(f"Unreliable message size too large: {len(message)} bytes")
-        flow.stats.messages_received_unreliable += 1
-        if flow.has_room(len(message)):
-            flow.deliver(lane.index, segment.message_number, False, message)
-        else:
-            flow.unreliable_dropped += 1
+        self._deliver_unreliable(lane.index, [(segment.message_number, message)])
         return True
 
     def _take_stop_waiting(self, value: int, number: int) -> None:

@@ -8,14 +8,11 @@ replaced. Rules: protocol part 2, sections 5 and 6.4. Refused data is not acknow
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
 
+from peergram.config import MESSAGE_CHARGE_BYTES_MIN
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.errors import WireError
 from peergram.wire.reliable_framing import parse_message_header
-
-Deliver = Callable[[int, bytes], None]
-"""Takes message number and payload of a complete message."""
 
 
 class ReliableReceiver:
@@ -68,7 +65,7 @@ class ReliableReceiver:
         return self._pieces_bytes + self.island_bytes
 
     def add(self, position: int, data: bytes) -> bool:
-        """Take one segment; False if there is no room for it (the packet then counts as lost). Then call `deliver_ready`."""
+        """Take one segment; False if there is no room for it (the packet then counts as lost). Then call `take_ready`."""
         size = len(data)
         end = position + size
         expected = self.consumed_position + self._pieces_bytes
@@ -152,47 +149,60 @@ class ReliableReceiver:
 
     @property
     def is_ready(self) -> bool:
-        """Whether `deliver_ready` could make progress."""
+        """Whether `take_ready` could make progress."""
         return self._pieces_bytes >= self._need_bytes
 
-    def deliver_ready(self, number_seen: int, room: Callable[[int], bool], deliver: Deliver) -> int:
-        """Hand out the complete messages at the front, while there is room for them; return the highest number seen.
+    def take_ready(self, number_seen: int, room_messages: int, room_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        """The complete messages (number, payload) at the front that find room, and what they charge to it.
 
-        Raises `WireError` for framing that ends the connection.
+        `number_seen` is the highest number seen on the lane. Raises `WireError` for framing that ends the connection.
         """
-        if self._pieces_bytes < self._need_bytes:
-            return number_seen
         buffer = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         total = len(buffer)
-        at = 0
+        messages: list[tuple[int, bytes]] = []
+        at = charged = 0
         need = 1
+        size_max = min(self._message_max, self._buffer_max)
+        number = self.message_number
         while at < total:
-            header = parse_message_header(buffer, at)
-            if header is None:
-                need = total - at + 1
-                break
-            step, size, header_bytes = header
-            number = self._check_header(1 if step is None else step, step is not None, size, number_seen)
-            end = at + header_bytes + size
+            lead = buffer[at]
+            if lead < 0x40 and (lead < 0x20 or (at + 1 < total and buffer[at + 1] < 0x80)):
+                # The next number, and a size in one or two bytes: nearly every message.
+                if lead < 0x20:
+                    size, begin = lead, at + 1
+                else:
+                    size, begin = lead & 0x1F | buffer[at + 1] << 5, at + 2
+                step = 1
+            else:
+                header = parse_message_header(buffer, at)
+                if header is None:
+                    need = total - at + 1
+                    break
+                begin, size = at + header[2], header[1]
+                step = self._check_step(header[0], max(number_seen - number, 0))
+            if size > size_max:
+                raise WireError(f"Reliable message size too large: {size} bytes")
+            end = begin + size
             if end > total:
                 need = end - at
                 break
-            if not room(size):
+            charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+            if len(messages) >= room_messages or (charged + charge > room_bytes):
                 break
-            number_seen = max(number_seen, number)
-            self.message_number = number
-            deliver(number, buffer[at + header_bytes : end])
+            charged += charge
+            number += step
+            messages.append((number, buffer[begin:end]))
             at = end
+        self.message_number = number
         self._keep_rest(buffer, at, need)
-        return number_seen
+        return messages, charged
 
-    def _check_header(self, step: int, explicit: bool, size: int, number_seen: int) -> int:
-        number = self.message_number + step
-        if explicit and (step > self._limits.number_step_max or number > number_seen + self._limits.number_lead_max):
+    def _check_step(self, step: int | None, numbers_seen_above: int) -> int:
+        if step is None:
+            return 1
+        if step > self._limits.number_step_max or step > numbers_seen_above + self._limits.number_lead_max:
             raise WireError(f"Reliable message number lurch: {step} ahead")
-        if size > self._message_max or size > self._buffer_max:
-            raise WireError(f"Reliable message size too large: {size} bytes")
-        return number
+        return step
 
     def _keep_rest(self, buffer: bytes, at: int, need: int) -> None:
         rest = buffer[at:] if at else buffer

@@ -139,8 +139,7 @@ class Transmitter:
     def _plan_flush(self, now_us: int) -> None:
         """When the rest must go: at once if a flush is under way, else when its oldest message says."""
         flow = self._flow
-        if not flow.queued_bytes and not flow.lanes.next_lane():
-            flow.flush_at_us = NEVER
+        if flow.flush_at_us == NEVER:
             if not flow.retransmit_bytes:
                 flow.rate.handle_idle(flow.in_flight.bytes)
         elif flow.flush_at_us > now_us:
@@ -331,6 +330,8 @@ class Transmitter:
                 left = self._take_new(sections, lane, left)
                 taken.add(lane.index)
                 lane = flow.lanes.next_lane(taken)
+            if lane is None and flow.lanes.next_lane() is None:
+                flow.flush_at_us = NEVER
         ordered = _in_sending_order(sections)
         for section in ordered:
             _encode_section(section, section is ordered[0], section is ordered[-1], pieces)

@@ -237,7 +237,7 @@ class ThreadDriver:
     # In the thread
 
     def _run(self) -> None:
-        self._selector.register(self._wake.fileno(), selectors.EVENT_READ, None)
+        self._register(self._wake.fileno(), selectors.EVENT_READ, None)
         sleep_until_us = 0
         while not self._stopping:
             try:
@@ -309,15 +309,16 @@ class ThreadDriver:
         if before:
             self._selector.unregister(entry.udp.fileno())
         if events:
-            if entry.udp.fileno() >= _SELECT_FILENO_END and isinstance(self._selector, selectors.SelectSelector):
-                self._use_unlimited_selector()
-            self._selector.register(entry.udp.fileno(), events, entry)
+            self._register(entry.udp.fileno(), events, entry)
             self._watched[entry] = events
+
+    def _register(self, fileno: int, events: int, entry: DriverSocket | None) -> None:
+        if fileno >= _SELECT_FILENO_END and sys.platform != "win32" and isinstance(self._selector, selectors.SelectSelector):
+            self._use_unlimited_selector()
+        self._selector.register(fileno, events, entry)
 
     def _use_unlimited_selector(self) -> None:
         """For processes with very many descriptors, at the price of whole milliseconds."""
-        if sys.platform == "win32":
-            return
         old, self._selector = self._selector, selectors.DefaultSelector()
         for key in old.get_map().values():
             self._selector.register(key.fd, key.events, key.data)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from itertools import groupby
+from operator import attrgetter
 
 from peergram.address import Address, format_address
 from peergram.config import (
@@ -22,12 +24,13 @@ from peergram.config import (
     Config,
 )
 from peergram.connection.connection import Connection, Ended, Opened
+from peergram.connection.flow import charge_of
 from peergram.connection.handshake import self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.event_queue import EventQueue
-from peergram.endpoint.inbox import Inbox, charge_of
+from peergram.endpoint.inbox import Inbox
 from peergram.endpoint.link import Link
 from peergram.endpoint.peer import Peer, loopback_info
 from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
@@ -49,6 +52,7 @@ from peergram.identity import Identity
 from peergram.sessions.session import Session
 from peergram.sessions.states import SessionState
 from peergram.timing import Deadline
+from peergram.wire.channel_header import CHANNEL_HEADER_BYTES
 from peergram.wire.control import (
     ChallengeReply,
     ChallengeRequest,
@@ -63,7 +67,7 @@ from peergram.wire.control import (
 _RELIABLE = int(SendFlags.RELIABLE)
 _NO_DELAY = int(SendFlags.NO_DELAY)
 _AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
-_CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
+_charged_to = attrgetter("charged_to")
 _REPLACED = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
 
 
@@ -203,14 +207,9 @@ class Endpoint:
             return Result.INVALID_PARAM if size > MESSAGE_BYTES_MAX else Result.LIMIT_EXCEEDED
         if flags & _RELIABLE and flags & _NO_DELAY:
             return Result.INVALID_PARAM
-        if not _CHANNEL_MIN <= channel <= _CHANNEL_MAX or (peer.is_raw and channel):
-            raise UsageError(f"channel {channel}: use 0 with raw framing, else a number from {_CHANNEL_MIN} to {_CHANNEL_MAX}")
-        channels = peer.session.channels
-        result = link.connection.send_message(
-            peer.frame(data, channel), flags, 0 if peer.is_raw else channels.lane_of(channel), now_us
-        )
+        prefix, lane = peer.route(channel)
+        result = link.connection.send_message(prefix + data, flags, lane, now_us)
         if result == Result.OK:
-            channels.note_used(channel)
             peer.session.last_used_us = now_us
         flow = link.connection.flow
         if flow is None or (
@@ -224,10 +223,10 @@ class Endpoint:
         """The oldest unread messages of a channel, from all peers, at most `max_messages` (> 0, else UsageError)."""
         if max_messages <= 0:
             raise UsageError(f"max_messages must be at least 1, not {max_messages}")
-        entries = self._inbox.take(channel, max_messages)
-        if entries:
-            self._release(entries, now_us)
-        return [entry[2] for entry in entries]
+        messages = self._inbox.take(channel, max_messages)
+        if messages:
+            self._release(messages, now_us)
+        return messages
 
     def accept_session(self, identity: Identity, now_us: int) -> bool:
         """Let a stranger in; True also for a live session, False if there is nothing to accept."""
@@ -258,6 +257,7 @@ class Endpoint:
         peer = self._peers.get(identity)
         if peer is None or not peer.session.channels.close(channel):
             return False
+        peer.forget_route(channel)
         self._discard_unread(peer, channel, now_us)
         if not peer.session.channels.any_open:
             self.close_session(identity, now_us)
@@ -655,21 +655,20 @@ class Endpoint:
 
     def _discard_unread(self, peer: Peer, channel: int | None, now_us: int) -> None:
         identity = peer.identity
-        gone = list(self._inbox.discard(lambda message: message.identity == identity, channel))
+        gone = self._inbox.discard(lambda message: message.identity == identity, channel)
         self._release(gone, now_us)
 
-    def _release(self, entries: list[tuple[Link | None, int, Message]], now_us: int) -> None:
+    def _release(self, messages: list[Message], now_us: int) -> None:
         """Tell connections that there is room again."""
-        blocked: dict[int, Link] = {}
-        for link, charge, _ in entries:
-            if link is not None:
-                link.connection.release(1, charge)
-                flow = link.connection.flow
-                if flow is not None and flow.blocked_lanes:
-                    blocked[id(link)] = link
-        for link in blocked.values():
-            link.connection.resume_delivery(now_us)
-            self._after(link, now_us)
+        for charged_to, group in groupby(messages, key=_charged_to):
+            if not isinstance(charged_to, Link):
+                continue
+            sizes = [charge_of(len(message.payload) + CHANNEL_HEADER_BYTES) for message in group]
+            connection = charged_to.connection
+            connection.release(len(sizes), sum(sizes))
+            if connection.flow is not None and connection.flow.blocked_lanes:
+                connection.resume_delivery(now_us)
+                self._after(charged_to, now_us)
 
     def _handle_idle(self, peer: Peer, now_us: int) -> None:
         session = peer.session
@@ -693,7 +692,8 @@ class Endpoint:
             return Result.LIMIT_EXCEEDED
         self._loopback_number += 1
         message = Message(self.identity, channel, bytes(data), self._loopback_number, bool(flags & _RELIABLE), now_us)
-        self._inbox.add(None, 0, message)
+        self._inbox.queue(channel).append(message)
+        self._inbox.count += 1
         peer = self._peers[self.identity]
         peer.session.channels.note_used(channel)
         peer.session.last_used_us = now_us

@@ -7,22 +7,9 @@ when the application reads (M1).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from peergram.config import MESSAGE_CHARGE_BYTES_MIN
 from peergram.events import Message
-
-if TYPE_CHECKING:
-    from peergram.endpoint.link import Link
-
-Entry = tuple["Link | None", int, Message]
-"""Whose receive buffer the message is charged to, how much, and the message."""
-
-
-def charge_of(size: int) -> int:
-    """What a message of `size` bytes costs of the receive buffer."""
-    return size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
 
 
 class Inbox:
@@ -31,18 +18,18 @@ class Inbox:
     __slots__ = ("_channels", "count")
 
     def __init__(self) -> None:
-        self._channels: dict[int, deque[Entry]] = {}
+        self._channels: dict[int, deque[Message]] = {}
         self.count = 0
+        """Messages in all channels; whoever appends to a queue adds to it."""
 
-    def add(self, link: Link | None, charge: int, message: Message) -> None:
-        """Put a message last on its channel."""
-        queue = self._channels.get(message.channel)
+    def queue(self, channel: int) -> deque[Message]:
+        """The unread messages of a channel, to append to; valid until the next `take` or `discard`."""
+        queue = self._channels.get(channel)
         if queue is None:
-            queue = self._channels[message.channel] = deque()
-        queue.append((link, charge, message))
-        self.count += 1
+            queue = self._channels[channel] = deque()
+        return queue
 
-    def take(self, channel: int, messages_max: int) -> list[Entry]:
+    def take(self, channel: int, messages_max: int) -> list[Message]:
         """The oldest messages of a channel, at most that many."""
         queue = self._channels.get(channel)
         if queue is None:
@@ -55,19 +42,16 @@ class Inbox:
         self.count -= len(taken)
         return taken
 
-    def discard(self, unwanted: Callable[[Message], bool], channel: int | None = None) -> Iterator[Entry]:
-        """Throw away unread messages, of one channel or of all; yields what went."""
+    def discard(self, unwanted: Callable[[Message], bool], channel: int | None = None) -> list[Message]:
+        """Throw away unread messages, of one channel or of all; what went."""
+        gone: list[Message] = []
         for number in [channel] if channel is not None else list(self._channels):
-            queue = self._channels.get(number)
+            queue = self._channels.pop(number, None)
             if queue is None:
                 continue
-            gone = [entry for entry in queue if unwanted(entry[2])]
-            if not gone:
-                continue
-            kept = deque(entry for entry in queue if not unwanted(entry[2]))
+            gone += [message for message in queue if unwanted(message)]
+            kept = deque(message for message in queue if not unwanted(message))
             if kept:
                 self._channels[number] = kept
-            else:
-                del self._channels[number]
-            self.count -= len(gone)
-            yield from gone
+        self.count -= len(gone)
+        return gone

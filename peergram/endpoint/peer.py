@@ -6,12 +6,15 @@ link is the present one, which request waits, how messages are framed, and what 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from peergram.address import format_address, is_local, is_loopback
-from peergram.connection.flow import Delivered, Flow
+from peergram.config import CHANNELS_PER_SESSION_MAX
+from peergram.connection.flow import Delivered, Flow, charge_of
 from peergram.connection.handshake import Established
-from peergram.endpoint.inbox import Inbox, charge_of
+from peergram.endpoint.inbox import Inbox
 from peergram.endpoint.link import Link
-from peergram.errors import End, WireError
+from peergram.errors import End, UsageError, WireError
 from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, RealTimeStatus
 from peergram.identity import Identity
 from peergram.sessions.session import Session
@@ -21,6 +24,7 @@ from peergram.wire.certificates import CIPHER_NONE
 from peergram.wire.channel_header import CHANNEL_HEADER_BYTES, decode_channel_header, encode_channel_header
 
 _FAST_PING_MS = 5
+_CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
 _STATES = {
     SessionState.IDLE: ConnectionState.NONE,
     SessionState.REQUESTED: ConnectionState.CONNECTING,
@@ -33,6 +37,7 @@ class Peer:
     """A remote under one identity (a second one, if two dials crossed, leads here as well)."""
 
     __slots__ = (
+        "_routes",
         "aliases",
         "armed_at_us",
         "identity",
@@ -59,34 +64,65 @@ class Peer:
         self.last_end: End | None = None
         self.last_remote = ""
         self.last_established: Established | None = None
+        self._routes: dict[int, tuple[bytes, int]] = {}
         self.messages_malformed = 0
         """Messages too short for their header (M7)."""
 
     # --- messages ---
 
-    def frame(self, data: bytes, channel: int) -> bytes:
-        """The payload as it goes into the connection."""
-        return data if self.is_raw else encode_channel_header(channel) + data
+    def route(self, channel: int) -> tuple[bytes, int]:
+        """What goes before a message on this channel, and the lane it goes on; remembered, since every send asks.
+
+        Raises UsageError for a channel that cannot be used.
+        """
+        route = self._routes.get(channel)
+        if route is None:
+            if not _CHANNEL_MIN <= channel <= _CHANNEL_MAX or (self.is_raw and channel):
+                allowed = "0 with raw framing, else a number"
+                raise UsageError(f"channel {channel}: use {allowed} from {_CHANNEL_MIN} to {_CHANNEL_MAX}")
+            if len(self._routes) >= CHANNELS_PER_SESSION_MAX:
+                self._routes.clear()
+            channels = self.session.channels
+            channels.note_used(channel)
+            route = (b"", 0) if self.is_raw else (encode_channel_header(channel), channels.lane_of(channel))
+            self._routes[channel] = route
+        return route
+
+    def forget_route(self, channel: int) -> None:
+        """This channel was closed: the next send opens it again."""
+        self._routes.pop(channel, None)
 
     def deliver(self, link: Link, delivered: list[Delivered], inbox: Inbox, now_us: int) -> None:
         """Put complete messages into the inbox, by channel."""
         identity = self.identity
-        note_used = self.session.channels.note_used
+        header_bytes = 0 if self.is_raw else CHANNEL_HEADER_BYTES
+        queues: dict[bytes, tuple[int, Callable[[Message], None]]] = {}
+        malformed = 0
         for _, number, reliable, payload in delivered:
-            charge = charge_of(len(payload))
-            if self.is_raw:
-                channel = 0
-            else:
-                try:
-                    channel = decode_channel_header(payload)
-                except WireError:
-                    self.messages_malformed += 1
-                    link.connection.release(1, charge)
+            header = payload[:header_bytes]
+            queue = queues.get(header)
+            if queue is None:
+                channel = self._channel_of(header)
+                if channel is None:
+                    malformed += 1
+                    link.connection.release(1, charge_of(len(payload)))
                     continue
-                payload = payload[CHANNEL_HEADER_BYTES:]
-            note_used(channel)
-            inbox.add(link, charge, Message(identity, channel, payload, number, reliable, now_us))
+                queue = queues[header] = (channel, inbox.queue(channel).append)
+            queue[1](Message(identity, queue[0], payload[header_bytes:], number, reliable, now_us, link))
+        inbox.count += len(delivered) - malformed
+        self.messages_malformed += malformed
         self.session.last_used_us = now_us
+
+    def _channel_of(self, header: bytes) -> int | None:
+        """The channel a header names, from now on open; None if the message is too short to have one."""
+        if self.is_raw:
+            return 0
+        try:
+            channel = decode_channel_header(header)
+        except WireError:
+            return None
+        self.session.channels.note_used(channel)
+        return channel
 
     # --- what the application may know ---
 

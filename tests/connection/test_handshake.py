@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz import fuzz_handshake
 from peergram.address import Address
 from peergram.config import PADDED_BYTES_MIN, Config
 from peergram.connection.handshake import (
@@ -22,6 +23,7 @@ from peergram.connection.handshake import (
     find_peer_identity,
     is_connection_id,
     local_crypt_info,
+    proven_by,
     self_made_credentials,
 )
 from peergram.connection.handshake_client import ClientHandshake
@@ -39,6 +41,7 @@ from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.derive import Side, derive_session_keys
 from peergram.crypto.keys import AgreementKey, Entropy, SigningKey, verify
 from peergram.crypto.seal import make_cipher
+from peergram.crypto.trust import TrustStore
 from peergram.errors import EndReason, UsageError, WireError
 from peergram.identity import ANONYMOUS, Identity
 from peergram.timing import Deadline
@@ -1026,6 +1029,22 @@ def test_somebody_elses_certificate_is_of_no_use_without_its_key() -> None:
     assert run.client.outcome == Failed(EndReason.REMOTE_BAD_CRYPT, "Invalid signature")
 
 
+@pytest.mark.parametrize(("who", "proof"), [("str:alice", "certificate"), ("ip:192.0.2.1:5", "nothing")])
+def test_an_authority_proves_every_identity_but_an_address(who: str, proof: str) -> None:
+    root, peer = SigningKey(b"r" * 32), credentials_of(Identity.parse(who))
+    certificate = replace(decode_certificate(peer.signed_certificate.cert), time_expiry=WALL_S)
+    cert = encode_certificate(certificate)
+    crypt = local_crypt_info(peer, AgreementKey(b"d" * 32), (CIPHER_AES_256_GCM,), entropy_of(6)).signed
+    store = TrustStore()
+    signed = SignedCertificate(cert, store.add_root(root.public_bytes), root.sign(cert))
+    claims = PeerClaims(signed, crypt, peer.identity, trust_store=store, wall_s=WALL_S)
+    assert run_checks(PEER_CHECKS, claims) is None
+    assert proven_by(claims) == proof
+    unsigned = replace(claims, cert=SignedCertificate(cert), ca_scope=None)
+    assert run_checks(PEER_CHECKS, unsigned) is None
+    assert proven_by(unsigned) == "nothing"
+
+
 def test_a_replayed_hello_gives_a_session_that_the_replayer_cannot_use() -> None:
     server, message = connect_request()
     attacker = ("192.0.2.66", 6666)
@@ -1115,6 +1134,21 @@ def test_a_flood_of_forged_requests_is_stopped_by_the_challenge_and_a_real_one_g
         assert server.answer(encode_control(forged), (f"10.0.{number >> 8}.{number & 255}", 1 + number)) is None
     assert set(server.refused) == {"the challenge is too old or not ours"}
     assert server.answer(encode_control(message)) is not None
+
+
+def test_the_fuzz_targets_seeds_keep_its_invariant() -> None:
+    seeds = fuzz_handshake.seeds()
+    assert len(seeds) > 50
+    for seed in seeds:
+        fuzz_handshake.fuzz_one(seed)
+
+
+@given(st.sampled_from(fuzz_handshake.seeds()), st.lists(st.tuples(st.integers(0, 600), st.binary(max_size=4)), max_size=4))
+def test_damaged_recordings_keep_the_fuzz_targets_invariant(seed: bytes, changes: list[tuple[int, bytes]]) -> None:
+    data = bytearray(seed)
+    for at, new in changes:
+        data[at : at + len(new)] = new
+    fuzz_handshake.fuzz_one(bytes(data))
 
 
 # Smoothing of pings (6.4)

@@ -426,7 +426,8 @@ def test_a_program_that_forgets_to_close_still_says_goodbye() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows numbers descriptors differently")
-def test_descriptors_beyond_what_select_takes_work(start: Callable[..., ThreadDriver]) -> None:
+@pytest.mark.parametrize("full", [False, True], ids=["socket only", "all"])
+def test_descriptors_beyond_what_select_takes_work(start: Callable[..., ThreadDriver], full: bool) -> None:
     import fcntl
     import resource
 
@@ -438,6 +439,7 @@ def test_descriptors_beyond_what_select_takes_work(start: Callable[..., ThreadDr
     if hard != resource.RLIM_INFINITY and hard < 1_200:
         pytest.skip("so many descriptors are not allowed here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_200), hard))
+    fillers = [os.dup(1) for _ in range(1_030)] if full else []
     try:
         here = FakeEndpoint()
         driver = start(here, make_socket=make_high)
@@ -446,6 +448,8 @@ def test_descriptors_beyond_what_select_takes_work(start: Callable[..., ThreadDr
         assert until(lambda: here.received == 2)
         driver.close()
     finally:
+        for filler in fillers:
+            os.close(filler)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
