@@ -68,6 +68,9 @@ MESSAGE_CHARGE_BYTES_MIN = 256
 
 PACKETS_IN_FLIGHT_MAX = 8_000
 """Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2)."""
+BURST_PACKETS = 16
+BURST_WAIT_US = 500
+"""Small messages that fill a packet wait this long for more packets, up to that many, so that one system call takes them all."""
 PACKETS_PER_TRANSMIT_MAX = 44
 """Packets handed to the socket at once: one UDP_SEGMENT call of at most 65507 bytes."""
 

@@ -10,6 +10,7 @@ alive, so the program may call or not call as it likes; `fileno()` is readable w
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from types import TracebackType
 from peergram.address import Address, parse_address
 from peergram.config import EVENTS_MAX, Config
 from peergram.crypto.keys import SigningKey
+from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
@@ -38,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 _NAMES_CACHED_MAX = 4_096
 _CLOSE_TIMEOUT_S = 1.0
+_LINGER_POLL_S = 0.002
+_LINGER_MARGIN_US = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,13 @@ class Messages:
         listen: str | Address | None = None,
         config: Config | None = None,
         batching: bool = True,
+        fake_network: FakeNetwork | None = None,
     ) -> None:
         """`identity`: who we are (`"alice"` means `str:alice`); None makes a key, and an identity of it that proves itself.
 
         `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us; without it we only dial. Peers are
-        reached as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call. Raises UsageError for a
-        bad identity or address, AddressInUseError if the port is taken.
+        reached as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
+        the network bad on purpose. Raises UsageError for a bad identity or address, AddressInUseError if the port is taken.
         """
         key = SigningKey.generate(secure_entropy)
         self.identity = Identity.generic_bytes(key.public_bytes) if identity is None else Identity.of(identity)
@@ -75,7 +80,8 @@ class Messages:
         self._endpoint = Endpoint(self.identity, config=config, entropy=secure_entropy, key=key, wall_offset_us=wall_offset_us())
         self._names: dict[str, Identity] = {}
         self._waiting: deque[Event] = deque(maxlen=EVENTS_MAX)
-        self._driver = ThreadDriver(self._endpoint, batching=batching)
+        driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
+        self._driver = ThreadDriver(driven, batching=batching)
         if listen is not None:
             self._endpoint.listen(parse_address(listen) if isinstance(listen, str) else listen)
         self._driver.start()
@@ -102,7 +108,8 @@ class Messages:
         with driver.lock:
             now_us = monotonic_us()
             result = self._endpoint.send_message(to, data if type(data) is bytes else bytes(data), flags, channel, now_us)
-            driver.flush(now_us)
+            if self._endpoint.needs_service:
+                driver.flush(now_us)
         if result == Result.FAIL:
             _log.warning("no way to reach %s: dial it as ip:ADDRESS:PORT, or wait until it contacts us", to)
         return result
@@ -185,8 +192,23 @@ class Messages:
         self._driver.call(lambda now_us: self._endpoint.set_framing(who, framing))
 
     def close(self) -> None:
-        """End all sessions, tell the peers, stop the thread. May be called twice."""
+        """End all sessions, tell the peers, stop the thread. May be called twice.
+
+        Reliable messages already sent get up to `config.linger_us` to arrive; what is unconfirmed then is logged.
+        """
+        if not self._driver.closed:
+            self._flush_and_close()
         self._driver.close(_CLOSE_TIMEOUT_S)
+
+    def _flush_and_close(self) -> None:
+        linger_us = self._endpoint.config.linger_us
+        self._driver.call(lambda now_us: self._endpoint.close_all(now_us, linger_us=linger_us))
+        deadline_us = monotonic_us() + linger_us + _LINGER_MARGIN_US
+        while self._driver.call(lambda _now_us: self._endpoint.is_flushing) and monotonic_us() < deadline_us:
+            time.sleep(_LINGER_POLL_S)
+        for event in self._driver.poll_events():
+            if isinstance(event, SessionFailed) and event.unconfirmed.messages:
+                _log.warning("%s: %s", event.identity, event.debug)
 
     def _resolve(self, identity: str | Identity) -> Identity:
         if isinstance(identity, Identity):

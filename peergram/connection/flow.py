@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, MESSAGE_CHARGE_BYTES_MIN, Config
+from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, MESSAGE_CHARGE_BYTES_MIN, Config
 from peergram.connection.handshake import Established
 from peergram.connection.in_flight import PacketsInFlight
 from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
@@ -96,6 +96,8 @@ class Flow:
         """Whether data waits for tokens, the window or acks, rather than for a poll."""
         self.full_bytes = config.datagram_bytes - 7 - established.send_cipher.overhead_bytes
         """Queued bytes that fill a packet."""
+        self.burst_bytes = BURST_PACKETS * self.full_bytes
+        """Queued bytes that are worth a system call at once."""
         self.probe_wanted = False
         self.answer_wanted = False
         """The peer asked for an answer at once."""

@@ -22,7 +22,9 @@ _WINDOW_MIN = 8 * DATAGRAM_BYTES_MAX
 _WINDOW_MAX = 8_000 * DATAGRAM_BYTES_MAX
 _RATE_MIN = 16 * 1024
 _STARTUP_GAIN = 2.885
-_PROBE_GAINS = (1.25, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+_PROBE_CYCLE = ((1.25, 2.0), (0.75, 1.0), (1.0, 1.5), (1.0, 1.5), (1.0, 1.5), (1.0, 1.5), (1.0, 1.5), (1.0, 1.5))
+"""(pacing, window) gains by round trip: ask for more, let the queue this made drain, then cruise."""
+_DRAIN_GAINS = (0.5, 1.0)
 _FULL_ROUNDS = 3
 _RATE_ROUNDS = 10
 _MIN_RTT_AGE_US = 10_000_000
@@ -108,6 +110,7 @@ class AutoRate:
         "_best_rate",
         "_delivered_at_us",
         "_delivered_bytes",
+        "_drain_until_round",
         "_full_rounds",
         "_min_rtt_at_us",
         "_min_rtt_us",
@@ -130,6 +133,7 @@ class AutoRate:
         self._delivered_at_us = now_us
         self._app_limited_until = 0
         self._starting = True
+        self._drain_until_round = 0
         self._best_rate = 0
         self._full_rounds = 0
         self._rates: deque[tuple[int, int]] = deque()
@@ -199,20 +203,23 @@ class AutoRate:
             self._full_rounds = 0
             return
         self._full_rounds += 1
-        self._starting = self._full_rounds < _FULL_ROUNDS
+        if self._full_rounds >= _FULL_ROUNDS:
+            self._starting = False
+            self._drain_until_round = self._round + 2
 
     def _steer(self, acked_bytes: int) -> None:
         path_us = self._min_rtt_us + self._peer_ack_delay_us
-        product = self._delivery_rate * path_us // 1_000_000
         if self._starting:
             self.window_bytes = min(max(self.window_bytes + acked_bytes, _START_WINDOW), _WINDOW_MAX)
             self.rate_bytes_per_s = max(
                 int(self._delivery_rate * _STARTUP_GAIN), self.window_bytes * 1_000_000 // path_us, _RATE_MIN
             )
             return
-        gain = _PROBE_GAINS[self._round % len(_PROBE_GAINS)]
-        self.window_bytes = min(max(2 * product, _WINDOW_MIN), _WINDOW_MAX)
-        self.rate_bytes_per_s = max(int(self._delivery_rate * gain), _RATE_MIN)
+        drains = self._round <= self._drain_until_round
+        rate_gain, window_gain = _DRAIN_GAINS if drains else _PROBE_CYCLE[self._round % len(_PROBE_CYCLE)]
+        window_us = self._min_rtt_us * window_gain + self._peer_ack_delay_us
+        self.window_bytes = min(max(int(self._delivery_rate * window_us) // 1_000_000, _WINDOW_MIN), _WINDOW_MAX)
+        self.rate_bytes_per_s = max(int(self._delivery_rate * rate_gain), _RATE_MIN)
 
     def handle_idle(self, in_flight_bytes: int) -> None:
         """Mark the bytes in flight as limited by the application."""

@@ -215,6 +215,8 @@ class Transmitter:
             flags = ASK_ACK_NOW
             flow.probe_wanted = False
             flow.liveness.pinged(now_us)
+        elif sends_data and self._fills_window(now_us):
+            flags = ASK_ACK_NOW
         elif flow.liveness.wants_keepalive(now_us) or (sends_data and self._must_ask(now_us)):
             flags = ASK_ACK
         flow.answer_wanted = False
@@ -227,6 +229,13 @@ class Transmitter:
         if flags:
             self._asked_at_us = now_us
         return flags, report, kinds
+
+    def _fills_window(self, now_us: int) -> bool:
+        """Whether this packet uses up the window: the peer's ack delay must not be what we wait for then."""
+        flow = self._flow
+        if flow.in_flight.bytes + 2 * DATAGRAM_BYTES_MAX <= flow.rate.window_bytes:
+            return False
+        return now_us - self._asked_at_us >= flow.round_trip.smoothed_us >> 1
 
     def _must_ask(self, now_us: int) -> bool:
         """Whether packets without reliable data need a question, since a reference peer does not answer them in time."""

@@ -17,6 +17,7 @@ from operator import attrgetter
 
 from peergram.address import Address, format_address
 from peergram.config import (
+    BURST_WAIT_US,
     CONNECTIONS_MAX,
     MESSAGE_BYTES_MAX,
     PENDING_REQUESTS_PER_HOST_MAX,
@@ -180,6 +181,11 @@ class Endpoint:
         """When to call `handle_timeout` next, and why. Drain `poll_transmit` first."""
         return self._schedule.poll_timeout()
 
+    @property
+    def needs_service(self) -> bool:
+        """Whether a command left something to drain or a new deadline; lets a driver skip the drain after most sends."""
+        return self._schedule.is_touched
+
     def poll_event(self) -> Event | None:
         """The next thing the application should know."""
         return self._events.poll()
@@ -211,13 +217,23 @@ class Endpoint:
         result = link.connection.send_message(prefix + data, flags, lane, now_us)
         if result == Result.OK:
             peer.session.last_used_us = now_us
-        flow = link.connection.flow
-        if flow is None or (
-            not flow.is_blocked
-            and (flow.queued_bytes >= flow.full_bytes or flow.flush_at_us <= now_us or link.armed_at_us > flow.flush_at_us)
-        ):
-            self._schedule.make_ready(link)
+        self._plan_transmit(link, size, now_us)
         return result
+
+    def _plan_transmit(self, link: Link, size: int, now_us: int) -> None:
+        """After a message was queued: send now, or wait for company; most calls find that the link is woken in time anyway."""
+        flow = link.connection.flow
+        if flow is None:
+            self._schedule.make_ready(link)
+        elif flow.is_blocked:
+            return
+        elif flow.flush_at_us <= now_us or flow.queued_bytes >= flow.burst_bytes or size >= flow.full_bytes:
+            self._schedule.make_ready(link)
+        elif flow.queued_bytes >= flow.full_bytes:
+            if link.armed_at_us > now_us + BURST_WAIT_US:
+                self._schedule.arm(link, Deadline(now_us + BURST_WAIT_US, "burst"))
+        elif link.armed_at_us > flow.flush_at_us:
+            self._schedule.arm(link, Deadline(flow.flush_at_us, "nagle"))
 
     def receive_messages(self, channel: int, max_messages: int, now_us: int) -> list[Message]:
         """The oldest unread messages of a channel, from all peers, at most `max_messages` (> 0, else UsageError)."""
@@ -298,12 +314,24 @@ class Endpoint:
         """Every identity there is a session with, in whatever state."""
         return list(self._peers)
 
+    def close_all(self, now_us: int, *, linger_us: int) -> None:
+        """End every session; reliable data already sent gets `linger_us` to arrive, see `is_flushing`."""
+        for peer in list(dict.fromkeys(self._peers.values())):
+            self._close_peer(peer, End(EndReason.SESSION_CLOSED, "The program closed its endpoint"), now_us, linger_us=linger_us)
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether a closed session still sends what it owes."""
+        return any(link.connection.state == ConnectionState.LINGER for link in self._links.values())
+
     def close(self, now_us: int) -> None:
         """End every session at once; drain the transmits, then close the sockets."""
         if self.is_closed:
             return
-        for peer in list(dict.fromkeys(self._peers.values())):
-            self._close_peer(peer, End(EndReason.SESSION_CLOSED, "The program closed its endpoint"), now_us, linger_us=0)
+        self.close_all(now_us, linger_us=0)
+        for link in list(self._links.values()):
+            link.connection.close(EndReason.SESSION_CLOSED, "The program closed its endpoint", now_us)
+            self._after(link, now_us)
         self.is_closed = True
 
     # --- datagrams ---
@@ -518,12 +546,24 @@ class Endpoint:
             text = "The identity claimed is the one of the peer called; give both programs identities of their own"
             self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)
             return
+        if self._has_request(identity, message.client_connection_id):
+            text = "A connection with that ID already exists."
+            self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)
+            return
         crossing = self._crossing_dial(socket_id, remote, handshake)
         if crossing is not None:
             if message.client_connection_id > crossing.connection.connection_id:
                 self._yield_dial(crossing, handshake, now_us)
             return
         self._admit(self._peer(identity, now_us), socket_id, remote, handshake, now_us)
+
+    def _has_request(self, identity: Identity, client_connection_id: int) -> bool:
+        """Whether this client has that very connection from another address already."""
+        peer = self._peers.get(identity)
+        if peer is None:
+            return False
+        keys = [link.client_key for link in (peer.link, peer.pending) if link is not None]
+        return any(key is not None and key[2] == client_connection_id for key in keys)
 
     def _crossing_dial(self, socket_id: int, remote: Address, handshake: ServerHandshake) -> Link | None:
         """Our own unanswered dial to the very address this request of an own peer comes from."""

@@ -23,17 +23,20 @@ class Armed(Protocol):
 class Schedule:
     """Ready links in turn, and all timers of an endpoint."""
 
-    __slots__ = ("_heap", "_order", "_ready")
+    __slots__ = ("_heap", "_order", "_ready", "is_touched")
 
     def __init__(self) -> None:
         self._ready: deque[Link] = deque()
         self._heap: list[tuple[int, int, Armed, str]] = []
         self._order = 0
+        self.is_touched = False
+        """Whether anything became ready or was armed since `poll_timeout` was asked."""
 
     def make_ready(self, link: Link) -> None:
         """This link may have something to send."""
         if not link.is_ready:
             link.is_ready = True
+            self.is_touched = True
             self._ready.append(link)
 
     def next_ready(self) -> Link | None:
@@ -52,11 +55,13 @@ class Schedule:
         if deadline.at_us == owner.armed_at_us:
             return
         owner.armed_at_us = deadline.at_us
+        self.is_touched = True
         self._order += 1
         heapq.heappush(self._heap, (deadline.at_us, self._order, owner, deadline.reason))
 
     def poll_timeout(self) -> Deadline | None:
         """The earliest time anybody is armed for."""
+        self.is_touched = False
         heap = self._heap
         while heap:
             at_us, _, owner, reason = heap[0]
