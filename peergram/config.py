@@ -81,7 +81,11 @@ ACK_DELAY_OWN_PEER_US = 10_000
 ACK_EVERY_PACKETS = 64
 """Packets with reliable data after which an acknowledgement goes at once."""
 NACK_DELAY_US = 3_000
-"""How long a missing packet may merely be late."""
+"""How long a missing packet may merely be late, at first."""
+NACK_DELAY_MAX_US = 25_000
+"""The same where packets were seen to overtake each other."""
+ANSWER_INTERVAL_US = 1_000
+"""Between two answers given at once because the peer, or somebody on the path, asked for them (E14, G19)."""
 
 MESSAGE_HEADROOM_BYTES = 16
 """A send buffer holds one message of its size with the header of the messages layer."""

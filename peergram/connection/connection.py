@@ -250,7 +250,7 @@ class Connection:
 
     def close(self, reason: int, debug: str, now_us: int, *, linger_us: int = 0, quiet: bool = False) -> None:
         """End it from this side. With `linger_us`, reliable data queued gets that long to arrive; `quiet` tells nobody."""
-        if self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_reliable:
+        if self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_anything:
             self.end = End(reason, debug)
             self.flow.accepts_data = False
             self.flush()
@@ -551,5 +551,5 @@ class Connection:
             flow.probe_wanted = True
 
     def _settle_linger(self, now_us: int) -> None:
-        if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_reliable:
+        if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_anything:
             self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)

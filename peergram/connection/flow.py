@@ -101,6 +101,8 @@ class Flow:
         self.probe_wanted = False
         self.answer_wanted = False
         """The peer asked for an answer at once."""
+        self.answer_at_us = 0
+        """From when on such a question is answered at once again."""
         self.probe_backoff = 0
         self.eliciting_sent_at_us = now_us
         self.last_sent_at_us = 0
@@ -172,6 +174,11 @@ class Flow:
     def owes_reliable(self) -> bool:
         """Whether reliable data is unsent or unconfirmed."""
         return any(lane.messages_unacked for lane in self.lanes.all())
+
+    @property
+    def owes_anything(self) -> bool:
+        """Whether anything is unsent, or reliable data unconfirmed."""
+        return self.owes_reliable or self.lanes.next_lane() is not None
 
     def confirm(self, segment: Segment) -> None:
         """The peer has this segment."""

@@ -194,13 +194,18 @@ class AutoRate:
         if heavy_loss:
             self._rates = deque((number, rate * 4 // 5) for number, rate in self._rates)
             self._starting = False
-        elif self._starting and self._delivered_bytes > self._app_limited_until:
+        elif self._delivered_bytes > self._app_limited_until:
             self._check_pipe_full()
 
     def _check_pipe_full(self) -> None:
         if self._delivery_rate > self._best_rate * 5 // 4:
+            # Found by probing, a much better rate starts the search anew: a path may have become faster.
             self._best_rate = self._delivery_rate
-            self._full_rounds = 0
+            self._full_rounds = 0 if self._starting else _FULL_ROUNDS - 1
+            self._starting = True
+            return
+        if not self._starting:
+            self._best_rate = min(self._best_rate, self._delivery_rate)
             return
         self._full_rounds += 1
         if self._full_rounds >= _FULL_ROUNDS:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from peergram.config import (
     ACK_EVERY_PACKETS,
+    ANSWER_INTERVAL_US,
     DATAGRAM_BYTES_MAX,
     PACKET_NUMBER_JUMP_MAX,
     SEGMENTS_PER_PACKET_MAX,
@@ -154,11 +155,19 @@ class Receiver:
         except WireError:
             return
         if record.flags & ACK_REQUEST_IMMEDIATE:
-            self._flow.answer_wanted = True
+            self._answer_at_once(now_us)
         elif record.flags & ACK_REQUEST:
             self._flow.acks.schedule(now_us + self._flow.peer_ack_delay_us)
         if record.instantaneous is not None or record.lifetime is not None:
             self._take_report(record, now_us)
+
+    def _answer_at_once(self, now_us: int) -> None:
+        flow = self._flow
+        if now_us >= flow.answer_at_us:
+            flow.answer_at_us = now_us + ANSWER_INTERVAL_US
+            flow.answer_wanted = True
+        else:
+            flow.acks.schedule(flow.answer_at_us)
 
     # --- the payload ---
 

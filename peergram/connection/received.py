@@ -12,10 +12,14 @@ gap).
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 
-from peergram.config import ACK_BLOCKS_MAX, ACK_GAPS_MAX, NACK_DELAY_US, REPLAY_RANGES_MAX
+from peergram.config import ACK_BLOCKS_MAX, ACK_GAPS_MAX, NACK_DELAY_MAX_US, NACK_DELAY_US, REPLAY_RANGES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.timing import NEVER
+
+
+_HOLES_REMEMBERED = 32
 
 
 class ReplayWindow:
@@ -91,15 +95,16 @@ class ReplayWindow:
 class Run:
     """Consecutive packets to acknowledge, `[begin, end)`, and the hole below them."""
 
-    __slots__ = ("begin", "end", "end_at_us", "hole_at_us", "hole_reported")
+    __slots__ = ("begin", "end", "end_at_us", "hole_at_us", "hole_noticed_at_us", "hole_reported")
 
-    def __init__(self, begin: int, end: int, end_at_us: int, hole_at_us: int) -> None:
+    def __init__(self, begin: int, end: int, end_at_us: int, hole_at_us: int, hole_noticed_at_us: int) -> None:
         self.begin = begin
         self.end = end
         self.end_at_us = end_at_us
         """When packet `end - 1` arrived."""
         self.hole_at_us = hole_at_us
         """From when on the packets just below `begin` count as missing rather than late."""
+        self.hole_noticed_at_us = hole_noticed_at_us
         self.hole_reported = False
 
 
@@ -118,10 +123,22 @@ class AckReport:
 class AcksOwed:
     """What the peer should hear about its packets, and by when."""
 
-    __slots__ = ("_runs", "_stop_waiting_set_by", "due_at_us", "packets_unreported", "stop_waiting")
+    __slots__ = (
+        "_holes_given_up",
+        "_runs",
+        "_stop_waiting_set_by",
+        "due_at_us",
+        "nack_delay_us",
+        "packets_unreported",
+        "stop_waiting",
+    )
 
     def __init__(self, highest: int) -> None:
-        self._runs = [Run(0, highest + 1, -1, 0)]
+        self._runs = [Run(0, highest + 1, -1, 0, 0)]
+        self._holes_given_up: deque[tuple[int, int, int]] = deque(maxlen=_HOLES_REMEMBERED)
+        """(begin, end, when noticed) of holes the peer no longer wants to hear about."""
+        self.nack_delay_us = NACK_DELAY_US
+        """How long a missing packet may merely be late; grows where packets overtake each other."""
         self.stop_waiting = 0
         """The peer no longer wants to hear about numbers below this."""
         self._stop_waiting_set_by = 0
@@ -147,13 +164,25 @@ class AcksOwed:
             last.end = number + 1
             last.end_at_us = now_us
         elif number > last.end:
-            self._runs.append(Run(number, number + 1, now_us, now_us + NACK_DELAY_US))
-            self.schedule(now_us + NACK_DELAY_US)
+            self._runs.append(Run(number, number + 1, now_us, now_us + self.nack_delay_us, now_us))
+            self.schedule(now_us + self.nack_delay_us)
             if len(self._runs) > ACK_GAPS_MAX:
                 # The packets of the oldest run are then reported missing: sent twice, never lost.
                 del self._runs[0]
         elif number >= self.stop_waiting:
             self._add_late(number, now_us)
+        else:
+            self._learn_from_late(number, now_us)
+
+    def _learn_from_late(self, number: int, now_us: int) -> None:
+        """A packet came after the peer gave it up, told by us that it was missing."""
+        for begin, end, noticed_at_us in self._holes_given_up:
+            if begin <= number < end:
+                self._be_patient(now_us - noticed_at_us)
+
+    def _be_patient(self, lateness_us: int) -> None:
+        """A packet reported missing was only late: report the next ones later."""
+        self.nack_delay_us = min(max(self.nack_delay_us, lateness_us * 5 // 4), NACK_DELAY_MAX_US)
 
     def _add_late(self, number: int, now_us: int) -> None:
         runs = self._runs
@@ -164,16 +193,20 @@ class AcksOwed:
         upper = runs[at] if at < len(runs) else None
         if lower is not None and number < lower.end:
             return
+        if upper is not None and upper.hole_reported:
+            self._be_patient(now_us - upper.hole_noticed_at_us)
         if lower is not None and lower.end == number:
             lower.end, lower.end_at_us = number + 1, now_us
             if upper is not None and upper.begin == lower.end:
                 upper.begin, upper.hole_at_us, upper.hole_reported = lower.begin, lower.hole_at_us, lower.hole_reported
+                upper.hole_noticed_at_us = lower.hole_noticed_at_us
                 del runs[at - 1]
         elif upper is not None and upper.begin == number + 1:
             upper.begin = number
         elif len(runs) < ACK_GAPS_MAX:
-            run = Run(number, number + 1, now_us, upper.hole_at_us if upper else now_us)
-            runs.insert(at, run)
+            hole_at_us = upper.hole_at_us if upper else now_us
+            noticed_at_us = upper.hole_noticed_at_us if upper else now_us
+            runs.insert(at, Run(number, number + 1, now_us, hole_at_us, noticed_at_us))
 
     def handle_stop_waiting(self, value: int, packet_number: int) -> bool:
         """Take the peer's newest limit; False if it went down, which ends the connection."""
@@ -183,6 +216,10 @@ class AcksOwed:
         self.stop_waiting = value
         self._stop_waiting_set_by = packet_number
         while len(self._runs) > 1 and self._runs[0].end <= value:
+            upper = self._runs[1]
+            self._holes_given_up.append((self._runs[0].end, upper.begin, upper.hole_noticed_at_us))
+            # Patience wears off as holes turn out to be losses.
+            self.nack_delay_us -= (self.nack_delay_us - NACK_DELAY_US) >> 6
             del self._runs[0]
         return True
 
