@@ -1,7 +1,7 @@
 """peergram through its public interface: `Messages`, encrypted, with its driver thread and default rate control.
 
-Buffers are raised above the defaults, as a program that moves this much would: a send buffer of 4 MiB, a receive buffer of 16 MiB and as
-many unread messages as fit. When the send buffer is full the sender sleeps for half a millisecond and tries again.
+Buffers are raised above the defaults, as a program that moves this much would: a send buffer of 4 MiB, a receive buffer of 16
+MiB and as many unread messages as fit. When the send buffer is full the sender sleeps for half a millisecond and tries again.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def _flush(net: Messages, to: str) -> None:
     deadline_s = time.perf_counter() + 1.0
     while time.perf_counter() < deadline_s:
         status = net.get_session_connection_info(to, get_connection=False).status
-        if status is None or not status.pending_reliable_bytes + status.pending_unreliable_bytes + status.sent_unacked_reliable_bytes:
+        if status is None:
+            return
+        if not status.pending_reliable_bytes + status.pending_unreliable_bytes + status.sent_unacked_reliable_bytes:
             return
         time.sleep(0.01)

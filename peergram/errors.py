@@ -1,8 +1,8 @@
 """Whose fault it was, and why a session or connection ended.
 
-Three families, after h11's local and remote errors: `WireError` says that bytes from outside are wrong (it is the only exception a
-decoder may raise, and never leaves the library); `UsageError` says that the caller's request cannot be met and what to do; everything
-else is a defect of ours. End reasons are the reference's numbers (`ESteamNetConnectionEnd`).
+Three families, after h11's local and remote errors: `WireError` says that bytes from outside are wrong (it is the only
+exception a decoder may raise, and never leaves the library); `UsageError` says that the caller's request cannot be met and what
+to do; everything else is a defect of ours. End reasons are the reference's numbers (`ESteamNetConnectionEnd`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Deadlines that say why they exist.
 
-All times are integer microseconds of a monotonic clock that the driver reads; the core never asks for the time. `NEVER` stands for "no
-deadline", so that the earliest of several is a plain `min`.
+All times are integer microseconds of a monotonic clock that the driver reads; the core never asks for the time. `NEVER` stands
+for "no deadline", so that the earliest of several is a plain `min`.
 """
 
 from __future__ import annotations

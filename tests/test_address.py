@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors_data import load
 
 from peergram.address import (
     Address,
@@ -21,6 +20,7 @@ from peergram.address import (
     read_reference_address,
 )
 from peergram.errors import UsageError
+from tests.vectors_data import load
 
 
 @pytest.mark.parametrize(

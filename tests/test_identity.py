@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors_data import load
 
 from peergram.errors import UsageError
 from peergram.identity import ANONYMOUS, INVALID, Identity, IdentityKind
+from tests.vectors_data import load
 
 STEAM = 76561197960265729
 VECTORS = load("03-identity")["identity_strings"]

@@ -11,7 +11,6 @@ follows (E16).
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from dataclasses import dataclass
 
@@ -36,6 +35,7 @@ from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.peer_checks import Failed
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.connection.reports import fill_report, take_report
+from peergram.connection.room import ReceiveRoom
 from peergram.connection.states import TRANSITIONS, Cause
 from peergram.connection.transmit import Transmitter
 from peergram.crypto.keys import Entropy
@@ -94,7 +94,9 @@ class Connection:
         entropy: Entropy,
         now_us: int,
         limits: ReceiveLimits = OWN,
+        room: ReceiveRoom | None = None,
     ) -> None:
+        """`room` is what all connections of this peer may have us hold; None makes one of its own."""
         self.connection_id = connection_id
         self.state = ConnectionState.CONNECTING
         self.end: End | None = None
@@ -104,6 +106,7 @@ class Connection:
         self._config = config
         self._entropy = entropy
         self._limits = limits
+        self._room = room
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
@@ -231,22 +234,19 @@ class Connection:
         if self.flow is not None and self.flow.lanes.next_lane() is not None:
             self.flow.flush_at_us = 0
 
-    def release(self, messages: int, charge_bytes: int) -> None:
-        """The application took that many messages of `delivered`, which frees room for more."""
-        flow = self.flow
-        if flow is None:
-            return
-        flow.unread_messages -= messages
-        flow.unread_bytes -= charge_bytes
-
     def resume_delivery(self, now_us: int) -> None:
-        """Call after `release` if anything waits for room (`flow.blocked_lanes`)."""
+        """The application read something: hand out what waited for room (`flow.blocked_lanes`), also after the end."""
         if self._receiver is None:
             return
         try:
             self._receiver.resume()
         except ConnectionViolated as violation:
             self._fail(violation.reason, str(violation), now_us)
+
+    def discard_received(self) -> None:
+        """Throw away what is not delivered yet; for a connection that ended and whose application wants no more."""
+        if self._receiver is not None:
+            self._receiver.discard()
 
     def close(self, reason: int, debug: str, now_us: int, *, linger_us: int = 0, quiet: bool = False) -> None:
         """End it from this side. With `linger_us`, reliable data queued gets that long to arrive; `quiet` tells nobody."""
@@ -453,7 +453,7 @@ class Connection:
 
     def _open(self, established: Established, now_us: int) -> None:
         self.established = established
-        flow = self.flow = Flow(established, self._config, now_us, self._limits)
+        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room)
         self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
         self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
         self._enter(Cause.HANDSHAKE_DONE)
@@ -469,12 +469,10 @@ class Connection:
             self._finish(Cause.PROBLEM, End(reason, debug), now_us)
 
     def _finish(self, cause: Cause, end: End, now_us: int) -> None:
-        """The one way a connection ends: hand out and note what is owed, tell the peer, keep answering for a while."""
+        """The one way a connection ends: note what is owed, tell the peer, keep answering for a while."""
         self._unconfirmed_at_end = self.unconfirmed
-        if self.flow is not None and self._receiver is not None and self.flow.accepts_data:
-            self.flow.is_over = True
-            with contextlib.suppress(ConnectionViolated):
-                self._receiver.resume()
+        if self._receiver is not None and not (self.flow is not None and self.flow.blocked_lanes):
+            self._receiver.discard()
         was_lingering = self.state == ConnectionState.LINGER
         self._enter(cause)
         if not was_lingering or self.end is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, MESSAGE_CHARGE_BYTES_MIN, Config
+from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
 from peergram.connection.handshake import Established
 from peergram.connection.in_flight import PacketsInFlight
 from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
@@ -16,6 +16,7 @@ from peergram.connection.liveness import Liveness
 from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
+from peergram.connection.room import ReceiveRoom
 from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import Stats
 from peergram.connection.unreliable import UnreliableReceiver
@@ -30,20 +31,12 @@ Delivered = tuple[int, int, bool, bytes]
 """Lane, message number, whether reliable, payload."""
 
 
-_NO_LIMIT = 1 << 60
-
-
-def charge_of(size: int) -> int:
-    """What an unread message of `size` bytes costs of the receive buffer."""
-    return size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
-
-
 class ReceiveLane:
     """What one lane of the peer holds on our side."""
 
     __slots__ = ("index", "message_number", "reliable", "unreliable")
 
-    def __init__(self, index: int, config: Config, limits: ReceiveLimits) -> None:
+    def __init__(self, index: int, config: Config, limits: ReceiveLimits, room: ReceiveRoom) -> None:
         self.index = index
         self.message_number = 0
         """Highest message number seen, reliable or not (H of the protocol text)."""
@@ -51,14 +44,23 @@ class ReceiveLane:
             buffer_bytes_max=config.recv_buffer_bytes,
             message_bytes_max=min(config.recv_message_bytes_max + limits.message_slack_bytes, config.recv_buffer_bytes),
             limits=limits,
+            room=room,
         )
-        self.unreliable = UnreliableReceiver(limits)
+        self.unreliable = UnreliableReceiver(limits, room)
 
 
 class Flow:
     """Everything an established connection keeps, apart from its state and its handshake."""
 
-    def __init__(self, established: Established, config: Config, now_us: int, limits: ReceiveLimits = OWN) -> None:
+    def __init__(
+        self,
+        established: Established,
+        config: Config,
+        now_us: int,
+        limits: ReceiveLimits = OWN,
+        room: ReceiveRoom | None = None,
+    ) -> None:
+        """`room` is shared by all connections of a peer; None makes one of its own."""
         self.config = config
         self.limits = limits
         self.own_peer = established.capabilities is not None
@@ -73,10 +75,7 @@ class Flow:
         self.acks = AcksOwed(established.highest_received)
         self.receive_lanes: dict[int, ReceiveLane] = {}
         self.delivered: list[Delivered] = []
-        self.is_over = False
-        """Once it ended, what was acknowledged is handed out whatever the room: it is ours already."""
-        self.unread_messages = 0
-        self.unread_bytes = 0
+        self.room = room or ReceiveRoom(messages_max=config.recv_buffer_messages, bytes_max=config.recv_buffer_bytes)
         self.unreliable_dropped = 0
         """Unreliable messages that found no room because the application did not read."""
         self.blocked_lanes: set[int] = set()
@@ -125,27 +124,12 @@ class Flow:
         """The peer's lane `index`, made on first use."""
         lane = self.receive_lanes.get(index)
         if lane is None:
-            lane = self.receive_lanes[index] = ReceiveLane(index, self.config, self.limits)
+            lane = self.receive_lanes[index] = ReceiveLane(index, self.config, self.limits, self.room)
         return lane
-
-    @property
-    def room_messages(self) -> int:
-        """Messages the application's queue still takes."""
-        if self.is_over:
-            return _NO_LIMIT
-        return self.config.recv_buffer_messages - self.unread_messages
-
-    @property
-    def room_bytes(self) -> int:
-        """Bytes it still takes; an empty queue takes any one message."""
-        if self.is_over or not self.unread_messages:
-            return _NO_LIMIT
-        return self.config.recv_buffer_bytes - self.unread_bytes
 
     def deliver(self, lane: int, reliable: bool, messages: list[tuple[int, bytes]], charge_bytes: int) -> None:
         """Hand whole messages (number, payload) to the application's queue."""
-        self.unread_messages += len(messages)
-        self.unread_bytes += charge_bytes
+        self.room.add_unread(len(messages), charge_bytes)
         self.delivered += [(lane, number, reliable, payload) for number, payload in messages]
 
     @property

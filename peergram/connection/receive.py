@@ -18,9 +18,10 @@ from peergram.config import (
     PACKET_NUMBER_JUMP_MAX,
     SEGMENTS_PER_PACKET_MAX,
 )
-from peergram.connection.flow import Flow, ReceiveLane, charge_of
+from peergram.connection.flow import Flow, ReceiveLane
 from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
 from peergram.connection.in_flight import SentPacket
+from peergram.connection.room import charge_of
 from peergram.errors import EndReason, WireError
 from peergram.wire.data_packet import decode_data_header
 from peergram.wire.frames import (
@@ -300,13 +301,13 @@ class Receiver:
         flow = self._flow
         flow.stats.messages_received_unreliable += len(messages)
         charge = sum([charge_of(len(message[1])) for message in messages])
-        room_bytes = flow.room_bytes
-        if len(messages) > flow.room_messages or charge > room_bytes:
+        room_bytes = flow.room.bytes_left
+        if len(messages) > flow.room.messages_left or charge > room_bytes:
             fitting: list[tuple[int, bytes]] = []
             charge = 0
             for message in messages:
                 more = charge + charge_of(len(message[1]))
-                if len(fitting) >= flow.room_messages or more > room_bytes:
+                if len(fitting) >= flow.room.messages_left or more > room_bytes:
                     break
                 fitting.append(message)
                 charge = more
@@ -331,7 +332,7 @@ class Receiver:
     def deliver_ready(self, lane: ReceiveLane) -> None:
         """Hand out what is complete and finds room; the lane counts as blocked if something is left. May raise `WireError`."""
         flow = self._flow
-        messages, charge = lane.reliable.take_ready(lane.message_number, flow.room_messages, flow.room_bytes)
+        messages, charge = lane.reliable.take_ready(lane.message_number, flow.room.messages_left, flow.room.bytes_left)
         if messages:
             lane.message_number = max(lane.message_number, messages[-1][0])
             flow.stats.messages_received_reliable += len(messages)
@@ -340,6 +341,13 @@ class Receiver:
             flow.blocked_lanes.add(lane.index)
         else:
             flow.blocked_lanes.discard(lane.index)
+
+    def discard(self) -> None:
+        """Nobody wants the rest: give back the room it takes."""
+        for lane in self._flow.receive_lanes.values():
+            lane.reliable.discard()
+            lane.unreliable.discard()
+        self._flow.blocked_lanes.clear()
 
     def resume(self) -> None:
         """The application read something: hand out what waited for room."""

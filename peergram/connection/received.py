@@ -18,7 +18,6 @@ from peergram.config import ACK_BLOCKS_MAX, ACK_GAPS_MAX, NACK_DELAY_MAX_US, NAC
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.timing import NEVER
 
-
 _HOLES_REMEMBERED = 32
 
 

@@ -11,8 +11,11 @@ from bisect import bisect_left
 
 from peergram.config import MESSAGE_CHARGE_BYTES_MIN
 from peergram.connection.limits import OWN, ReceiveLimits
+from peergram.connection.room import ReceiveRoom
 from peergram.errors import WireError
 from peergram.wire.reliable_framing import parse_message_header
+
+_ANY = 1 << 60
 
 
 class ReliableReceiver:
@@ -27,12 +30,16 @@ class ReliableReceiver:
         "_need_bytes",
         "_pieces",
         "_pieces_bytes",
+        "_room",
         "consumed_position",
         "island_bytes",
         "message_number",
     )
 
-    def __init__(self, *, buffer_bytes_max: int, message_bytes_max: int, limits: ReceiveLimits = OWN) -> None:
+    def __init__(
+        self, *, buffer_bytes_max: int, message_bytes_max: int, limits: ReceiveLimits = OWN, room: ReceiveRoom | None = None
+    ) -> None:
+        self._room = room or ReceiveRoom(messages_max=_ANY, bytes_max=_ANY)
         self._buffer_max = buffer_bytes_max
         self._message_max = message_bytes_max
         self._limits = limits
@@ -71,7 +78,7 @@ class ReliableReceiver:
         expected = self.consumed_position + self._pieces_bytes
         if not size or end <= expected:
             return True
-        if end - self.consumed_position > self._buffer_max:
+        if end - self.consumed_position > self._buffer_max or not self._has_room(position, size, expected):
             return False
         if position <= expected:
             if self._islands:
@@ -80,9 +87,15 @@ class ReliableReceiver:
             return True
         return self._add_island(position, data)
 
+    def _has_room(self, position: int, size: int, expected: int) -> bool:
+        finishes_front = position <= expected and self._pieces_bytes < self._need_bytes
+        return self._room.takes(self, size, finishes_front=finishes_front)
+
     def _append(self, data: bytes) -> None:
+        size = len(data)
         self._pieces.append(data)
-        self._pieces_bytes += len(data)
+        self._pieces_bytes += size
+        self._room.stream_bytes += size
 
     def _fill(self, position: int, data: bytes) -> bool:
         """Data that reaches the in-order end while islands wait above it: take it, and then the islands it touches."""
@@ -91,6 +104,7 @@ class ReliableReceiver:
             begin = self._island_begins.pop(0)
             island = self._islands.pop(0)
             self.island_bytes -= len(island)
+            self._room.stream_bytes -= len(island)
             if begin + len(island) > self.in_order_position:
                 self._append(island[self.in_order_position - begin :])
         return True
@@ -136,6 +150,7 @@ class ReliableReceiver:
         """Insert, joined to the neighbours it touches, so that islands are counted as the holes between them."""
         at = bisect_left(self._island_begins, begin)
         self.island_bytes += len(data)
+        self._room.stream_bytes += len(data)
         if at > 0 and self._island_begins[at - 1] + len(self._islands[at - 1]) == begin:
             at -= 1
             begin = self._island_begins[at]
@@ -210,3 +225,13 @@ class ReliableReceiver:
         self._pieces_bytes = len(rest)
         self.consumed_position += at
         self._need_bytes = need
+        self._room.stream_bytes -= at
+        if at:
+            self._room.finished(self)
+
+    def discard(self) -> None:
+        """Give back the room of everything that is held; the stream is of no use afterwards."""
+        self._room.stream_bytes -= self.buffered_bytes
+        self._room.finished(self)
+        self._pieces, self._pieces_bytes, self._need_bytes = [], 0, 1
+        self._islands, self._island_begins, self.island_bytes = [], [], 0

@@ -15,6 +15,7 @@ from peergram.config import (
     STATS_LIFETIME_FORCED_US,
     STATS_LIFETIME_US,
 )
+from peergram.timing import NEVER
 
 REPORT_INSTANT = 1
 REPORT_LIFETIME = 2
@@ -213,7 +214,9 @@ class Stats:
 
     @property
     def forced_at_us(self) -> int:
-        """When `report_forced` should be asked next."""
+        """When `report_forced` should be asked next; not while the fate of a report is open."""
+        if self._report_in_flight:
+            return NEVER
         return min(
             self._reported_at_us[REPORT_INSTANT] + STATS_INSTANT_FORCED_US,
             self._reported_at_us[REPORT_LIFETIME] + STATS_LIFETIME_FORCED_US,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from peergram.config import UNRELIABLE_RECV_BYTES_MAX, UNRELIABLE_SEGMENT_BYTES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
+from peergram.connection.room import ReceiveRoom
+
+_ANY = 1 << 60
 
 
 class _Partial:
@@ -25,10 +28,11 @@ class _Partial:
 class UnreliableReceiver:
     """Joins the pieces of messages that did not fit one packet."""
 
-    __slots__ = ("_limits", "_partials", "pieces_dropped", "stored_bytes", "stored_segments")
+    __slots__ = ("_limits", "_partials", "_room", "pieces_dropped", "stored_bytes", "stored_segments")
 
-    def __init__(self, limits: ReceiveLimits = OWN) -> None:
+    def __init__(self, limits: ReceiveLimits = OWN, room: ReceiveRoom | None = None) -> None:
         self._limits = limits
+        self._room = room or ReceiveRoom(messages_max=_ANY, bytes_max=_ANY)
         self._partials: dict[int, _Partial] = {}
         self.stored_segments = 0
         self.stored_bytes = 0
@@ -42,6 +46,9 @@ class UnreliableReceiver:
         if last and not offset:
             return data
         self._make_room(len(data), now_us)
+        if not self._room.takes(self, len(data), finishes_front=False):
+            self.pieces_dropped += 1
+            return None
         partial = self._partials.get(number)
         if partial is None:
             partial = self._partials[number] = _Partial(now_us)
@@ -53,6 +60,7 @@ class UnreliableReceiver:
             partial.last_end = offset + len(data)
         self.stored_segments += 1
         self.stored_bytes += len(data)
+        self._room.stream_bytes += len(data)
         whole = _join(partial)
         if whole is not None:
             self._forget(number)
@@ -76,6 +84,12 @@ class UnreliableReceiver:
         partial = self._partials.pop(number)
         self.stored_segments -= len(partial.pieces)
         self.stored_bytes -= partial.bytes
+        self._room.stream_bytes -= partial.bytes
+
+    def discard(self) -> None:
+        """Give up every unfinished message."""
+        for number in list(self._partials):
+            self._drop(number)
 
 
 def _join(partial: _Partial) -> bytes | None:

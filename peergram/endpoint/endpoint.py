@@ -25,10 +25,10 @@ from peergram.config import (
     Config,
 )
 from peergram.connection.connection import Connection, Ended, Opened
-from peergram.connection.flow import charge_of
 from peergram.connection.handshake import self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
+from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.inbox import Inbox
@@ -393,11 +393,8 @@ class Endpoint:
         """Hand on what the connection has for the application, and let it send and sleep."""
         connection = link.connection
         delivered = connection.take_delivered()
-        if delivered:
-            if link.peer is not None:
-                link.peer.deliver(link, delivered, self._inbox, now_us)
-            else:
-                connection.release(len(delivered), sum(charge_of(len(message[3])) for message in delivered))
+        if delivered and link.owner is not None:
+            link.owner.deliver(delivered, self._inbox, now_us)
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
@@ -427,6 +424,9 @@ class Endpoint:
             return
         peer.link = None
         peer.note_gone(link)
+        if link.connection.flow is not None and link.connection.flow.blocked_lanes:
+            peer.draining.append(link)
+            link.drains_to = peer
         self._tell(peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed))
         if peer.pending is not None:
             self._ask_application(peer, peer.pending, now_us)
@@ -484,7 +484,8 @@ class Endpoint:
         if peer is None:
             session = Session(identity, idle_us=self.config.session_idle_us, now_us=now_us)
             is_raw = self._framing.get(identity, self.config.framing == "raw")
-            peer = self._peers[identity] = Peer(identity, session, is_raw=is_raw)
+            room = ReceiveRoom(messages_max=self.config.recv_buffer_messages, bytes_max=self.config.recv_buffer_bytes)
+            peer = self._peers[identity] = Peer(identity, session, room, is_raw=is_raw)
             self._schedule.arm(peer, Deadline(session.idle_at_us, "session idle"))
         return peer
 
@@ -514,7 +515,9 @@ class Endpoint:
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
-        connection = Connection(handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us)
+        connection = Connection(
+            handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
+        )
         socket_id = self._sockets.for_dial(remote, now_us)
         peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
         peer.session.handle_dialed(now_us)
@@ -592,7 +595,9 @@ class Endpoint:
 
     def _accept_link(self, socket_id: int, remote: Address, handshake: ServerHandshake, peer: Peer, now_us: int) -> Link:
         connection_id = self._new_connection_id()
-        connection = Connection(handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us)
+        connection = Connection(
+            handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
+        )
         link = Link(connection, socket_id=socket_id, remote=remote, peer=peer)
         link.client_key = (socket_id, remote, handshake.client_connection_id)
         self._accepted[link.client_key] = link
@@ -684,6 +689,10 @@ class Endpoint:
             self._peers.pop(identity, None)
             self._events.withdraw_request(identity)
         self._schedule.arm(peer, None)
+        for drained in peer.draining:
+            drained.drains_to = None
+            drained.connection.discard_received()
+        peer.draining.clear()
         self._discard_unread(peer, None, now_us)
         for link in (peer.link, peer.pending):
             if link is not None:
@@ -700,19 +709,30 @@ class Endpoint:
 
     def _release(self, messages: list[Message], now_us: int) -> None:
         """Tell connections that there is room again."""
-        for charged_to, group in groupby(messages, key=_charged_to):
-            if not isinstance(charged_to, Link):
+        for peer, group in groupby(messages, key=_charged_to):
+            if not isinstance(peer, Peer):
                 continue
             sizes = [charge_of(len(message.payload) + CHANNEL_HEADER_BYTES) for message in group]
-            connection = charged_to.connection
-            connection.release(len(sizes), sum(sizes))
-            if connection.flow is not None and connection.flow.blocked_lanes:
-                connection.resume_delivery(now_us)
-                self._after(charged_to, now_us)
+            peer.room.release(len(sizes), sum(sizes))
+            self._resume_delivery(peer, now_us)
+
+    def _resume_delivery(self, peer: Peer, now_us: int) -> None:
+        """Messages that waited for room go to the application, those of an earlier connection first."""
+        for link in (*peer.draining, peer.link):
+            flow = link.connection.flow if link is not None else None
+            if link is not None and flow is not None and flow.blocked_lanes:
+                link.connection.resume_delivery(now_us)
+                self._after(link, now_us)
+                if flow.blocked_lanes:
+                    return
+            if link in peer.draining and link is not None:
+                peer.draining.remove(link)
+                link.connection.discard_received()
 
     def _handle_idle(self, peer: Peer, now_us: int) -> None:
         session = peer.session
-        if now_us < session.idle_at_us or (peer.link is not None and peer.link.connection.unconfirmed.messages):
+        owes = peer.link is not None and peer.link.connection.unconfirmed.messages > 0
+        if now_us < session.idle_at_us or owes or peer.room.unread_messages:
             at_us = max(session.idle_at_us, now_us + 1_000_000)
             self._schedule.arm(peer, Deadline(at_us, "session idle"))
             return

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from peergram.address import format_address, is_local, is_loopback
 from peergram.config import CHANNELS_PER_SESSION_MAX
-from peergram.connection.flow import Delivered, Flow, charge_of
+from peergram.connection.flow import Delivered, Flow
 from peergram.connection.handshake import Established
+from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.endpoint.inbox import Inbox
 from peergram.endpoint.link import Link
 from peergram.errors import End, UsageError, WireError
@@ -40,6 +41,7 @@ class Peer:
         "_routes",
         "aliases",
         "armed_at_us",
+        "draining",
         "identity",
         "is_raw",
         "last_end",
@@ -48,10 +50,11 @@ class Peer:
         "link",
         "messages_malformed",
         "pending",
+        "room",
         "session",
     )
 
-    def __init__(self, identity: Identity, session: Session, *, is_raw: bool) -> None:
+    def __init__(self, identity: Identity, session: Session, room: ReceiveRoom, *, is_raw: bool) -> None:
         self.identity = identity
         self.session = session
         self.is_raw = is_raw
@@ -59,6 +62,10 @@ class Peer:
         """The present connection."""
         self.pending: Link | None = None
         """A request that nobody accepted yet."""
+        self.room = room
+        """What all his connections together may have us hold."""
+        self.draining: list[Link] = []
+        """Connections that ended with messages the application had no room for; it gets them as it reads."""
         self.aliases: list[Identity] = []
         self.armed_at_us = NEVER
         self.last_end: End | None = None
@@ -92,7 +99,7 @@ class Peer:
         """This channel was closed: the next send opens it again."""
         self._routes.pop(channel, None)
 
-    def deliver(self, link: Link, delivered: list[Delivered], inbox: Inbox, now_us: int) -> None:
+    def deliver(self, delivered: list[Delivered], inbox: Inbox, now_us: int) -> None:
         """Put complete messages into the inbox, by channel."""
         identity = self.identity
         header_bytes = 0 if self.is_raw else CHANNEL_HEADER_BYTES
@@ -105,10 +112,10 @@ class Peer:
                 channel = self._channel_of(header)
                 if channel is None:
                     malformed += 1
-                    link.connection.release(1, charge_of(len(payload)))
+                    self.room.release(1, charge_of(len(payload)))
                     continue
                 queue = queues[header] = (channel, inbox.queue(channel).append)
-            queue[1](Message(identity, queue[0], payload[header_bytes:], number, reliable, now_us, link))
+            queue[1](Message(identity, queue[0], payload[header_bytes:], number, reliable, now_us, self))
         inbox.count += len(delivered) - malformed
         self.messages_malformed += malformed
         self.session.last_used_us = now_us

@@ -46,7 +46,8 @@ def credentials(name: str) -> LocalCredentials:
 
 
 class Pair:
-    """A client and a server. `network(from_client, packet, now_us)` gives the delays in us with which a packet arrives; [] loses it."""
+    """A client and a server. `network(from_client, packet, now_us)` gives the delays in us with which a packet arrives; []
+    loses it."""
 
     def __init__(
         self,
@@ -184,7 +185,8 @@ class Pair:
         """The application takes `count` messages."""
         connection = self.end(client)
         charge = sum(max(len(message[3]), 256) for message in delivered[:count])
-        connection.release(count, charge)
+        assert connection.flow is not None
+        connection.flow.room.release(count, charge)
         connection.resume_delivery(self.now_us)
 
     def _send(self, from_client: bool, packet: bytes) -> None:

@@ -9,7 +9,6 @@ import pytest
 from peergram.config import Config
 from peergram.connection.limits import REFERENCE
 from peergram.connection.receive import DISCARDED, OK, REFUSED, ConnectionViolated, Receiver
-from peergram.errors import EndReason
 from peergram.wire.data_packet import expand_packet_number
 from tests.connection.flows import make_flow
 from tests.vectors_data import load
@@ -40,8 +39,7 @@ class Receiving:
         try:
             outcome = self.receiver.handle_payload(bytes.fromhex(step["payload"]), number, 2_000_000)
         except ConnectionViolated as violation:
-            assert violation.reason == EndReason.MISC_INTERNAL_ERROR
-            return "connection ended, reason 5002", []
+            return f"connection ended, reason {int(violation.reason)}", []
         if outcome != DISCARDED:
             # Ours records a discarded packet too, so that a replay of it does nothing; the reference forgets it.
             self.flow.replay.add(number)

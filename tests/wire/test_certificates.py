@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors_data import control_packets, load, number
 
 from peergram.errors import UsageError, WireError
 from peergram.identity import ANONYMOUS, INVALID, Identity
@@ -31,6 +30,7 @@ from peergram.wire.certificates import (
     read_identity,
     write_identity,
 )
+from tests.vectors_data import control_packets, load, number
 
 STEAM = 76561197960265729
 VECTORS = load("01-crypto")

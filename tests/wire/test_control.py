@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors_data import control_packets, number
 
 from peergram.config import PADDED_BYTES_MIN
 from peergram.errors import WireError
@@ -24,6 +23,7 @@ from peergram.wire.control import (
     decode_control,
     encode_control,
 )
+from tests.vectors_data import control_packets, number
 
 PACKETS = control_packets()
 CLASSES: dict[str, type[ControlMessage]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors_data import load
 
 from peergram.errors import WireError
 from peergram.wire.link_stats import (
@@ -18,6 +17,7 @@ from peergram.wire.link_stats import (
     decode_stats,
     encode_stats,
 )
+from tests.vectors_data import load
 
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 MAYBE = st.none() | U32

@@ -1,0 +1,141 @@
+"""One session as a command sees it: dial, send without filling memory, wait, and know why it ended."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+from peergram.cli.terminal import Failure, name_of, printable, seconds_text
+from peergram.errors import EndReason, Result
+from peergram.events import ConnectionState, Message, RealTimeStatus, SendFlags, SessionFailed
+from peergram.identity import Identity
+from peergram.messages import Messages
+
+_TICK_S = 0.05
+_BUFFER_FULL_PAUSE_S = 0.001
+_CHECK_INTERVAL_S = 0.1
+_ALIVE = (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE, ConnectionState.CONNECTED)
+
+
+def wait_for_news(net: Messages, timeout_s: float) -> None:
+    """Return once messages or events wait, or after `timeout_s`."""
+    select.select([net.fileno()], [], [], max(0.0, timeout_s))
+
+
+class Call:
+    """A session with one peer, on one channel; takes over `net.on_session_failed`."""
+
+    def __init__(self, net: Messages, peer: Identity, channel: int) -> None:
+        self.net = net
+        self.peer = peer
+        self.channel = channel
+        self._failed: SessionFailed | None = None
+        self._checked_at_s = 0.0
+        net.on_session_failed = self._note_failure
+
+    @property
+    def name(self) -> str:
+        """Who he says he is, or what was dialed."""
+        connection = self.net.get_session_connection_info(self.peer, get_status=False).connection
+        return name_of(connection.identity if connection is not None and connection.identity is not None else self.peer)
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Raises Failure if nobody answers in `timeout_s`, or he refuses."""
+        until_s = time.monotonic() + timeout_s
+        while self._state() != ConnectionState.CONNECTED:
+            self.net.run_callbacks()
+            if self._failed is not None:
+                raise Failure(self._why_not_connected(self._failed, timeout_s))
+            if time.monotonic() > until_s:
+                raise Failure(self._nobody_there(timeout_s))
+            time.sleep(_TICK_S / 5)
+
+    def send(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Send reliably, waiting while the send buffer is full; `meanwhile` is called now and then. Raises Failure at the end."""
+        while True:
+            result = self.net.send_message_to_user(self.peer, data, SendFlags.RELIABLE, self.channel)
+            self.check(meanwhile)
+            if result == Result.OK:
+                return
+            if result != Result.LIMIT_EXCEEDED:
+                self.check(meanwhile, now=True)
+                raise Failure(f"Sending to {self.name} failed ({result.name})")
+            time.sleep(_BUFFER_FULL_PAUSE_S)
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """The next message of this peer, None if none comes in time; raises Failure once the session is over and all is read."""
+        until_s = time.monotonic() + timeout_s
+        while True:
+            # Asked first: what arrives between the two questions is then seen by the second.
+            is_over = self._state() not in _ALIVE
+            for message in self.net.receive_messages_on_channel(self.channel, 1):
+                if message.identity == self.peer:
+                    return message
+            if is_over:
+                self.check(now=True)
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return None
+            wait_for_news(self.net, min(left_s, _CHECK_INTERVAL_S))
+
+    def wait_delivered(self, timeout_s: float, meanwhile: Callable[[], object] = lambda: None) -> bool:
+        """Whether the peer's library has confirmed everything within `timeout_s`."""
+        until_s = time.monotonic() + timeout_s
+        while self.unconfirmed_bytes:
+            meanwhile()
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(_TICK_S / 10)
+        return True
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Reliable data that waits or is under way; 0 once the session is over."""
+        status = self.status
+        return 0 if status is None else status.pending_reliable_bytes + status.sent_unacked_reliable_bytes
+
+    @property
+    def status(self) -> RealTimeStatus | None:
+        """How the connection is doing."""
+        return self.net.get_session_connection_info(self.peer, get_connection=False).status
+
+    def check(self, meanwhile: Callable[[], object] = lambda: None, *, now: bool = False) -> None:
+        """Raise Failure if the session is over; looks ten times a second at most, or `now`."""
+        at_s = time.monotonic()
+        if not now and at_s < self._checked_at_s + _CHECK_INTERVAL_S:
+            return
+        self._checked_at_s = at_s
+        meanwhile()
+        self.net.run_callbacks()
+        if self._failed is not None:
+            raise Failure(f"The session with {self.name} broke: {printable(self._failed.debug)}")
+        if self._state() not in _ALIVE:
+            raise Failure(f"{self.name} is gone: it closed the session or can no longer be reached; start over when it is back")
+
+    def _state(self) -> ConnectionState:
+        return self.net.get_session_connection_info(self.peer, False, False).state
+
+    def _note_failure(self, event: SessionFailed) -> None:
+        if event.identity == self.peer:
+            self._failed = event
+
+    def _why_not_connected(self, event: SessionFailed, timeout_s: float) -> str:
+        if event.state == ConnectionState.CLOSED_BY_PEER:
+            if event.reason == EndReason.SESSION_CLOSED:
+                return f"{self._place} refused: ask there to accept, then try again"
+            return f"{self._place} ended the session: {printable(event.debug)}"
+        if event.reason in (EndReason.MISC_TIMEOUT, EndReason.REMOTE_TIMEOUT):
+            return self._nobody_there(timeout_s)
+        return f"No session with {self._place}: {printable(event.debug)}"
+
+    def _nobody_there(self, timeout_s: float) -> str:
+        waited = seconds_text(timeout_s)
+        return (
+            f"No answer from {self._place} in {waited}: check that the other side runs and listens there, that its user"
+            " has accepted, and that no firewall blocks UDP between you"
+        )
+
+    @property
+    def _place(self) -> str:
+        return self.peer.printable.removeprefix("ip:")

@@ -1,0 +1,111 @@
+"""How the commands talk to people: two consoles, one kind of failure, and text of strangers made harmless."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+from rich.console import Console
+from rich.text import Text
+
+from peergram.address import parse_address
+from peergram.errors import UsageError
+from peergram.events import SessionRequested
+from peergram.identity import Identity
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_UNITS = ("kB", "MB", "GB", "TB")
+_PROOFS = {
+    "key": "proven: the identity is the key itself",
+    "nothing": "not proven: anybody can claim this name",
+}
+
+
+class Failure(Exception):
+    """It did not work; the text says why and what to do."""
+
+
+def say(text: str, style: str = "") -> None:
+    """One line, never wrapped or interpreted."""
+    out.print(Text(text, style=style), soft_wrap=True)
+
+
+def say_error(text: str) -> None:
+    """One red line on the error output."""
+    err.print(Text(text, style="red"), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text of a stranger without anything that could move the cursor or change colours."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def name_of(identity: Identity) -> str:
+    """Short enough for a line of chat: `alice` for `str:alice`, the beginning of a key."""
+    text = identity.printable
+    if text.startswith("str:"):
+        return text[4:] or text
+    return text if len(text) <= 24 else text[:20] + "…"
+
+
+def describe_request(request: SessionRequested) -> list[str]:
+    """Who asks, from where, and how far that can be believed; one line each."""
+    return [
+        f"{request.identity.printable} at {request.address}",
+        f"  {_PROOFS.get(request.proven_by, f'proven by {request.proven_by}')}",
+        f"  key {request.key_fingerprint}",
+    ]
+
+
+def ask_yes(question: str) -> bool:
+    """A question for y or n; without anybody to answer it is a Failure."""
+    while True:
+        try:
+            answer = input(f"{question} [y/n] ").strip().lower()
+        except EOFError:
+            raise Failure("Nobody is there to answer this question: give --yes to accept without it") from None
+        if answer in ("y", "yes", "n", "no"):
+            return answer.startswith("y")
+
+
+def bytes_text(count: float) -> str:
+    """`512 B`, `1.5 MB`; powers of 1000."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in _UNITS:
+        count /= 1000
+        if count < 999.5 or unit == _UNITS[-1]:
+            break
+    return f"{count:.{0 if count >= 100 else 1}f} {unit}"
+
+
+def seconds_text(seconds: float) -> str:
+    """`7 s` or `1:02:03`."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else str(timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """`27015` means every IPv4 address of this machine. Raises UsageError."""
+    if text.isascii() and text.isdigit():
+        text = f"0.0.0.0:{text}"
+    return parse_address(text)
+
+
+def dial_identity(text: str) -> Identity:
+    """An `ip:` identity with a port, which is all that can be dialed yet. Raises UsageError."""
+    prefix = text.partition(":")[0]
+    if not text.startswith("ip:"):
+        hint = f"did you mean ip:{text}? " if prefix[:1].isdigit() or prefix.startswith("[") else ""
+        raise UsageError(f"{printable(text)!r} cannot be dialed: {hint}Write an address as ip:192.0.2.1:27015")
+    who = Identity.of(text)
+    address = who.ip_address
+    if address is None or not address[1]:
+        raise UsageError(f"{printable(text)!r} has no port: write it as ip:192.0.2.1:27015")
+    return who
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches the output, so that it may move."""
+    return out.is_terminal and sys.stdout.isatty()
