@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
@@ -20,7 +21,11 @@ from peergram.sessions import states as session_states  # noqa: E402
 TARGET = _ROOT / "docs" / "states.md"
 
 
-def draw(title: str, text: str, table: Mapping[tuple[Enum, Enum], Enum]) -> str:
+State = TypeVar("State", bound=Enum)
+Because = TypeVar("Because", bound=Enum)
+
+
+def draw(title: str, text: str, table: Mapping[tuple[State, Because], State]) -> str:
     """One table as a heading, a sentence and a Mermaid diagram."""
     lines = [f"## {title}", "", text, "", "```mermaid", "stateDiagram-v2"]
     lines += [f"    {before.name} --> {after.name}: {_words(cause)}" for (before, cause), after in table.items()]

@@ -138,6 +138,11 @@ class Connection:
         return isinstance(self._handshake, ClientHandshake)
 
     @property
+    def is_proven(self) -> bool:
+        """Whether the peer has shown that he holds the keys: his first hello may have been a replay."""
+        return self.flow is not None and self.flow.is_proven
+
+    @property
     def server_handshake(self) -> ServerHandshake | None:
         """The request of a stranger this connection stems from; None on the dialing side."""
         return self._handshake if isinstance(self._handshake, ServerHandshake) else None

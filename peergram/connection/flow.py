@@ -73,6 +73,7 @@ class Flow:
         # receiving
         self.replay = ReplayWindow(established.highest_received, limits)
         self.acks = AcksOwed(established.highest_received)
+        self._first_highest = established.highest_received
         self.receive_lanes: dict[int, ReceiveLane] = {}
         self.delivered: list[Delivered] = []
         self.room = room or ReceiveRoom(messages_max=config.recv_buffer_messages, bytes_max=config.recv_buffer_bytes)
@@ -119,6 +120,11 @@ class Flow:
             self.round_trip.add_sample(established.rtt_us, now_us)
 
     # --- receiving ---
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether an authentic packet came."""
+        return self.replay.highest > self._first_highest
 
     def receive_lane(self, index: int) -> ReceiveLane:
         """The peer's lane `index`, made on first use."""

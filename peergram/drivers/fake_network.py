@@ -125,7 +125,7 @@ class _Path:
         self._counts = counts
         self._under_way: list[Passenger] = []
         self._serial = 0
-        self._jitter_until_us = 0
+        self._jitter_until_us = -1
 
     @property
     def next_at_us(self) -> int:

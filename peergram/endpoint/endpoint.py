@@ -10,7 +10,7 @@ session.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 from operator import attrgetter
@@ -102,7 +102,8 @@ class Endpoint:
         self._accepted: dict[tuple[int, Address, int], Link] = {}
         """By socket, address and the client's connection id."""
         self._addresses: Counter[tuple[int, Address]] = Counter()
-        self._pending: deque[Link] = deque()
+        self._requests: dict[Link, None] = {}
+        """Requests that wait for the application, oldest first."""
         self._framing: dict[Identity, bool] = {}
         self._loopback_number = 0
 
@@ -392,6 +393,8 @@ class Endpoint:
     def _after(self, link: Link, now_us: int) -> None:
         """Hand on what the connection has for the application, and let it send and sleep."""
         connection = link.connection
+        if link.peer is not None and link.peer.successor is link and connection.is_proven:
+            self._promote_successor(link.peer, now_us)
         delivered = connection.take_delivered()
         if delivered and link.owner is not None:
             link.owner.deliver(delivered, self._inbox, now_us)
@@ -416,8 +419,12 @@ class Endpoint:
             self._report_linger(link, ended)
             return
         link.peer = None
+        if peer.successor is link:
+            peer.successor = None
+            return
         if peer.pending is link:
             peer.pending = None
+            self._requests.pop(link, None)
             if peer.link is None:
                 peer.note_gone(link)
                 peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed)
@@ -428,7 +435,9 @@ class Endpoint:
             peer.draining.append(link)
             link.drains_to = peer
         self._tell(peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed))
-        if peer.pending is not None:
+        if peer.successor is not None:
+            self._promote_successor(peer, now_us)
+        elif peer.pending is not None:
             self._ask_application(peer, peer.pending, now_us)
 
     def _report_linger(self, link: Link, ended: Ended) -> None:
@@ -610,43 +619,53 @@ class Endpoint:
         if peer.pending is not None:
             self._drop_pending(peer, End(EndReason.MISC_GENERIC, "A newer request replaced this one"), now_us)
         link = self._accept_link(socket_id, remote, handshake, peer, now_us)
-        peer.pending = link
-        self._pending.append(link)
         present = peer.link
+        if present is not None and _has_key(present, handshake.peer_key):
+            self._accept_successor(peer, link, now_us)
+            return
+        peer.pending = link
+        self._requests[link] = None
         if present is None:
             self._ask_application(peer, link, now_us)
-        elif present.connection.established is not None and present.connection.established.peer_key == handshake.peer_key:
-            self._replace(peer, now_us)
         else:
             present.connection.doubt(_REPLACED, now_us)
             self._after(present, now_us)
 
-    def _replace(self, peer: Peer, now_us: int) -> None:
-        """The same key asks again: he started over, and is accepted already."""
-        old = peer.link
-        assert old is not None
-        old.connection.end_for_peer(_REPLACED, now_us)
-        pending, peer.pending = peer.pending, None
-        self._after(old, now_us)
-        assert pending is not None
-        peer.pending = pending
+    def _accept_successor(self, peer: Peer, link: Link, now_us: int) -> None:
+        """The same key asks again: he started over, and is accepted already. His hello may be a replay, though: the present
+        session ends only when something authentic came over the new connection, or when it ends by itself."""
+        if peer.successor is not None:
+            peer.successor.peer = None
+            peer.successor.connection.close(EndReason.MISC_GENERIC, _REPLACED.debug, now_us, quiet=True)
+            self._after(peer.successor, now_us)
+        peer.successor = link
+        link.connection.accept(now_us)
+        self._after(link, now_us)
+
+    def _promote_successor(self, peer: Peer, now_us: int) -> None:
+        """The new connection takes the place of the present one, if that is still there."""
+        old, link = peer.link, peer.successor
+        assert link is not None
+        if old is not None:
+            old.connection.end_for_peer(_REPLACED, now_us)
+            self._after(old, now_us)
+            return
+        peer.successor = None
+        peer.link = link
         peer.session.handle_requested(now_us)
-        self._accept_pending(peer, now_us)
+        peer.session.handle_accepted(now_us)
+        peer.session.handle_opened(now_us)
+        self._schedule.make_ready(link)
 
     def _make_room(self, peer: Peer, remote: Address, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
-        waiting = self._pending
-        while waiting and (waiting[0].peer is None or waiting[0].peer.pending is not waiting[0]):
-            waiting.popleft()
         if len(self._links) >= CONNECTIONS_MAX:
             return False
-        of_host = sum(
-            1 for link in waiting if link.remote[0] == remote[0] and link.peer is not None and link.peer.pending is link
-        )
+        of_host = sum(link.remote[0] == remote[0] for link in self._requests)
         if of_host >= PENDING_REQUESTS_PER_HOST_MAX:
             return False
-        if len(waiting) >= self.config.pending_requests_max:
-            oldest = waiting.popleft().peer
+        if len(self._requests) >= self.config.pending_requests_max:
+            oldest = next(iter(self._requests)).peer
             if oldest is not None:
                 self._drop_pending(oldest, End(EndReason.MISC_GENERIC, "Too many requests wait here; try again later"), now_us)
         return True
@@ -677,6 +696,7 @@ class Endpoint:
         assert link is not None
         peer.pending = None
         peer.link = link
+        self._requests.pop(link, None)
         peer.session.handle_accepted(now_us)
         self._events.withdraw_request(peer.identity)
         link.connection.accept(now_us)
@@ -689,18 +709,19 @@ class Endpoint:
             self._peers.pop(identity, None)
             self._events.withdraw_request(identity)
         self._schedule.arm(peer, None)
+        links = [link for link in (peer.link, peer.successor, peer.pending) if link is not None]
+        peer.link = peer.successor = peer.pending = None
         for drained in peer.draining:
             drained.drains_to = None
             drained.connection.discard_received()
         peer.draining.clear()
         self._discard_unread(peer, None, now_us)
-        for link in (peer.link, peer.pending):
-            if link is not None:
-                link.peer = None
-                link.closed_identity = peer.identity
-                link.connection.close(end.reason, end.debug, now_us, linger_us=linger_us)
-                self._after(link, now_us)
-        peer.link = peer.pending = None
+        for link in links:
+            link.peer = None
+            link.closed_identity = peer.identity
+            self._requests.pop(link, None)
+            link.connection.close(end.reason, end.debug, now_us, linger_us=linger_us)
+            self._after(link, now_us)
 
     def _discard_unread(self, peer: Peer, channel: int | None, now_us: int) -> None:
         identity = peer.identity
@@ -758,3 +779,9 @@ class Endpoint:
         peer.session.channels.note_used(channel)
         peer.session.last_used_us = now_us
         return Result.OK
+
+
+def _has_key(link: Link, key: bytes) -> bool:
+    """Whether the other end of this connection is the owner of that certificate key."""
+    established = link.connection.established
+    return established is not None and established.peer_key == key

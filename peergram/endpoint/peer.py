@@ -52,6 +52,7 @@ class Peer:
         "pending",
         "room",
         "session",
+        "successor",
     )
 
     def __init__(self, identity: Identity, session: Session, room: ReceiveRoom, *, is_raw: bool) -> None:
@@ -62,6 +63,8 @@ class Peer:
         """The present connection."""
         self.pending: Link | None = None
         """A request that nobody accepted yet."""
+        self.successor: Link | None = None
+        """A newer connection of the same key, accepted, that has not proven yet that its hello was no replay."""
         self.room = room
         """What all his connections together may have us hold."""
         self.draining: list[Link] = []
