@@ -1,0 +1,57 @@
+"""Five hundred worlds of real endpoints, drawn from fixed seeds, in which every promise must hold; and all seeds that ever
+failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from peergram.sim.swarm import check_replay, run_seed
+
+SEEDS = 500
+SEEDS_PER_TEST = 20
+ONCE_FAILED = (
+    10,
+    18,
+    34,
+    116,
+    130,
+    144,
+    154,
+    161,
+    222,
+    239,
+    271,
+    338,
+    353,
+    574,
+    613,
+    802,
+    972,
+    980,
+    1023,
+    1031,
+    1049,
+    1100,
+    1334,
+)
+"""Each showed a defect of the endpoint once."""
+SEEDS_TWICE = (0, 7, 77)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_every_promise_holds_in_worlds_drawn_from(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        result = run_seed(seed)
+        assert result.ok, result.report()
+
+
+@pytest.mark.parametrize("seed", ONCE_FAILED)
+def test_a_world_that_once_broke_a_promise_no_longer_does(seed: int) -> None:
+    result = run_seed(seed)
+    assert result.ok, result.report()
+
+
+@pytest.mark.parametrize("seed", SEEDS_TWICE)
+def test_the_same_seed_gives_the_same_run(seed: int) -> None:
+    result = check_replay(seed)
+    assert result.ok, result.report()
