@@ -31,19 +31,20 @@ class Call:
         self.peer = peer
         self.channel = channel
         self._failed: SessionFailed | None = None
+        self._was_connected = False
+        self._name = ""
         self._checked_at_s = 0.0
         net.on_session_failed = self._note_failure
 
     @property
     def name(self) -> str:
         """Who he says he is, or what was dialed."""
-        connection = self.net.get_session_connection_info(self.peer, get_status=False).connection
-        return name_of(connection.identity if connection is not None and connection.identity is not None else self.peer)
+        return self._name or name_of(self.peer)
 
     def wait_connected(self, timeout_s: float) -> None:
         """Raises Failure if nobody answers in `timeout_s`, or he refuses."""
         until_s = time.monotonic() + timeout_s
-        while self._state() != ConnectionState.CONNECTED:
+        while not self._is_connected():
             self.net.run_callbacks()
             if self._failed is not None:
                 raise Failure(self._why_not_connected(self._failed, timeout_s))
@@ -54,6 +55,8 @@ class Call:
     def send(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Send reliably, waiting while the send buffer is full; `meanwhile` is called now and then. Raises Failure at the end."""
         while True:
+            if self._is_over():
+                self.check(now=True)
             result = self.net.send_message_to_user(self.peer, data, SendFlags.RELIABLE, self.channel)
             self.check(meanwhile)
             if result == Result.OK:
@@ -68,7 +71,7 @@ class Call:
         until_s = time.monotonic() + timeout_s
         while True:
             # Asked first: what arrives between the two questions is then seen by the second.
-            is_over = self._state() not in _ALIVE
+            is_over = self._is_over()
             for message in self.net.receive_messages_on_channel(self.channel, 1):
                 if message.identity == self.peer:
                     return message
@@ -108,10 +111,24 @@ class Call:
         self._checked_at_s = at_s
         meanwhile()
         self.net.run_callbacks()
-        if self._failed is not None:
+        if self._failed is not None and self._failed.state != ConnectionState.CLOSED_BY_PEER:
             raise Failure(f"The session with {self.name} broke: {printable(self._failed.debug)}")
-        if self._state() not in _ALIVE:
-            raise Failure(f"{self.name} is gone: it closed the session or can no longer be reached; start over when it is back")
+        if self._failed is not None or self._is_over():
+            raise Failure(f"{self.name} is gone: it ended the session before everything was done; start over when it is back")
+
+    def _is_connected(self) -> bool:
+        if self._state() != ConnectionState.CONNECTED:
+            return False
+        if not self._was_connected:
+            self._was_connected = True
+            connection = self.net.get_session_connection_info(self.peer, get_status=False).connection
+            if connection is not None and connection.identity is not None:
+                self._name = name_of(connection.identity)
+        return True
+
+    def _is_over(self) -> bool:
+        # A send after the end opens a new session; for a command, connecting again is the end as well.
+        return not self._is_connected() and (self._was_connected or self._state() not in _ALIVE)
 
     def _state(self) -> ConnectionState:
         return self.net.get_session_connection_info(self.peer, False, False).state

@@ -10,7 +10,6 @@ session.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 from operator import attrgetter
@@ -18,7 +17,6 @@ from operator import attrgetter
 from peergram.address import Address, format_address
 from peergram.config import (
     BURST_WAIT_US,
-    CONNECTIONS_MAX,
     MESSAGE_BYTES_MAX,
     PENDING_REQUESTS_PER_HOST_MAX,
     REFERENCE_MESSAGE_BYTES_MAX,
@@ -33,6 +31,7 @@ from peergram.crypto.keys import SigningKey
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.inbox import Inbox
 from peergram.endpoint.link import Link
+from peergram.endpoint.link_table import LinkTable
 from peergram.endpoint.peer import Peer, loopback_info
 from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.endpoint.schedule import Schedule
@@ -55,13 +54,10 @@ from peergram.sessions.states import SessionState
 from peergram.timing import Deadline
 from peergram.wire.channel_header import CHANNEL_HEADER_BYTES
 from peergram.wire.control import (
-    ChallengeReply,
     ChallengeRequest,
     ConnectionClosed,
-    ConnectOk,
     ConnectRequest,
     ControlMessage,
-    NoConnection,
     decode_control,
 )
 
@@ -97,11 +93,7 @@ class Endpoint:
         self._inbox = Inbox()
         self._events = EventQueue()
         self._peers: dict[Identity, Peer] = {}
-        self._links: dict[int, Link] = {}
-        """By our connection id."""
-        self._accepted: dict[tuple[int, Address, int], Link] = {}
-        """By socket, address and the client's connection id."""
-        self._addresses: Counter[tuple[int, Address]] = Counter()
+        self._links = LinkTable(entropy)
         self._requests: dict[Link, None] = {}
         """Requests that wait for the application, oldest first."""
         self._framing: dict[Identity, bool] = {}
@@ -126,14 +118,14 @@ class Endpoint:
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
         """That socket is bound to `local`."""
         self._sockets.handle_opened(socket_id, local)
-        for link in self._links.values():
+        for link in self._links:
             if link.socket_id == socket_id:
                 self._schedule.make_ready(link)
 
     def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None:
         """That socket cannot be had, or broke; connections that need it end."""
         self._sockets.handle_failed(socket_id)
-        for link in [link for link in self._links.values() if link.socket_id == socket_id]:
+        for link in [link for link in self._links if link.socket_id == socket_id]:
             link.connection.close(EndReason.LOCAL_NETWORK_CONFIG, text, now_us)
             self._after(link, now_us)
 
@@ -143,8 +135,8 @@ class Endpoint:
         """Take datagrams of one source, laid end to end; never raises, whatever they are."""
         if segment_bytes <= 0:
             return
-        link = self._links.get(int.from_bytes(data[1:5], "little")) if data and data[0] >= 0x80 else None
-        if link is not None and link.remote == remote and link.socket_id == socket_id:
+        link = self._links.for_data(socket_id, remote, data) if data and data[0] >= 0x80 else None
+        if link is not None:
             others = link.connection.handle_datagrams(data, segment_bytes, now_us)
             self._after(link, now_us)
             for datagram in others:
@@ -323,14 +315,14 @@ class Endpoint:
     @property
     def is_flushing(self) -> bool:
         """Whether a closed session still sends what it owes."""
-        return any(link.connection.state == ConnectionState.LINGER for link in self._links.values())
+        return any(link.connection.state == ConnectionState.LINGER for link in self._links)
 
     def close(self, now_us: int) -> None:
         """End every session at once; drain the transmits, then close the sockets."""
         if self.is_closed:
             return
         self.close_all(now_us, linger_us=0)
-        for link in list(self._links.values()):
+        for link in self._links:
             link.connection.close(EndReason.SESSION_CLOSED, "The program closed its endpoint", now_us)
             self._after(link, now_us)
         self.is_closed = True
@@ -350,16 +342,15 @@ class Endpoint:
         self._handle_control(socket_id, remote, message, now_us)
 
     def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
-        number = int.from_bytes(datagram[1:5], "little")
-        link = self._links.get(number)
-        if link is not None and link.remote == remote and link.socket_id == socket_id:
+        link = self._links.for_data(socket_id, remote, datagram)
+        if link is not None:
             link.connection.handle_datagrams(datagram, len(datagram), now_us)
             self._after(link, now_us)
-        elif (socket_id, remote) in self._addresses:
-            self._strangers.say_no_connection(socket_id, remote, 0, number, now_us)
+        elif self._links.knows_address(socket_id, remote):
+            self._strangers.say_no_connection(socket_id, remote, 0, int.from_bytes(datagram[1:5], "little"), now_us)
 
     def _handle_control(self, socket_id: int, remote: Address, message: ControlMessage, now_us: int) -> None:
-        link = self._find_link(socket_id, remote, message)
+        link = self._links.for_control(socket_id, remote, message)
         if link is not None:
             link.connection.handle_control(message, remote, now_us)
             self._after(link, now_us)
@@ -370,23 +361,6 @@ class Endpoint:
         elif isinstance(message, ConnectionClosed):
             to_id, from_id = message.from_connection_id, message.to_connection_id
             self._strangers.say_no_connection(socket_id, remote, to_id, from_id, now_us)
-
-    def _find_link(self, socket_id: int, remote: Address, message: ControlMessage) -> Link | None:
-        """The connection a control packet is about, if it comes from that connection's address."""
-        link: Link | None
-        if isinstance(message, ChallengeRequest):
-            return self._accepted.get((socket_id, remote, message.connection_id))
-        if isinstance(message, ConnectRequest):
-            return self._accepted.get((socket_id, remote, message.client_connection_id))
-        if isinstance(message, ChallengeReply):
-            link = self._links.get(message.connection_id)
-        elif isinstance(message, ConnectOk):
-            link = self._links.get(message.client_connection_id)
-        elif isinstance(message, ConnectionClosed) and not message.to_connection_id:
-            return self._accepted.get((socket_id, remote, message.from_connection_id))
-        elif isinstance(message, ConnectionClosed | NoConnection):
-            link = self._links.get(message.to_connection_id)
-        return link if link is not None and link.remote == remote and link.socket_id == socket_id else None
 
     # --- after anything happened to a link ---
 
@@ -451,14 +425,8 @@ class Endpoint:
 
     def _forget_link(self, link: Link, now_us: int) -> None:
         self._schedule.arm(link, None)
-        if self._links.pop(link.connection.connection_id, None) is None:
+        if not self._links.remove(link):
             return
-        if link.client_key is not None:
-            self._accepted.pop(link.client_key, None)
-        key = (link.socket_id, link.remote)
-        self._addresses[key] -= 1
-        if self._addresses[key] <= 0:
-            del self._addresses[key]
         self._sockets.release(link.socket_id)
 
     def _tell(self, event: Event | None) -> None:
@@ -483,7 +451,7 @@ class Endpoint:
         if peer is not None and (refusal := peer.session.refusal(restarts=bool(flags & _AUTO_RESTART))) is not None:
             return refusal
         remote = to.ip_address
-        if remote is None or not remote[1] or len(self._links) >= CONNECTIONS_MAX:
+        if remote is None or not remote[1] or self._links.is_full:
             return Result.FAIL
         self._dial(peer or self._peer(to, now_us), remote, now_us)
         return None
@@ -503,7 +471,7 @@ class Endpoint:
         remote = to.ip_address
         if remote is None:
             return None
-        for link in [link for link in self._links.values() if link.remote == remote and link.client_key is not None]:
+        for link in [link for link in self._links if link.remote == remote and link.client_key is not None]:
             if link.peer is not None and link.connection.is_live and self._is_own_peer(link):
                 self._add_alias(link.peer, to)
                 return link.peer
@@ -520,7 +488,7 @@ class Endpoint:
         return established is not None and established.capabilities is not None
 
     def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
-        connection_id = self._new_connection_id()
+        connection_id = self._links.new_connection_id()
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
@@ -532,17 +500,9 @@ class Endpoint:
         peer.session.handle_dialed(now_us)
 
     def _add_link(self, link: Link) -> Link:
-        self._links[link.connection.connection_id] = link
-        self._addresses[link.socket_id, link.remote] += 1
+        self._links.add(link)
         self._schedule.make_ready(link)
         return link
-
-    def _new_connection_id(self) -> int:
-        """Random, both halves non-zero, and new here."""
-        while True:
-            number = int.from_bytes(self._entropy(4), "little")
-            if number & 0xFFFF and number >> 16 and number not in self._links:
-                return number
 
     def _wall_s(self, now_us: int) -> int:
         return (now_us + self.wall_offset_us) // 1_000_000
@@ -581,7 +541,7 @@ class Endpoint:
         """Our own unanswered dial to the very address this request of an own peer comes from."""
         if handshake.capabilities is None:
             return None
-        for link in self._links.values():
+        for link in self._links:
             is_here = link.remote == remote and link.socket_id == socket_id and link.peer is not None
             if is_here and link.connection.is_client and link.connection.state == ConnectionState.CONNECTING:
                 return link
@@ -603,13 +563,12 @@ class Endpoint:
         self._after(peer.link, now_us)
 
     def _accept_link(self, socket_id: int, remote: Address, handshake: ServerHandshake, peer: Peer, now_us: int) -> Link:
-        connection_id = self._new_connection_id()
+        connection_id = self._links.new_connection_id()
         connection = Connection(
             handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
         )
         link = Link(connection, socket_id=socket_id, remote=remote, peer=peer)
         link.client_key = (socket_id, remote, handshake.client_connection_id)
-        self._accepted[link.client_key] = link
         return self._add_link(link)
 
     def _admit(self, peer: Peer, socket_id: int, remote: Address, handshake: ServerHandshake, now_us: int) -> None:
@@ -659,7 +618,7 @@ class Endpoint:
 
     def _make_room(self, peer: Peer, remote: Address, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
-        if len(self._links) >= CONNECTIONS_MAX:
+        if self._links.is_full:
             return False
         of_host = sum(link.remote[0] == remote[0] for link in self._requests)
         if of_host >= PENDING_REQUESTS_PER_HOST_MAX:
