@@ -197,18 +197,17 @@ class Ledger:
         talk = self.talks.setdefault((sender, run, to), Talk((sender, run, receiver)))
         talk.reported += messages
 
-    def sender_closed(self, sender: int, run: int, to: str, why: str) -> None:
-        """A sender threw away whatever it had not delivered to this name."""
-        talk = self.talks.get((sender, run, to))
-        for record in talk.records if talk else ():
+    def sender_closed(self, sender: int, run: int, receiver: int, why: str) -> None:
+        """A sender threw away whatever it had not delivered to this receiver, under whichever of his names."""
+        who = (sender, run, receiver)
+        for record in [record for talk in self.talks.values() if talk.who == who for record in talk.records]:
             if not record.is_delivered and not record.excuse:
                 record.excuse = why
 
     def sender_crashed(self, sender: int, run: int) -> None:
         """A sender lost its memory."""
-        for of, of_run, to in self.talks:
-            if (of, of_run) == (sender, run):
-                self.sender_closed(sender, run, to, "sender crashed")
+        for receiver in {talk.who[2] for talk in self.talks.values() if talk.who[:2] == (sender, run)}:
+            self.sender_closed(sender, run, receiver, "sender crashed")
 
     def receiver_closed(self, receiver: int, sender: int, until_us: int, channel: int | None = None) -> None:
         """A receiver throws away what that sender sent until then, as far as it took it (on one channel or all)."""

@@ -338,7 +338,7 @@ class Host:
     def _session_closed(self, name: str) -> None:
         peer, ledger = self.world.named(name), self.world.ledger
         until_us = self.world.now_us + self.config.linger_us
-        ledger.sender_closed(self.index, self.run, name, "sender closed the session")
+        ledger.sender_closed(self.index, self.run, peer.index, "sender closed the session")
         ledger.receiver_closed(self.index, peer.index, until_us)
         ledger.boundary(self.index, peer.index, until_us)
 

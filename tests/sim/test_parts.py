@@ -90,7 +90,7 @@ def test_what_an_application_threw_away_is_not_missing() -> None:
     ledger, records = a_ledger_with(3)
     ledger.receiver_closed(1, 0, until_us=10)
     assert ledger.unsettled() == records[2:]
-    ledger.sender_closed(0, 0, "str:b", "closed")
+    ledger.sender_closed(0, 0, 1, "closed")
     assert ledger.unsettled() == []
 
 
