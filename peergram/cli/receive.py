@@ -45,9 +45,10 @@ _FAREWELL_S = 5.0
 @click.option("--once", is_flag=True, help="End after one file; the exit code says whether it was saved.")
 @click.option("--yes", is_flag=True, help="Accept everybody without a question.")
 def receive(who: str, listen: str, folder: Path, once: bool, yes: bool) -> int:
-    """Wait for files that others send with `peergram send`, until Ctrl-C.
+    """Wait for files and save them.
 
-    Asks before it accepts anybody. An existing file is never overwritten: the new one gets a number.
+    Runs until Ctrl-C; others send with `peergram send`. Asks before it accepts anybody. An existing file is never overwritten:
+    the new one gets a number.
 
     \b
     Example:

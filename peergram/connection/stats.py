@@ -21,6 +21,7 @@ REPORT_INSTANT = 1
 REPORT_LIFETIME = 2
 
 _RATE_WINDOW_US = 1_000_000
+_LOOK_EVERY_US = 100_000
 _LURCH_JUMP = 100
 _PING_BOUNDS_MS = (25, 50, 75, 100, 125, 150, 200, 300)
 _JITTER_BOUNDS_US = (1_000, 2_000, 5_000, 10_000, 20_000)
@@ -101,6 +102,7 @@ class Stats:
         self._reported_at_us = {REPORT_INSTANT: now_us, REPORT_LIFETIME: now_us}
         self._reported_packets = {REPORT_INSTANT: 0, REPORT_LIFETIME: 0}
         self._report_in_flight = 0
+        self._looked_at_us = now_us
 
     def _totals(self, now_us: int) -> Totals:
         weird = self.out_of_order + self.duplicate + self.lurch
@@ -182,9 +184,10 @@ class Stats:
     # --- when to tell the peer ---
 
     def report_due(self, now_us: int, *, own_peer: bool) -> int:
-        """Kinds of report that should ride on the next packet; 0 for none."""
-        if self._report_in_flight:
+        """Kinds of report that should ride on the next packet; 0 for none. Looks ten times a second, whatever the traffic."""
+        if self._report_in_flight or now_us < self._looked_at_us + _LOOK_EVERY_US:
             return 0
+        self._looked_at_us = now_us
         instant_us = STATS_INTERVAL_US if own_peer else STATS_INSTANT_US
         elapsed_us = now_us - self._reported_at_us[REPORT_INSTANT]
         due = 0

@@ -220,7 +220,9 @@ class Transmitter:
         elif flow.liveness.wants_keepalive(now_us) or (sends_data and self._must_ask(now_us)):
             flags = ASK_ACK
         flow.answer_wanted = False
-        kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer) | flow.stats.report_forced(now_us)
+        kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer)
+        if now_us >= flow.stats.forced_at_us:
+            kinds |= flow.stats.report_forced(now_us)
         report = None
         if kinds:
             report = self._fill_report(kinds, now_us)

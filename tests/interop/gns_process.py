@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -358,7 +359,9 @@ class _Service:
         for change in self._reference.run_callbacks():
             self._events.append(asdict(change))
             if change.new == State.CONNECTING and change.listen_socket:
-                self._reference.accept(change.connection)
+                # Where it cannot (no cipher in common), it refuses the peer and says so in the next change.
+                with suppress(GnsError):
+                    self._reference.accept(change.connection)
 
     def _work(self) -> bool:
         if not self._reference.connection or not self._roles or self._state() != State.CONNECTED:

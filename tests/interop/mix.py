@@ -30,6 +30,8 @@ class Mix:
     """Of 1,201 to 20,000 bytes."""
     large: int = 100
     """Of 20,001 to 524,283 bytes."""
+    medium_bytes_max: int = MEDIUM_BYTES_MAX
+    """Less than 20,000 keeps all medium ones below the size at which an unreliable message goes reliably."""
 
 
 def message_sizes(mix: Mix) -> list[int]:
@@ -37,7 +39,7 @@ def message_sizes(mix: Mix) -> list[int]:
     chance = random.Random(f"peergram mix {mix.seed}")
     classes = (
         (mix.small, 0, SMALL_BYTES_MAX),
-        (mix.medium, SMALL_BYTES_MAX + 1, MEDIUM_BYTES_MAX),
+        (mix.medium, SMALL_BYTES_MAX + 1, mix.medium_bytes_max),
         (mix.large, MEDIUM_BYTES_MAX + 1, LARGE_BYTES_MAX),
     )
     sizes = []
