@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peergram.connection.goodbye import GOODBYE_LEAD, decode_goodbye, encode_goodbye
+from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye, encode_goodbye
 from peergram.errors import WireError
 
 
@@ -13,18 +13,16 @@ def fuzz_one(data: bytes) -> None:
     except WireError:
         return
     assert data.endswith(rest)
-    again, nothing = decode_goodbye(encode_goodbye(goodbye.reason, goodbye.debug))
+    again, nothing = decode_goodbye(encode_goodbye(goodbye))
     assert again.reason == goodbye.reason
+    assert goodbye.taken[: len(again.taken)] == again.taken
     assert goodbye.debug.startswith(again.debug.rstrip("\ufffd"))
     assert nothing == b""
 
 
 def seeds() -> list[bytes]:
-    return [
-        encode_goodbye(1001, "over")[1:],
-        encode_goodbye(0, "")[1:],
-        encode_goodbye(65535, "x" * 200)[1:] + b"\x98\x01\x00\xff\xff",
-    ]
+    goodbyes = (Goodbye(1001, "over"), Goodbye(0, ""), Goodbye(65535, "x" * 200, ((0, 1), (7, 1 << 40))))
+    return [encode_goodbye(goodbye)[1:] + b"\x98\x01\x00\xff\xff" for goodbye in goodbyes]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def fuzz_one(data: bytes) -> None:
             return
         assert flow.room.unread_messages == len(flow.delivered) <= CONFIG.recv_buffer_messages
         held = sum(lane.reliable.buffered_bytes + lane.unreliable.stored_bytes for lane in flow.receive_lanes.values())
-        assert held == flow.room.stream_bytes <= CONFIG.recv_buffer_bytes + _SLACK_BYTES
+        assert held <= flow.room.stream_bytes <= CONFIG.recv_buffer_bytes + _SLACK_BYTES
         flow.acks.report(now_us)
 
 

@@ -67,7 +67,13 @@ MESSAGE_CHARGE_BYTES_MIN = 256
 """What an unread message costs of the receive buffer at least: its bookkeeping (M1)."""
 
 PACKETS_IN_FLIGHT_MAX = 8_000
-"""Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2)."""
+"""Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2). Data waits then; answers go
+on, and
+the oldest packet is given up for each (E12, E14)."""
+PACKETS_UNREPORTED_MAX = 1 << 19
+"""Span of packet numbers a peer may have us report on at once; one that never gives up on old packets is ended (E10, E13)."""
+LOST_PACKETS_KEPT = 1_024
+"""Packets reported missing that a late report may still confirm (E10)."""
 BURST_PACKETS = 16
 BURST_WAIT_US = 500
 """Small messages that fill a packet wait this long for more packets, up to that many, so that one system call takes them all."""
@@ -97,6 +103,13 @@ CHALLENGE_TICK_US = 1 << 20
 """Unit of the coarse time inside a challenge."""
 CHALLENGE_TICKS_MAX = 3
 """A challenge is good for 3 to 4 ticks."""
+CLAIM_WAIT_US = 250_000
+CLAIM_WAIT_OWN_PEER_US = 2_000_000
+"""How long an unauthenticated close of a live connection must stay uncontradicted; own peers say goodbye inside the encryption,
+so
+from them it means little (E16)."""
+PIECE_CHARGE_BYTES = 128
+"""What a piece kept by itself costs beside its bytes (E8)."""
 KEEPALIVE_US = 10_000_000
 """Silence after which the peer is asked for a sign of life."""
 URGENT_PING_US = 200_000
@@ -137,6 +150,8 @@ PING_MS_MAX = 2_000
 
 CONNECTIONS_MAX = 16_384
 """Connections of one endpoint, ended ones that still answer included (E25)."""
+REQUEST_REPEAT_US = 3_000_000
+"""Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX = 256
 """Strangers waiting to be accepted; the oldest gives way (M4)."""
 PENDING_REQUEST_BYTES_MAX = 65_536

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from peergram.address import Address, parse_address
+from peergram.address import Address, canonical_address, parse_address
 from peergram.config import EVENTS_MAX, Config
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
-from peergram.errors import Result
+from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
@@ -42,6 +42,13 @@ _NAMES_CACHED_MAX = 4_096
 _CLOSE_TIMEOUT_S = 1.0
 _LINGER_POLL_S = 0.002
 _LINGER_MARGIN_US = 100_000
+
+
+_EXPLAINED = {
+    Result.FAIL: "no way to reach this identity: dial it as ip:ADDRESS:PORT, or wait until it contacts us",
+    Result.INVALID_PARAM: "a message has at most 524288 bytes, and Reliable and NoDelay exclude each other",
+}
+"""What goes to the log when a send is refused for a reason the result does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Messages:
         reached as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
         the network bad on purpose. Raises UsageError for a bad identity or address, AddressInUseError if the port is taken.
         """
+        bind = None if listen is None else _address_of(listen)
         key = SigningKey.generate(secure_entropy)
         self.identity = Identity.generic_bytes(key.public_bytes) if identity is None else Identity.of(identity)
         self.on_session_request: Callable[[SessionRequested], object] | None = None
@@ -82,8 +90,8 @@ class Messages:
         self._waiting: deque[Event] = deque(maxlen=EVENTS_MAX)
         driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
         self._driver = ThreadDriver(driven, batching=batching)
-        if listen is not None:
-            self._endpoint.listen(parse_address(listen) if isinstance(listen, str) else listen)
+        if bind is not None:
+            self._endpoint.listen(bind)
         self._driver.start()
 
     def __enter__(self) -> Messages:
@@ -107,17 +115,19 @@ class Messages:
         driver = self._driver
         with driver.lock:
             now_us = monotonic_us()
-            result = self._endpoint.send_message(to, data if type(data) is bytes else bytes(data), flags, channel, now_us)
+            result = self._endpoint.send_message(to, data if type(data) is bytes else _bytes_of(data), flags, channel, now_us)
             if self._endpoint.needs_service:
                 driver.flush(now_us)
-        if result == Result.FAIL:
-            _log.warning("no way to reach %s: dial it as ip:ADDRESS:PORT, or wait until it contacts us", to)
+        if result in _EXPLAINED:
+            _log.warning("to %s: %s", to.printable, _EXPLAINED[result])
         return result
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
         driver = self._driver
         with driver.lock:
+            if driver.closed:
+                raise ClosedError("this Messages is closed; make a new one to go on")
             now_us = monotonic_us()
             received = self._endpoint.receive_messages(channel, max_messages, now_us)
             if received:
@@ -161,20 +171,27 @@ class Messages:
         if self.on_session_request is None and self.on_session_failed is None:
             return
         self._waiting.extend(self._driver.poll_events())
-        for _ in range(len(self._waiting)):
+        kept: list[Event] = []
+        while self._waiting:
             event = self._waiting.popleft()
             if isinstance(event, SessionRequested) and self.on_session_request is not None:
                 self.on_session_request(event)
             elif isinstance(event, SessionFailed) and self.on_session_failed is not None:
                 self.on_session_failed(event)
             else:
-                self._waiting.append(event)
+                kept.append(event)
+        self._waiting.extend(kept)
 
     def fileno(self) -> int:
         """A descriptor for `select` and foreign event loops: readable while messages or events wait."""
         return self._driver.readable_fileno()
 
     # --- the rest ---
+
+    @property
+    def key_fingerprint(self) -> str:
+        """Our own key as others see it, for people to compare (`SHA256:` and base64)."""
+        return self._endpoint.key_fingerprint
 
     @property
     def local_addresses(self) -> list[Address]:
@@ -220,3 +237,19 @@ class Messages:
                 self._names.clear()
             self._names[identity] = known
         return known
+
+
+def _bytes_of(data: object) -> bytes:
+    """The payload as bytes; a number or text is refused rather than turned into something unexpected."""
+    if not isinstance(data, bytearray | memoryview | bytes):
+        raise UsageError(f"a message is bytes (encode text first), not {type(data).__name__}")
+    return bytes(data)
+
+
+def _address_of(listen: object) -> Address:
+    """A local address, however it was written."""
+    if isinstance(listen, str):
+        return parse_address(listen)
+    if isinstance(listen, tuple) and len(listen) == 2 and isinstance(listen[0], str) and type(listen[1]) is int:
+        return canonical_address(listen[0], listen[1])
+    raise UsageError(f"listen: write the address and port as '0.0.0.0:27015' or ('0.0.0.0', 27015), not {listen!r}")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from peergram.address import Address
 from peergram.config import (
+    CLAIM_WAIT_OWN_PEER_US,
+    CLAIM_WAIT_US,
     CLOSE_DEBUG_BYTES_MAX,
     CLOSE_REPLIES_MAX,
     CONNECT_OK_INTERVAL_US,
@@ -27,7 +29,7 @@ from peergram.config import (
     Config,
 )
 from peergram.connection.flow import Delivered, Flow
-from peergram.connection.goodbye import encode_goodbye
+from peergram.connection.goodbye import Goodbye, encode_goodbye
 from peergram.connection.handshake import Established
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
@@ -53,7 +55,6 @@ from peergram.wire.control import (
     encode_control,
 )
 
-_CLAIM_WAIT_US_MIN = 250_000
 _CLAIM_PROBES = 3
 _CLOSE_REPEATS_US = (100_000, 400_000, 1_500_000)
 """A close nobody answered is said again this long after the first time."""
@@ -124,6 +125,10 @@ class Connection:
         """From when on another ConnectOK may be repeated."""
         self._close_replies_left = CLOSE_REPLIES_MAX
         self._unconfirmed_at_end = Unconfirmed()
+        self._taken_at_end: list[tuple[int, int]] = []
+        """(lane, position) up to which the peer's reliable data was taken."""
+        self._close_when_open: tuple[End, int] | None = None
+        """Closed by the application while it still opens: why, and until when it may go on."""
 
     # --- what the owner may ask ---
 
@@ -159,13 +164,24 @@ class Connection:
         """Reliable messages sent and not wholly confirmed; after the end, those that were not then."""
         if not self.is_live:
             return self._unconfirmed_at_end
-        held = [len(data) for data, flags, _ in self._held if flags & _RELIABLE]
+        held = [len(data) for data, flags, _ in self._held if _goes_reliably(data, flags)]
         count, size = len(held), sum(held)
         if self.flow is not None:
             for lane in self.flow.lanes.all():
                 count += len(lane.messages_unacked)
                 size += sum(message[2] for message in lane.messages_unacked)
         return Unconfirmed(count, size)
+
+    @property
+    def held_bytes(self) -> tuple[int, int]:
+        """(reliable, unreliable) bytes that wait for the handshake."""
+        reliable = sum(len(data) for data, flags, _ in self._held if _goes_reliably(data, flags))
+        return reliable, sum(len(data) for data, _, _ in self._held) - reliable
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether it was closed and still sends what it owes."""
+        return self.state == ConnectionState.LINGER or (self._close_when_open is not None and self.is_live)
 
     def queue_time_us(self, now_us: int) -> int | None:
         """How long a message sent now would wait before it leaves; None while the connection is not up."""
@@ -225,7 +241,7 @@ class Connection:
         if not lane.reliable and not lane.unreliable:
             flow.lanes.wake(lane)
         deadline_us = 0 if flags & _NO_NAGLE else now_us + self._config.nagle_us
-        if flags & _RELIABLE or len(data) > UNRELIABLE_SEND_BYTES_MAX:
+        if _goes_reliably(data, flags):
             flow.queued_bytes += lane.queue_reliable(data, deadline_us)
             flow.stats.messages_sent_reliable += 1
         else:
@@ -255,7 +271,10 @@ class Connection:
 
     def close(self, reason: int, debug: str, now_us: int, *, linger_us: int = 0, quiet: bool = False) -> None:
         """End it from this side. With `linger_us`, reliable data queued gets that long to arrive; `quiet` tells nobody."""
-        if self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_anything:
+        if self.state == ConnectionState.CONNECTING and linger_us > 0 and self.unconfirmed.messages:
+            self._close_when_open = (End(reason, debug), now_us + linger_us)
+            self._ends_at_us = now_us + linger_us
+        elif self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_anything:
             self.end = End(reason, debug)
             self.flow.accepts_data = False
             self.flush()
@@ -268,15 +287,19 @@ class Connection:
                 self._close_repeats_at_us.clear()
                 self._ends_at_us = now_us
 
+    def fail(self, reason: int, debug: str, now_us: int) -> None:
+        """Something on this host makes it impossible to go on."""
+        self._fail(reason, debug, now_us)
+
     def end_for_peer(self, end: End, now_us: int) -> None:
         """It is certain that the peer is done with this connection."""
         if self.is_live:
             self._finish(Cause.PEER_CLOSED, end, now_us)
 
     def doubt(self, end: End, now_us: int) -> None:
-        """Somebody says that the peer is gone: end it so, unless the peer answers a probe."""
+        """The peer seems to have started over: end it so, unless he answers a probe soon."""
         if self.is_live:
-            self._believe_later(end, now_us)
+            self._believe_later(end, CLAIM_WAIT_US, now_us)
 
     def take_held(self) -> list[tuple[bytes, int, int]]:
         """(payload, flags, lane) of the messages that wait for the handshake, to be sent over another connection."""
@@ -379,6 +402,10 @@ class Connection:
         if now_us >= self._ends_at_us:
             if self.state == ConnectionState.LINGER:
                 self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)
+            elif self._close_when_open is not None and self.is_live:
+                self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
+            elif self.is_live:
+                self._ends_at_us = NEVER
             else:
                 self._enter(Cause.ANSWERED_LONG_ENOUGH)
                 self._ends_at_us = NEVER
@@ -468,6 +495,9 @@ class Connection:
             self._queue_message(flow, data, flags, lane if lanes_known else 0, now_us)
         self._held_bytes = 0
         self._events.append(Opened(established))
+        if self._close_when_open is not None:
+            end, until_us = self._close_when_open
+            self.close(end.reason, end.debug, now_us, linger_us=max(until_us - now_us, 1))
 
     def _fail(self, reason: int, debug: str, now_us: int) -> None:
         if self.is_live:
@@ -476,8 +506,13 @@ class Connection:
     def _finish(self, cause: Cause, end: End, now_us: int) -> None:
         """The one way a connection ends: note what is owed, tell the peer, keep answering for a while."""
         self._unconfirmed_at_end = self.unconfirmed
-        if self._receiver is not None and not (self.flow is not None and self.flow.blocked_lanes):
-            self._receiver.discard()
+        if self._receiver is not None and self.flow is not None:
+            blocked = self.flow.blocked_lanes
+            for index, lane in self.flow.receive_lanes.items():
+                stream = lane.reliable
+                self._taken_at_end.append((index, stream.in_order_position if index in blocked else stream.consumed_position))
+            if not self.flow.blocked_lanes:
+                self._receiver.discard()
         was_lingering = self.state == ConnectionState.LINGER
         self._enter(cause)
         if not was_lingering or self.end is None:
@@ -498,11 +533,14 @@ class Connection:
         assert self.end is not None
         flow = self.flow
         if flow is not None and flow.own_peer and self._transmitter is not None and not self._transmitter.is_exhausted:
-            self._control.append(self._transmitter.seal_goodbye(encode_goodbye(self.end.reason, self.end.debug)))
+            self._control.append(self._transmitter.seal_goodbye(self._goodbye(self.end)))
             return
         debug = self.end.debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
         closed = ConnectionClosed(self.peer_connection_id, self.connection_id, self.end.reason, debug)
         self._control.append(encode_control(closed))
+
+    def _goodbye(self, end: End) -> bytes:
+        return encode_goodbye(Goodbye(end.reason, end.debug, tuple(self._taken_at_end)))
 
     def _no_connection(self) -> bytes:
         return encode_control(NoConnection(self.connection_id, self.peer_connection_id))
@@ -531,7 +569,7 @@ class Connection:
                 self._control.append(self._no_connection())
             return
         debug = message.debug or "The remote host closed the connection."
-        self._believe_later(End(message.reason_code, debug, by_peer=True), now_us)
+        self._believe_later(End(message.reason_code, debug, by_peer=True), self._claim_wait_us, now_us)
 
     def _handle_no_connection(self, message: NoConnection, now_us: int) -> None:
         if message.to_connection_id != self.connection_id or message.from_connection_id != self.peer_connection_id:
@@ -540,19 +578,28 @@ class Connection:
             self._close_repeats_at_us.clear()
             return
         text = "Received unexpected 'no connection' from peer"
-        self._believe_later(End(EndReason.MISC_PEER_SENT_NO_CONNECTION, text, by_peer=True), now_us)
+        self._believe_later(End(EndReason.MISC_PEER_SENT_NO_CONNECTION, text, by_peer=True), self._claim_wait_us, now_us)
 
-    def _believe_later(self, end: End, now_us: int) -> None:
+    @property
+    def _claim_wait_us(self) -> int:
+        return CLAIM_WAIT_OWN_PEER_US if self.flow is not None and self.flow.own_peer else CLAIM_WAIT_US
+
+    def _believe_later(self, end: End, wait_us: int, now_us: int) -> None:
         """Nobody signed this close: before the handshake is done it counts, afterwards only if a probe stays unanswered."""
         flow = self.flow
         if flow is None:
             self._finish(Cause.PEER_CLOSED, end, now_us)
         elif self._claimed is None:
             self._claimed = end
-            wait_us = max(3 * flow.round_trip.smoothed_us, _CLAIM_WAIT_US_MIN)
+            wait_us = max(3 * flow.round_trip.smoothed_us, wait_us)
             self._claim_probes_at_us = [now_us + wait_us * (at + 1) // _CLAIM_PROBES for at in range(_CLAIM_PROBES)]
             flow.probe_wanted = True
 
     def _settle_linger(self, now_us: int) -> None:
         if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_anything:
             self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)
+
+
+def _goes_reliably(data: bytes, flags: int) -> bool:
+    """Whether a message is sent reliably: asked for, or too large for anything else."""
+    return bool(flags & _RELIABLE) or len(data) > UNRELIABLE_SEND_BYTES_MAX

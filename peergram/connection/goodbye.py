@@ -14,6 +14,9 @@ from peergram.errors import WireError
 
 GOODBYE_LEAD = 0xA0
 _HEAD = struct.Struct("<BHB")
+_LANE = struct.Struct("<BIH")
+_LANES_MAX = 32
+"""Lanes told about, the highest positions first; an own peer uses eight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,16 @@ class Goodbye:
 
     reason: int
     debug: str
+    taken: tuple[tuple[int, int], ...] = ()
+    """(lane, position): the peer took our reliable stream of that lane up to this position, and will deliver it."""
 
 
-def encode_goodbye(reason: int, debug: str) -> bytes:
+def encode_goodbye(goodbye: Goodbye) -> bytes:
     """The frame; the text is cut to 127 bytes."""
-    text = debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX]
-    return _HEAD.pack(GOODBYE_LEAD, reason & 0xFFFF, len(text)) + text
+    text = goodbye.debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX]
+    taken = goodbye.taken[:_LANES_MAX]
+    lanes = b"".join(_LANE.pack(lane, position & 0xFFFFFFFF, position >> 32 & 0xFFFF) for lane, position in taken)
+    return _HEAD.pack(GOODBYE_LEAD, goodbye.reason & 0xFFFF, len(text)) + text + bytes((len(taken),)) + lanes
 
 
 def decode_goodbye(payload: bytes) -> tuple[Goodbye, bytes]:
@@ -35,7 +42,12 @@ def decode_goodbye(payload: bytes) -> tuple[Goodbye, bytes]:
     if len(payload) < _HEAD.size:
         raise WireError("goodbye cut short")
     _, reason, size = _HEAD.unpack_from(payload)
-    end = _HEAD.size + size
+    lanes_at = _HEAD.size + size + 1
+    if lanes_at > len(payload):
+        raise WireError("goodbye cut short")
+    end = lanes_at + payload[lanes_at - 1] * _LANE.size
     if end > len(payload):
         raise WireError("goodbye cut short")
-    return Goodbye(reason, payload[_HEAD.size : end].decode("utf-8", "replace")), payload[end:]
+    debug = payload[_HEAD.size : lanes_at - 1].decode("utf-8", "replace")
+    rows = [_LANE.unpack_from(payload, at) for at in range(lanes_at, end, _LANE.size)]
+    return Goodbye(reason, debug, tuple((lane, low | high << 32) for lane, low, high in rows)), payload[end:]

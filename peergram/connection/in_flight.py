@@ -7,9 +7,11 @@ Packets reported missing are kept for a while, since a late report may still con
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from typing import NamedTuple
 
+from peergram.config import LOST_PACKETS_KEPT
 from peergram.connection.lanes import Segment
 
 
@@ -43,7 +45,7 @@ class Settled(NamedTuple):
 class PacketsInFlight:
     """Packet numbers, what they carried, and what became of them."""
 
-    __slots__ = ("_lost", "_open", "bytes", "eliciting_count", "next_number", "reported")
+    __slots__ = ("_lost", "_open", "bytes", "eliciting_count", "may_revive", "next_number", "reported")
 
     def __init__(self, first_number: int) -> None:
         self.next_number = first_number
@@ -54,6 +56,9 @@ class PacketsInFlight:
         self.bytes = 0
         """Bytes of open packets that elicit acks: what congestion control counts."""
         self.eliciting_count = 0
+        self.may_revive = True
+        """Whether the next ack frame may look for late reports; once per packet, so that a packet full of acks stays cheap
+        (E10)."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -81,9 +86,17 @@ class PacketsInFlight:
         if latest > self.reported:
             missing = _missing_ranges(latest, blocks, self.reported) if blocks else []
             self._settle_open(latest, missing, settled)
-        if self._lost and blocks:
+        if self._lost and blocks and self.may_revive:
+            self.may_revive = False
             self._revive(latest, blocks, settled.revived)
         return settled
+
+    def give_up_oldest(self) -> SentPacket:
+        """Stop waiting for a report on the oldest open packet; the caller sends its content again."""
+        packet = self._open.popleft()
+        self._close(packet)
+        self.reported += 1
+        return packet
 
     def _packet_at(self, number: int) -> SentPacket | None:
         at = number - self.reported - 1
@@ -103,6 +116,8 @@ class PacketsInFlight:
                 packet = pop()
                 settled.lost.append(packet)
                 self._lost[number] = packet
+                if len(self._lost) > LOST_PACKETS_KEPT:
+                    del self._lost[next(iter(self._lost))]
                 self._close(packet)
         self.reported = latest
 
@@ -112,12 +127,19 @@ class PacketsInFlight:
             self.eliciting_count -= 1
 
     def _revive(self, latest: int, blocks: list[tuple[int, int]], revived: list[SentPacket]) -> None:
+        begins: list[int] = []
+        ends: list[int] = []
         end = latest + 1
         for acked, missing in blocks:
-            begin = end - acked
-            for number in [number for number in self._lost if begin <= number < end]:
+            begins.append(end - acked)
+            ends.append(end)
+            end -= acked + missing
+        begins.reverse()
+        ends.reverse()
+        for number in list(self._lost):
+            at = bisect_right(begins, number) - 1
+            if at >= 0 and number < ends[at]:
                 revived.append(self._lost.pop(number))
-            end = begin - missing
 
     def forget_lost(self, sent_before_us: int) -> None:
         """Give up waiting for late reports on packets sent before that time."""

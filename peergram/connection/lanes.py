@@ -174,6 +174,12 @@ class SendLane:
         while messages and messages[0][0] <= confirmed:
             messages.popleft()
 
+    def handle_taken(self, position: int) -> None:
+        """The peer says that he took everything below this position."""
+        messages = self.messages_unacked
+        while messages and messages[0][0] <= min(position, self.next_position):
+            messages.popleft()
+
 
 class Lanes:
     """All lanes of a connection, and the order in which they are served."""
@@ -199,6 +205,12 @@ class Lanes:
             lane = self._lanes[index] = SendLane(index)
             lane.served = self._served_of(lane)
         return lane
+
+    def handle_taken(self, index: int, position: int) -> None:
+        """What the peer says in his goodbye of one lane."""
+        lane = self._lanes.get(index)
+        if lane is not None:
+            lane.handle_taken(position)
 
     def configure(self, index: int, *, priority: int, weight: int) -> None:
         """Set a lane's priority (lower goes first) and weight (share of bytes inside its priority)."""

@@ -28,6 +28,8 @@ class ReceiveLimits:
     unreliable_segments_max: int = UNRELIABLE_STORE_SEGMENTS_MAX
     unreliable_bytes_max: int = UNRELIABLE_STORE_BYTES_MAX
     unreliable_age_us: int = UNRELIABLE_STORE_AGE_US
+    unreliable_evicts_lowest: bool = False
+    """Which unfinished message gives way when there are too many: the one with the lowest number, or the one begun first."""
     number_step_max: int = 1 << 61
     """Largest step between reliable message numbers of a lane; the reference ends the connection above a million (G26)."""
     number_lead_max: int = 1 << 61
@@ -46,6 +48,7 @@ REFERENCE = ReceiveLimits(
     gaps_split_max=20,
     unreliable_segments_max=20,
     unreliable_age_us=1 << 60,
+    unreliable_evicts_lowest=True,
     message_slack_bytes=0,
     number_step_max=1_000_000,
     number_lead_max=10_000,

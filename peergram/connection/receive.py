@@ -16,6 +16,7 @@ from peergram.config import (
     ANSWER_INTERVAL_US,
     DATAGRAM_BYTES_MAX,
     PACKET_NUMBER_JUMP_MAX,
+    PACKETS_UNREPORTED_MAX,
     SEGMENTS_PER_PACKET_MAX,
 )
 from peergram.connection.flow import Flow, ReceiveLane
@@ -176,9 +177,12 @@ class Receiver:
         """Apply one decrypted payload; the outcome (OK, REFUSED, DISCARDED)."""
         flow = self._flow
         self._has_segments = False
+        flow.in_flight.may_revive = True
         try:
             if flow.own_peer and payload and payload[0] == GOODBYE_LEAD:
                 self.goodbye, payload = decode_goodbye(payload)
+                for lane, position in self.goodbye.taken:
+                    flow.lanes.handle_taken(lane, position)
             outcome = self._read_straight(payload, number, now_us) if self.straight else None
             if outcome is None:
                 outcome = self._read_carefully(payload, number, now_us)
@@ -186,6 +190,8 @@ class Receiver:
             raise ConnectionViolated(EndReason.MISC_INTERNAL_ERROR, str(error)) from None
         if outcome == OK:
             flow.acks.add(number, now_us)
+            if flow.acks.top - flow.acks.stop_waiting > PACKETS_UNREPORTED_MAX:
+                raise ConnectionViolated(EndReason.MISC_GENERIC, "The peer never gives up on old packets")
             if self._has_segments:
                 self._plan_ack(now_us)
         elif outcome == REFUSED:
@@ -252,7 +258,7 @@ class Receiver:
             self._take_reports(stop_waiting, latest, delay, number, now_us)
             return OK if self._take_reliable(lane, lane.reliable.end_position, payload[at + 7 :]) else REFUSED
         messages = _read_whole_unreliable(lane, payload, at)
-        if messages is None or len(messages) > self._context.segments_max:
+        if messages is None or len(messages) > self._context.segments_max or self._any_too_large(messages):
             return None
         self._take_reports(stop_waiting, latest, delay, number, now_us)
         return self._take_whole_unreliable(lane, _NUMBER32.unpack_from(payload, at + 1)[0], messages)
@@ -297,23 +303,25 @@ class Receiver:
         return OK
 
     def _deliver_unreliable(self, lane: int, messages: list[tuple[int, bytes]]) -> None:
-        """Hand out what finds room, and drop and count the newest rest."""
+        """Hand out what finds room, and drop and count the rest."""
         flow = self._flow
         flow.stats.messages_received_unreliable += len(messages)
+        room = flow.room
         charge = sum([charge_of(len(message[1])) for message in messages])
-        room_bytes = flow.room.bytes_left
-        if len(messages) > flow.room.messages_left or charge > room_bytes:
-            fitting: list[tuple[int, bytes]] = []
-            charge = 0
-            for message in messages:
-                more = charge + charge_of(len(message[1]))
-                if len(fitting) >= flow.room.messages_left or more > room_bytes:
-                    break
-                fitting.append(message)
-                charge = more
-            flow.unreliable_dropped += len(messages) - len(fitting)
-            messages = fitting
-        flow.deliver(lane, False, messages, charge)
+        if len(messages) <= room.messages_left and room.unread_bytes + charge <= room.bytes_max:
+            flow.deliver(lane, False, messages, charge)
+            return
+        for message in messages:
+            charge = charge_of(len(message[1]))
+            if room.messages_left > 0 and charge <= room.bytes_left:
+                flow.deliver(lane, False, [message], charge)
+            else:
+                flow.unreliable_dropped += 1
+
+    def _any_too_large(self, messages: list[bytes]) -> bool:
+        """Whether a message exceeds a limit set below what a packet can hold."""
+        limit = self._flow.config.recv_message_bytes_max
+        return limit < DATAGRAM_BYTES_MAX and any(len(message) > limit for message in messages)
 
     # --- frames ---
 
@@ -321,11 +329,9 @@ class Receiver:
         """Add stream bytes and deliver what is complete; False if there is no room for them."""
         flow = self._flow
         self._has_segments = True
-        if not flow.accepts_data:
-            return True
-        if not lane.reliable.add(position, data):
+        if not flow.accepts_data or not lane.reliable.add(position, data):
             return False
-        if lane.reliable.is_ready:
+        if lane.reliable.is_ready and lane.index not in flow.blocked_lanes:
             self.deliver_ready(lane)
         return True
 

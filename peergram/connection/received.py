@@ -85,7 +85,7 @@ class ReplayWindow:
 
     def _raise_floor(self) -> None:
         """Forget what lies out of reach, and the oldest runs when there are too many."""
-        self.floor = max(self.floor if len(self._begins) > 1 else 0, (self.highest & ~63) - self._reach)
+        self.floor = max(self.floor, (self.highest & ~63) - self._reach)
         while len(self._begins) > 1 and (self._ends[0] <= self.floor or len(self._begins) > REPLAY_RANGES_MAX):
             self.floor = max(self.floor, self._ends[0])
             del self._begins[0], self._ends[0]
@@ -236,7 +236,10 @@ class AcksOwed:
         newest = runs[shown - 1]
         delay_us = now_us - newest.end_at_us if newest.end_at_us >= 0 else None
         self.packets_unreported = 0
-        self.due_at_us = runs[shown].hole_at_us if shown < len(runs) else NEVER
+        self.due_at_us = NEVER
+        if shown < len(runs):
+            # Holes that found no room in this frame wait for the next one, not for the same moment.
+            self.due_at_us = max(runs[shown].hole_at_us, now_us + NACK_DELAY_US)
         return AckReport(newest.end - 1, delay_us, blocks)
 
     def _count_shown(self, now_us: int, blocks_max: int) -> int:

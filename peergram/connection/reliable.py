@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from peergram.config import MESSAGE_CHARGE_BYTES_MIN
+from peergram.config import MESSAGE_CHARGE_BYTES_MIN, PIECE_CHARGE_BYTES
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.room import ReceiveRoom
 from peergram.errors import WireError
 from peergram.wire.reliable_framing import parse_message_header
 
 _ANY = 1 << 60
+_SHORT_BYTES = 256
+_JOINED_BYTES_MAX = 4_096
 
 
 class ReliableReceiver:
@@ -32,6 +34,7 @@ class ReliableReceiver:
         "_pieces_bytes",
         "_room",
         "consumed_position",
+        "holes",
         "island_bytes",
         "message_number",
     )
@@ -53,6 +56,8 @@ class ReliableReceiver:
         self._islands: list[bytes] = []
         self._island_begins: list[int] = []
         self.island_bytes = 0
+        self.holes = 0
+        """Gaps below and between islands."""
 
     @property
     def in_order_position(self) -> int:
@@ -80,58 +85,54 @@ class ReliableReceiver:
             return True
         if end - self.consumed_position > self._buffer_max or not self._has_room(position, size, expected):
             return False
-        if position <= expected:
-            if self._islands:
-                return self._fill(position, data)
+        if position <= expected and not self._islands:
             self._append(data if position == expected else data[expected - position :])
             return True
-        return self._add_island(position, data)
+        return self._add_among_islands(max(position, expected), data[max(expected - position, 0) :])
 
     def _has_room(self, position: int, size: int, expected: int) -> bool:
         finishes_front = position <= expected and self._pieces_bytes < self._need_bytes
-        return self._room.takes(self, size, finishes_front=finishes_front)
+        charge = size if position <= expected else size + PIECE_CHARGE_BYTES
+        return self._room.takes(self, charge, finishes_front=finishes_front)
 
     def _append(self, data: bytes) -> None:
+        """In-order bytes; short pieces are put together, since each object costs more than its bytes."""
         size = len(data)
-        self._pieces.append(data)
-        self._pieces_bytes += size
         self._room.stream_bytes += size
+        self._pieces_bytes += size
+        pieces = self._pieces
+        if size < _SHORT_BYTES and pieces and len(pieces[-1]) < _JOINED_BYTES_MAX:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
 
-    def _fill(self, position: int, data: bytes) -> bool:
-        """Data that reaches the in-order end while islands wait above it: take it, and then the islands it touches."""
-        self._append(data[self.in_order_position - position :])
-        while self._islands and self._island_begins[0] <= self.in_order_position:
-            begin = self._island_begins.pop(0)
-            island = self._islands.pop(0)
-            self.island_bytes -= len(island)
-            self._room.stream_bytes -= len(island)
-            if begin + len(island) > self.in_order_position:
-                self._append(island[self.in_order_position - begin :])
-        return True
-
-    def _add_island(self, position: int, data: bytes) -> bool:
+    def _add_among_islands(self, position: int, data: bytes) -> bool:
         end = position + len(data)
         top = self.end_position
         if position > top:
-            if len(self._islands) >= self._limits.gaps_append_max:
+            if self.holes >= self._limits.gaps_append_max:
                 return False
-        elif end < top and self._splits_hole(position, end) and len(self._islands) >= self._limits.gaps_split_max:
+        elif end < top and self._splits_hole(position, end) and self.holes >= self._limits.gaps_split_max:
             return False
-        for begin, stop in self._holes_within(position, end):
+        for begin, stop in self._missing_within(position, end):
             self._insert_island(begin, data[begin - position : stop - position])
+        self._drain_islands()
         return True
 
     def _splits_hole(self, position: int, end: int) -> bool:
         """Whether `[position, end)` lies strictly inside one hole, touching nothing held."""
         at = bisect_left(self._island_begins, position)
-        below_end = self.in_order_position
-        if at > 0:
-            below_end = self._island_begins[at - 1] + len(self._islands[at - 1])
         above = self._island_begins[at] if at < len(self._islands) else None
-        return below_end < position and (above is None or end < above)
+        return self._end_below(at) < position and (above is None or end < above)
 
-    def _holes_within(self, position: int, end: int) -> list[tuple[int, int]]:
-        """The parts of `[position, end)` that no island holds yet."""
+    def _end_below(self, at: int) -> int:
+        """Where the bytes held below island `at` end."""
+        if at == 0:
+            return self.in_order_position
+        return self._island_begins[at - 1] + len(self._islands[at - 1])
+
+    def _missing_within(self, position: int, end: int) -> list[tuple[int, int]]:
+        """The parts of `[position, end)` that are not held yet."""
         parts: list[tuple[int, int]] = []
         at = max(bisect_left(self._island_begins, position) - 1, 0)
         while at < len(self._islands) and position < end:
@@ -147,20 +148,32 @@ class ReliableReceiver:
         return parts
 
     def _insert_island(self, begin: int, data: bytes) -> None:
-        """Insert, joined to the neighbours it touches, so that islands are counted as the holes between them."""
+        """Insert bytes nobody holds. Neighbours stay apart unless one is short, so that no segment costs more than itself."""
+        size = len(data)
         at = bisect_left(self._island_begins, begin)
-        self.island_bytes += len(data)
-        self._room.stream_bytes += len(data)
-        if at > 0 and self._island_begins[at - 1] + len(self._islands[at - 1]) == begin:
-            at -= 1
-            begin = self._island_begins[at]
-            data = self._islands[at] + data
-            del self._island_begins[at], self._islands[at]
-        if at < len(self._islands) and begin + len(data) == self._island_begins[at]:
-            data += self._islands[at]
-            del self._island_begins[at], self._islands[at]
+        touches_lower = self._end_below(at) == begin
+        touches_upper = at < len(self._islands) and begin + size == self._island_begins[at]
+        self.holes += 1 - touches_lower - touches_upper
+        self.island_bytes += size
+        if touches_lower and at > 0 and len(self._islands[at - 1]) + size <= _JOINED_BYTES_MAX:
+            self._islands[at - 1] += data
+            self._room.stream_bytes += size
+            return
         self._island_begins.insert(at, begin)
         self._islands.insert(at, data)
+        self._room.stream_bytes += size + PIECE_CHARGE_BYTES
+
+    def _drain_islands(self) -> None:
+        """Islands that the in-order bytes have reached are islands no longer."""
+        count = 0
+        for begin, island in zip(self._island_begins, self._islands, strict=True):
+            if begin != self.in_order_position:
+                break
+            self.island_bytes -= len(island)
+            self._room.stream_bytes -= len(island) + PIECE_CHARGE_BYTES
+            self._append(island)
+            count += 1
+        del self._island_begins[:count], self._islands[:count]
 
     @property
     def is_ready(self) -> bool:
@@ -231,7 +244,7 @@ class ReliableReceiver:
 
     def discard(self) -> None:
         """Give back the room of everything that is held; the stream is of no use afterwards."""
-        self._room.stream_bytes -= self.buffered_bytes
+        self._room.stream_bytes -= self.buffered_bytes + len(self._islands) * PIECE_CHARGE_BYTES
         self._room.finished(self)
         self._pieces, self._pieces_bytes, self._need_bytes = [], 0, 1
-        self._islands, self._island_begins, self.island_bytes = [], [], 0
+        self._islands, self._island_begins, self.island_bytes, self.holes = [], [], 0, 0

@@ -28,7 +28,8 @@ class ReceiveRoom:
         self.unread_messages = 0
         self.unread_bytes = 0
         self.stream_bytes = 0
-        """Bytes in the reliable streams and the stores of unfinished unreliable messages."""
+        """Bytes in the reliable streams and the stores of unfinished unreliable messages, bookkeeping of single pieces
+        included."""
         self.favoured: object | None = None
         """The stream that may exceed the limit until its front message is whole."""
 

@@ -195,7 +195,7 @@ class Transmitter:
         prefix = self._encode_prefix(flags, report, now_us)
         limit = flow.config.datagram_bytes - len(prefix) - flow.send_cipher.overhead_bytes
         pieces: list[bytes] = []
-        left = limit - self._add_reports(pieces, sends_data, now_us)
+        left = limit - self._add_reports(pieces, limit, sends_data, now_us)
         segments: list[Segment] = []
         carries_data = False
         if sends_data:
@@ -275,7 +275,7 @@ class Transmitter:
         self._time_field_at_us = now_us
         return (elapsed_us >> 4).to_bytes(2, "little")
 
-    def _add_reports(self, pieces: list[bytes], sends_data: bool, now_us: int) -> int:
+    def _add_reports(self, pieces: list[bytes], limit: int, sends_data: bool, now_us: int) -> int:
         """Stop-waiting and ack frames where they are owed; how many bytes they take."""
         flow = self._flow
         acks = flow.acks
@@ -284,7 +284,7 @@ class Transmitter:
                 return 0
             return self._add_stop_waiting(pieces)
         size = self._add_stop_waiting(pieces)
-        report = acks.report(now_us, min(ACK_BLOCKS_MAX, (self._plain_bytes_max - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES))
+        report = acks.report(now_us, max(min(ACK_BLOCKS_MAX, (limit - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES), 1))
         frame = encode_ack(report.latest, report.delay_us, report.blocks)
         pieces.append(frame)
         return size + len(frame)
@@ -303,6 +303,9 @@ class Transmitter:
         if not flow.in_flight.bytes:
             delivered_at_us = now_us
         flow.in_flight.add(SentPacket(now_us, size, segments, eliciting, delivered_bytes, delivered_at_us, report_kinds))
+        while len(flow.in_flight) > PACKETS_IN_FLIGHT_MAX:
+            for segment in flow.in_flight.give_up_oldest().segments:
+                flow.send_again(segment)
         flow.bucket.tokens -= size
         flow.stats.packets_sent += 1
         flow.stats.bytes_sent += size

@@ -6,7 +6,7 @@ and a message is never delivered twice by a duplicated piece.
 
 from __future__ import annotations
 
-from peergram.config import UNRELIABLE_RECV_BYTES_MAX, UNRELIABLE_SEGMENT_BYTES_MAX
+from peergram.config import MESSAGE_CHARGE_BYTES_MIN, UNRELIABLE_RECV_BYTES_MAX, UNRELIABLE_SEGMENT_BYTES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.room import ReceiveRoom
 
@@ -46,7 +46,7 @@ class UnreliableReceiver:
         if last and not offset:
             return data
         self._make_room(len(data), now_us)
-        if not self._room.takes(self, len(data), finishes_front=False):
+        if not self._room.takes(self, len(data) + MESSAGE_CHARGE_BYTES_MIN, finishes_front=False):
             self.pieces_dropped += 1
             return None
         partial = self._partials.get(number)
@@ -60,7 +60,7 @@ class UnreliableReceiver:
             partial.last_end = offset + len(data)
         self.stored_segments += 1
         self.stored_bytes += len(data)
-        self._room.stream_bytes += len(data)
+        self._room.stream_bytes += len(data) + MESSAGE_CHARGE_BYTES_MIN
         whole = _join(partial)
         if whole is not None:
             self._forget(number)
@@ -68,13 +68,13 @@ class UnreliableReceiver:
 
     def _make_room(self, size: int, now_us: int) -> None:
         oldest_at_us = now_us - self._limits.unreliable_age_us
-        for number in [number for number, partial in self._partials.items() if partial.begun_at_us < oldest_at_us]:
-            self._drop(number)
         while self._partials and (
             self.stored_segments > self._limits.unreliable_segments_max
             or self.stored_bytes + size > self._limits.unreliable_bytes_max
+            or next(iter(self._partials.values())).begun_at_us < oldest_at_us
         ):
-            self._drop(min(self._partials))
+            lowest = self._limits.unreliable_evicts_lowest
+            self._drop(min(self._partials) if lowest else next(iter(self._partials)))
 
     def _drop(self, number: int) -> None:
         self.pieces_dropped += len(self._partials[number].pieces)
@@ -84,7 +84,7 @@ class UnreliableReceiver:
         partial = self._partials.pop(number)
         self.stored_segments -= len(partial.pieces)
         self.stored_bytes -= partial.bytes
-        self._room.stream_bytes -= partial.bytes
+        self._room.stream_bytes -= partial.bytes + len(partial.pieces) * MESSAGE_CHARGE_BYTES_MIN
 
     def discard(self) -> None:
         """Give up every unfinished message."""

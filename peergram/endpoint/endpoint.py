@@ -11,6 +11,7 @@ session.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
@@ -18,6 +19,7 @@ from peergram.address import Address, format_address
 from peergram.config import (
     BURST_WAIT_US,
     MESSAGE_BYTES_MAX,
+    PADDED_BYTES_MIN,
     PENDING_REQUESTS_PER_HOST_MAX,
     REFERENCE_MESSAGE_BYTES_MAX,
     Config,
@@ -27,7 +29,7 @@ from peergram.connection.handshake import self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.room import ReceiveRoom, charge_of
-from peergram.crypto.keys import SigningKey
+from peergram.crypto.keys import SigningKey, fingerprint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.inbox import Inbox
 from peergram.endpoint.link import Link
@@ -47,23 +49,27 @@ from peergram.events import (
     SendFlags,
     SessionFailed,
     SessionRequested,
+    Unconfirmed,
 )
 from peergram.identity import Identity
 from peergram.sessions.session import Session
 from peergram.sessions.states import SessionState
 from peergram.timing import Deadline
-from peergram.wire.channel_header import CHANNEL_HEADER_BYTES
 from peergram.wire.control import (
     ChallengeRequest,
     ConnectionClosed,
     ConnectRequest,
     ControlMessage,
+    NoConnection,
     decode_control,
 )
 
 _RELIABLE = int(SendFlags.RELIABLE)
 _NO_DELAY = int(SendFlags.NO_DELAY)
 _AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
+_SOCKET_WAIT_US = 10_000
+_DOUBT_US_MIN = 20_000
+_CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
 _charged_to = attrgetter("charged_to")
 _REPLACED = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
 
@@ -107,6 +113,11 @@ class Endpoint:
         return self._sockets.listen(bind)
 
     @property
+    def key_fingerprint(self) -> str:
+        """Of our certificate's key, as peers see it."""
+        return fingerprint(self._credentials.signing_key.public_bytes)
+
+    @property
     def local_addresses(self) -> list[Address]:
         """Where it listens, once the driver has opened the sockets."""
         return self._sockets.local_addresses
@@ -126,7 +137,7 @@ class Endpoint:
         """That socket cannot be had, or broke; connections that need it end."""
         self._sockets.handle_failed(socket_id)
         for link in [link for link in self._links if link.socket_id == socket_id]:
-            link.connection.close(EndReason.LOCAL_NETWORK_CONFIG, text, now_us)
+            link.connection.fail(EndReason.LOCAL_NETWORK_CONFIG, text, now_us)
             self._after(link, now_us)
 
     # --- the five verbs ---
@@ -161,7 +172,7 @@ class Endpoint:
             return reply
         while (link := self._schedule.next_ready()) is not None:
             if not self._sockets.is_open(link.socket_id):
-                self._schedule.arm(link, link.connection.poll_timeout(now_us))
+                self._wait_for_socket(link, now_us)
                 continue
             packets = link.connection.poll_transmit(now_us)
             if packets:
@@ -169,6 +180,16 @@ class Endpoint:
                 return Transmit(link.socket_id, link.remote, packets)
             self._schedule.arm(link, link.connection.poll_timeout(now_us))
         return None
+
+    def _wait_for_socket(self, link: Link, now_us: int) -> None:
+        """What a link would send waits until its socket is open; where the socket is gone, it is lost as on any network."""
+        if self._sockets.is_gone(link.socket_id):
+            while link.connection.poll_transmit(now_us):
+                pass
+        deadline = link.connection.poll_timeout(now_us)
+        if deadline is not None and deadline.at_us <= now_us:
+            deadline = Deadline(now_us + _SOCKET_WAIT_US, deadline.reason)
+        self._schedule.arm(link, deadline)
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout` next, and why. Drain `poll_transmit` first."""
@@ -191,9 +212,16 @@ class Endpoint:
         Raises UsageError for a channel that is not a signed 32-bit number, ClosedError after `close`.
         """
         self._check_open()
+        size = len(data)
+        if size > MESSAGE_BYTES_MAX or (flags & _RELIABLE and flags & _NO_DELAY):
+            return Result.INVALID_PARAM
+        if not _CHANNEL_MIN <= channel <= _CHANNEL_MAX:
+            raise UsageError(f"channel {channel}: use a whole number from {_CHANNEL_MIN} to {_CHANNEL_MAX}")
         peer = self._peers.get(to)
-        if peer is None or peer.session.state != SessionState.CONNECTED:
-            refused = self._prepare_session(to, flags, now_us)
+        if size > REFERENCE_MESSAGE_BYTES_MAX and to != self.identity and not self._is_own_peer(peer.link if peer else None):
+            return Result.LIMIT_EXCEEDED
+        if peer is None or peer.session.state != SessionState.CONNECTED or peer.link is None:
+            refused = self._prepare_session(to, flags, channel, now_us)
             if refused is not None:
                 return refused
             if to == self.identity:
@@ -201,11 +229,6 @@ class Endpoint:
             peer = self._peers[to]
         link = peer.link
         assert link is not None
-        size = len(data)
-        if size > REFERENCE_MESSAGE_BYTES_MAX and (size > MESSAGE_BYTES_MAX or not self._is_own_peer(link)):
-            return Result.INVALID_PARAM if size > MESSAGE_BYTES_MAX else Result.LIMIT_EXCEEDED
-        if flags & _RELIABLE and flags & _NO_DELAY:
-            return Result.INVALID_PARAM
         prefix, lane = peer.route(channel)
         result = link.connection.send_message(prefix + data, flags, lane, now_us)
         if result == Result.OK:
@@ -244,6 +267,8 @@ class Endpoint:
         if peer is None:
             return False
         peer.session.last_used_us = now_us
+        if identity == self.identity:
+            return True
         if peer.session.state == SessionState.REQUESTED:
             self._accept_pending(peer, now_us)
         return peer.session.state in (SessionState.CONNECTING, SessionState.CONNECTED)
@@ -255,7 +280,7 @@ class Endpoint:
         """
         self._check_open()
         peer = self._peers.get(identity)
-        if peer is None or (peer.session.state == SessionState.IDLE and peer.link is None and peer.pending is None):
+        if peer is None or (peer.is_forgettable and identity != self.identity):
             return False
         self._close_peer(peer, End(EndReason.SESSION_CLOSED, "CloseSessionWithUser"), now_us, linger_us=self.config.linger_us)
         return True
@@ -295,6 +320,8 @@ class Endpoint:
     def real_time_status(self, identity: Identity, now_us: int) -> RealTimeStatus | None:
         """How a session's connection is doing now; None if there is no session."""
         peer = self._peers.get(identity)
+        if peer is not None and identity == self.identity:
+            return replace(peer.status(now_us), state=ConnectionState.CONNECTED)
         return None if peer is None else peer.status(now_us)
 
     @property
@@ -315,7 +342,7 @@ class Endpoint:
     @property
     def is_flushing(self) -> bool:
         """Whether a closed session still sends what it owes."""
-        return any(link.connection.state == ConnectionState.LINGER for link in self._links)
+        return any(link.connection.is_flushing for link in self._links)
 
     def close(self, now_us: int) -> None:
         """End every session at once; drain the transmits, then close the sockets."""
@@ -347,7 +374,8 @@ class Endpoint:
             link.connection.handle_datagrams(datagram, len(datagram), now_us)
             self._after(link, now_us)
         elif self._links.knows_address(socket_id, remote):
-            self._strangers.say_no_connection(socket_id, remote, 0, int.from_bytes(datagram[1:5], "little"), now_us)
+            answer = NoConnection(from_connection_id=int.from_bytes(datagram[1:5], "little"), to_connection_id=0)
+            self._strangers.say_no_connection(socket_id, remote, answer, len(datagram), now_us)
 
     def _handle_control(self, socket_id: int, remote: Address, message: ControlMessage, now_us: int) -> None:
         link = self._links.for_control(socket_id, remote, message)
@@ -359,16 +387,19 @@ class Endpoint:
         elif isinstance(message, ConnectRequest):
             self._handle_connect_request(socket_id, remote, message, now_us)
         elif isinstance(message, ConnectionClosed):
-            to_id, from_id = message.from_connection_id, message.to_connection_id
-            self._strangers.say_no_connection(socket_id, remote, to_id, from_id, now_us)
+            answer = NoConnection(message.to_connection_id, message.from_connection_id)
+            self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
 
     # --- after anything happened to a link ---
 
     def _after(self, link: Link, now_us: int) -> None:
         """Hand on what the connection has for the application, and let it send and sleep."""
         connection = link.connection
-        if link.peer is not None and link.peer.successor is link and connection.is_proven:
-            self._promote_successor(link.peer, now_us)
+        if link.peer is not None and link.peer.successor is not None:
+            if link is not link.peer.successor:
+                self._settle_doubt(link.peer, now_us)
+            elif connection.is_proven:
+                self._promote_successor(link.peer, now_us)
         delivered = connection.take_delivered()
         if delivered and link.owner is not None:
             link.owner.deliver(delivered, self._inbox, now_us)
@@ -397,22 +428,37 @@ class Endpoint:
             peer.successor = None
             return
         if peer.pending is link:
-            peer.pending = None
-            self._requests.pop(link, None)
-            if peer.link is None:
-                peer.note_gone(link)
-                peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed)
+            self._handle_request_gone(peer, link, ended, now_us)
             return
         peer.link = None
         peer.note_gone(link)
         if link.connection.flow is not None and link.connection.flow.blocked_lanes:
             peer.draining.append(link)
             link.drains_to = peer
-        self._tell(peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed))
+        unconfirmed = peer.without_headers(ended.unconfirmed)
+        self._tell(peer.session.handle_ended(ended.end, ended.state, unconfirmed))
         if peer.successor is not None:
             self._promote_successor(peer, now_us)
         elif peer.pending is not None:
             self._ask_application(peer, peer.pending, now_us)
+
+    def _handle_request_gone(self, peer: Peer, link: Link, ended: Ended, now_us: int) -> None:
+        """A stranger gave up, or was given up, before anybody let him in."""
+        peer.pending = None
+        self._requests.pop(link, None)
+        self._events.withdraw_request(peer.identity, now_us)
+        if peer.link is None:
+            peer.note_gone(link)
+            peer.session.handle_ended(ended.end, ended.state, ended.unconfirmed)
+            self._forget_peer(peer)
+
+    def _forget_peer(self, peer: Peer) -> None:
+        """Keep nothing of somebody with whom there is nothing."""
+        if peer.is_forgettable:
+            for identity in (peer.identity, *peer.aliases):
+                if self._peers.get(identity) is peer:
+                    del self._peers[identity]
+            self._schedule.arm(peer, None)
 
     def _report_linger(self, link: Link, ended: Ended) -> None:
         """A session that we closed ourselves has now flushed what it could; say what is still unconfirmed."""
@@ -420,13 +466,17 @@ class Endpoint:
             return
         if ended.unconfirmed.messages:
             debug = f"{ended.end.debug}: {ended.unconfirmed.messages} reliable messages were still unconfirmed"
-            self._tell(SessionFailed(link.closed_identity, ended.end.reason, ConnectionState.NONE, debug, ended.unconfirmed))
+            headers_bytes = ended.unconfirmed.messages * link.closed_header_bytes
+            unconfirmed = Unconfirmed(ended.unconfirmed.messages, ended.unconfirmed.bytes - headers_bytes)
+            self._tell(SessionFailed(link.closed_identity, ended.end.reason, ConnectionState.NONE, debug, unconfirmed))
         link.closed_identity = None
 
     def _forget_link(self, link: Link, now_us: int) -> None:
         self._schedule.arm(link, None)
         if not self._links.remove(link):
             return
+        if self._may_be_held(link):
+            self._sockets.note_dialed(link.socket_id, link.remote, now_us)
         self._sockets.release(link.socket_id)
 
     def _tell(self, event: Event | None) -> None:
@@ -435,13 +485,15 @@ class Endpoint:
 
     # --- opening ---
 
-    def _prepare_session(self, to: Identity, flags: int, now_us: int) -> Result | None:
+    def _prepare_session(self, to: Identity, flags: int, channel: int, now_us: int) -> Result | None:
         """Have a session to send in; what the send returns if there can be none."""
         if not to.is_valid:
             return Result.INVALID_PARAM
         if to == self.identity:
             self._peer(to, now_us)
             return None
+        if channel and self._framing.get(to, self.config.framing == "raw"):
+            raise UsageError(f"channel {channel}: use 0 with raw framing, which carries no channel")
         peer = self._peers.get(to) or self._peer_at(to, now_us)
         if peer is not None and peer.session.state == SessionState.REQUESTED:
             self._accept_pending(peer, now_us)
@@ -478,12 +530,17 @@ class Endpoint:
         return None
 
     def _add_alias(self, peer: Peer, identity: Identity) -> None:
+        earlier = self._peers.get(identity)
+        if earlier is not None and earlier is not peer:
+            self._forget_peer(earlier)
         if identity not in self._peers:
             self._peers[identity] = peer
             peer.aliases.append(identity)
 
-    def _is_own_peer(self, link: Link) -> bool:
+    def _is_own_peer(self, link: Link | None) -> bool:
         """The one value that says whether rules for a reference peer apply (promise 6)."""
+        if link is None:
+            return False
         established = link.connection.established or link.connection.server_handshake
         return established is not None and established.capabilities is not None
 
@@ -495,9 +552,22 @@ class Endpoint:
         connection = Connection(
             handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
         )
-        socket_id = self._sockets.for_dial(remote, now_us)
+        socket_id = self._sockets.for_dial(remote, now_us, is_held=self._is_held)
         peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
         peer.session.handle_dialed(now_us)
+
+    def _is_held(self, socket_id: int, remote: Address) -> bool:
+        """Whether a connection we dialed from there is not wholly over and would be in the way."""
+        return any(self._may_be_held(link) for link in self._links.at(socket_id, remote))
+
+    def _may_be_held(self, link: Link) -> bool:
+        """Whether the other side may be a reference peer that goes on holding this connection of ours.
+
+        As long as nobody ever answered, a dial from a listening socket stays there: own peers that dial each other meet only so.
+        """
+        if not link.connection.is_client or self._is_own_peer(link):
+            return False
+        return link.connection.established is not None or not self._sockets.is_listening(link.socket_id)
 
     def _add_link(self, link: Link) -> Link:
         self._links.add(link)
@@ -527,7 +597,7 @@ class Endpoint:
             if message.client_connection_id > crossing.connection.connection_id:
                 self._yield_dial(crossing, handshake, now_us)
             return
-        self._admit(self._peer(identity, now_us), socket_id, remote, handshake, now_us)
+        self._admit(self._peer_dialed(socket_id, remote, handshake), socket_id, remote, handshake, now_us)
 
     def _has_request(self, identity: Identity, client_connection_id: int) -> bool:
         """Whether this client has that very connection from another address already."""
@@ -541,10 +611,19 @@ class Endpoint:
         """Our own unanswered dial to the very address this request of an own peer comes from."""
         if handshake.capabilities is None:
             return None
-        for link in self._links:
-            is_here = link.remote == remote and link.socket_id == socket_id and link.peer is not None
-            if is_here and link.connection.is_client and link.connection.state == ConnectionState.CONNECTING:
+        for link in self._links.at(socket_id, remote):
+            if link.peer is not None and link.connection.is_client and link.connection.state == ConnectionState.CONNECTING:
                 return link
+        return None
+
+    def _peer_dialed(self, socket_id: int, remote: Address, handshake: ServerHandshake) -> Peer | None:
+        """Whom we dialed at the very address this request comes from, and who showed the same identity there."""
+        for link in self._links.at(socket_id, remote):
+            established = link.connection.established
+            known = established is not None and established.peer_identity == handshake.peer_identity
+            if known and link.peer is not None and link.connection.is_client and self._is_own_peer(link):
+                self._add_alias(link.peer, handshake.peer_identity)
+                return link.peer
         return None
 
     def _yield_dial(self, crossing: Link, handshake: ServerHandshake, now_us: int) -> None:
@@ -571,10 +650,11 @@ class Endpoint:
         link.client_key = (socket_id, remote, handshake.client_connection_id)
         return self._add_link(link)
 
-    def _admit(self, peer: Peer, socket_id: int, remote: Address, handshake: ServerHandshake, now_us: int) -> None:
+    def _admit(self, dialed: Peer | None, socket_id: int, remote: Address, handshake: ServerHandshake, now_us: int) -> None:
         """A proven stranger: his request waits for the application, or replaces the session he had."""
-        if not self._make_room(peer, remote, now_us):
+        if not self._make_room(remote, now_us):
             return
+        peer = dialed or self._peer(handshake.peer_identity, now_us)
         if peer.pending is not None:
             self._drop_pending(peer, End(EndReason.MISC_GENERIC, "A newer request replaced this one"), now_us)
         link = self._accept_link(socket_id, remote, handshake, peer, now_us)
@@ -598,8 +678,24 @@ class Endpoint:
             peer.successor.connection.close(EndReason.MISC_GENERIC, _REPLACED.debug, now_us, quiet=True)
             self._after(peer.successor, now_us)
         peer.successor = link
+        link.accepted_at_us = now_us
         link.connection.accept(now_us)
         self._after(link, now_us)
+        if peer.link is not None:
+            peer.link.connection.doubt(_REPLACED, now_us)
+            self._after(peer.link, now_us)
+
+    def _settle_doubt(self, peer: Peer, now_us: int) -> None:
+        """Something came over the present connection: if it was sent after the newer one was accepted, that was no restart."""
+        present, successor = peer.link, peer.successor
+        flow = present.connection.flow if present is not None else None
+        if successor is None or flow is None:
+            return
+        wait_us = max(2 * flow.round_trip.smoothed_us, _DOUBT_US_MIN)
+        if flow.liveness.last_heard_us > successor.accepted_at_us + wait_us:
+            peer.successor = successor.peer = None
+            successor.connection.close(EndReason.MISC_GENERIC, "The session before this one is alive", now_us, quiet=True)
+            self._after(successor, now_us)
 
     def _promote_successor(self, peer: Peer, now_us: int) -> None:
         """The new connection takes the place of the present one, if that is still there."""
@@ -616,7 +712,7 @@ class Endpoint:
         peer.session.handle_opened(now_us)
         self._schedule.make_ready(link)
 
-    def _make_room(self, peer: Peer, remote: Address, now_us: int) -> bool:
+    def _make_room(self, remote: Address, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
         if self._links.is_full:
             return False
@@ -641,13 +737,14 @@ class Endpoint:
             peer.session.handle_requested(now_us)
         handshake = link.connection.server_handshake
         assert handshake is not None
-        self._tell(
+        self._events.tell_request(
             SessionRequested(
                 identity=peer.identity,
                 proven_by=handshake.proven_by,
                 key_fingerprint=handshake.peer_fingerprint,
                 address=format_address(link.remote),
-            )
+            ),
+            now_us,
         )
 
     def _accept_pending(self, peer: Peer, now_us: int) -> None:
@@ -657,7 +754,7 @@ class Endpoint:
         peer.link = link
         self._requests.pop(link, None)
         peer.session.handle_accepted(now_us)
-        self._events.withdraw_request(peer.identity)
+        self._events.answer_request(peer.identity)
         link.connection.accept(now_us)
         self._after(link, now_us)
 
@@ -666,7 +763,7 @@ class Endpoint:
     def _close_peer(self, peer: Peer, end: End, now_us: int, *, linger_us: int) -> None:
         for identity in (peer.identity, *peer.aliases):
             self._peers.pop(identity, None)
-            self._events.withdraw_request(identity)
+            self._events.answer_request(identity)
         self._schedule.arm(peer, None)
         links = [link for link in (peer.link, peer.successor, peer.pending) if link is not None]
         peer.link = peer.successor = peer.pending = None
@@ -678,6 +775,7 @@ class Endpoint:
         for link in links:
             link.peer = None
             link.closed_identity = peer.identity
+            link.closed_header_bytes = peer.header_bytes
             self._requests.pop(link, None)
             link.connection.close(end.reason, end.debug, now_us, linger_us=linger_us)
             self._after(link, now_us)
@@ -692,7 +790,7 @@ class Endpoint:
         for peer, group in groupby(messages, key=_charged_to):
             if not isinstance(peer, Peer):
                 continue
-            sizes = [charge_of(len(message.payload) + CHANNEL_HEADER_BYTES) for message in group]
+            sizes = [charge_of(len(message.payload) + peer.header_bytes) for message in group]
             peer.room.release(len(sizes), sum(sizes))
             self._resume_delivery(peer, now_us)
 
@@ -726,15 +824,16 @@ class Endpoint:
 
     def _send_to_self(self, data: bytes, flags: int, channel: int, now_us: int) -> Result:
         """Deliver at once, without a connection."""
-        if len(data) > MESSAGE_BYTES_MAX or (flags & _RELIABLE and flags & _NO_DELAY):
-            return Result.INVALID_PARAM
-        if self._inbox.count >= self.config.recv_buffer_messages:
+        peer = self._peers[self.identity]
+        charge = charge_of(len(data) + peer.header_bytes)
+        if peer.room.messages_left <= 0 or charge > peer.room.bytes_left:
             return Result.LIMIT_EXCEEDED
+        peer.room.add_unread(1, charge)
         self._loopback_number += 1
-        message = Message(self.identity, channel, bytes(data), self._loopback_number, bool(flags & _RELIABLE), now_us)
+        message = Message(self.identity, channel, data, self._loopback_number, bool(flags & _RELIABLE), now_us, peer)
         self._inbox.queue(channel).append(message)
         self._inbox.count += 1
-        peer = self._peers[self.identity]
+        self._schedule.is_touched = True
         peer.session.channels.note_used(channel)
         peer.session.last_used_us = now_us
         return Result.OK

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from peergram.config import EVENTS_MAX
+from peergram.config import EVENTS_MAX, REQUEST_REPEAT_US
 from peergram.events import Event, SessionFailed, SessionRequested, Unconfirmed
 from peergram.identity import Identity
 
@@ -16,9 +16,11 @@ from peergram.identity import Identity
 class EventQueue:
     """Events in order of first arrival."""
 
-    __slots__ = ("_events",)
+    __slots__ = ("_announced", "_events")
 
     def __init__(self) -> None:
+        self._announced: OrderedDict[Identity, int] = OrderedDict()
+        """When the application was last told that a stranger asks."""
         self._events: OrderedDict[tuple[type, Identity], Event] = OrderedDict()
 
     def __len__(self) -> int:
@@ -34,9 +36,28 @@ class EventQueue:
         if len(self._events) > EVENTS_MAX:
             self._drop_one()
 
-    def withdraw_request(self, identity: Identity) -> None:
-        """The request of this stranger was answered or is gone."""
+    def tell_request(self, event: SessionRequested, now_us: int) -> None:
+        """Announce a stranger, but not again and again while he keeps trying."""
+        identity = event.identity
+        if now_us < self._announced.get(identity, -REQUEST_REPEAT_US) + REQUEST_REPEAT_US:
+            return
+        self._announced[identity] = now_us
+        self._announced.move_to_end(identity)
+        if len(self._announced) > EVENTS_MAX:
+            self._announced.popitem(last=False)
+        self.tell(event)
+
+    def withdraw_request(self, identity: Identity, now_us: int) -> None:
+        """This stranger gave up; if the application had not heard of him yet, his next request is news."""
+        while self._announced and next(iter(self._announced.values())) + REQUEST_REPEAT_US <= now_us:
+            self._announced.popitem(last=False)
+        if self._events.pop((SessionRequested, identity), None) is not None:
+            self._announced.pop(identity, None)
+
+    def answer_request(self, identity: Identity) -> None:
+        """The application answered; what he asks after that is a new request."""
         self._events.pop((SessionRequested, identity), None)
+        self._announced.pop(identity, None)
 
     def poll(self) -> Event | None:
         """The oldest event."""

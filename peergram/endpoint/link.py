@@ -17,8 +17,10 @@ class Link:
     """One connection over one route; lives on for a while after its peer let go of it, to answer stragglers."""
 
     __slots__ = (
+        "accepted_at_us",
         "armed_at_us",
         "client_key",
+        "closed_header_bytes",
         "closed_identity",
         "connection",
         "drains_to",
@@ -40,6 +42,10 @@ class Link:
         """(socket, address, client's connection id) of an accepted one: how repeats of its hello find it."""
         self.closed_identity: Identity | None = None
         """Whose session we closed ourselves, while it may still flush: a report of what stayed unconfirmed names him."""
+        self.closed_header_bytes = 0
+        """What our framing added to each of its messages."""
+        self.accepted_at_us = 0
+        """When it was accepted as the successor of another."""
         self.armed_at_us = NEVER
         self.is_ready = False
 

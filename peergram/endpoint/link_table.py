@@ -6,7 +6,6 @@ address. A packet counts only if it comes from the address, and through the sock
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from peergram.address import Address
@@ -31,7 +30,7 @@ class LinkTable:
         self._entropy = entropy
         self._links: dict[int, Link] = {}
         self._accepted: dict[tuple[int, Address, int], Link] = {}
-        self._addresses: Counter[tuple[int, Address]] = Counter()
+        self._addresses: dict[tuple[int, Address], list[Link]] = {}
 
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self._links.values()))
@@ -53,7 +52,7 @@ class LinkTable:
         self._links[link.connection.connection_id] = link
         if link.client_key is not None:
             self._accepted[link.client_key] = link
-        self._addresses[link.socket_id, link.remote] += 1
+        self._addresses.setdefault((link.socket_id, link.remote), []).append(link)
 
     def remove(self, link: Link) -> bool:
         """Forget it; False if it was forgotten before."""
@@ -62,10 +61,14 @@ class LinkTable:
         if link.client_key is not None:
             self._accepted.pop(link.client_key, None)
         key = (link.socket_id, link.remote)
-        self._addresses[key] -= 1
-        if self._addresses[key] <= 0:
+        self._addresses[key].remove(link)
+        if not self._addresses[key]:
             del self._addresses[key]
         return True
+
+    def at(self, socket_id: int, remote: Address) -> list[Link]:
+        """The connections that go there, oldest first."""
+        return list(self._addresses.get((socket_id, remote), ()))
 
     def knows_address(self, socket_id: int, remote: Address) -> bool:
         """Whether any connection goes there."""

@@ -16,7 +16,7 @@ from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.endpoint.inbox import Inbox
 from peergram.endpoint.link import Link
 from peergram.errors import End, UsageError, WireError
-from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, RealTimeStatus
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, RealTimeStatus, Unconfirmed
 from peergram.identity import Identity
 from peergram.sessions.session import Session
 from peergram.sessions.states import SessionState
@@ -78,6 +78,21 @@ class Peer:
         self.messages_malformed = 0
         """Messages too short for their header (M7)."""
 
+    @property
+    def is_forgettable(self) -> bool:
+        """Whether nothing about him is worth keeping: no connection, no request, nothing unread, nothing failed."""
+        present = self.link or self.pending or self.successor or self.draining
+        return not present and not self.room.unread_messages and self.session.state == SessionState.IDLE
+
+    @property
+    def header_bytes(self) -> int:
+        """What our framing adds to each message."""
+        return 0 if self.is_raw else CHANNEL_HEADER_BYTES
+
+    def without_headers(self, unconfirmed: Unconfirmed) -> Unconfirmed:
+        """The count in bytes of the application."""
+        return Unconfirmed(unconfirmed.messages, unconfirmed.bytes - unconfirmed.messages * self.header_bytes)
+
     # --- messages ---
 
     def route(self, channel: int) -> tuple[bytes, int]:
@@ -105,7 +120,7 @@ class Peer:
     def deliver(self, delivered: list[Delivered], inbox: Inbox, now_us: int) -> None:
         """Put complete messages into the inbox, by channel."""
         identity = self.identity
-        header_bytes = 0 if self.is_raw else CHANNEL_HEADER_BYTES
+        header_bytes = self.header_bytes
         queues: dict[bytes, tuple[int, Callable[[Message], None]]] = {}
         malformed = 0
         for _, number, reliable, payload in delivered:
@@ -170,6 +185,7 @@ class Peer:
         state = self.session.failed_state if self.session.state == SessionState.FAILED else _STATES[self.session.state]
         flow = self.link.connection.flow if self.link is not None else None
         if self.link is None or flow is None:
+            reliable, unreliable = self.link.connection.held_bytes if self.link is not None else (0, 0)
             return RealTimeStatus(
                 state=state,
                 ping_ms=None,
@@ -180,8 +196,8 @@ class Peer:
                 in_packets_per_s=0.0,
                 in_bytes_per_s=0.0,
                 send_rate_bytes_per_s=0,
-                pending_unreliable_bytes=0,
-                pending_reliable_bytes=0,
+                pending_unreliable_bytes=unreliable,
+                pending_reliable_bytes=reliable,
                 sent_unacked_reliable_bytes=0,
                 queue_time_us=None,
                 max_jitter_us=None,

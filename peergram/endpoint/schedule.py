@@ -13,6 +13,8 @@ from typing import Protocol
 from peergram.endpoint.link import Link
 from peergram.timing import NEVER, Deadline
 
+_HEAP_MIN = 256
+
 
 class Armed(Protocol):
     """Whoever can be woken."""
@@ -23,11 +25,13 @@ class Armed(Protocol):
 class Schedule:
     """Ready links in turn, and all timers of an endpoint."""
 
-    __slots__ = ("_heap", "_order", "_ready", "is_touched")
+    __slots__ = ("_heap", "_heap_max", "_order", "_ready", "is_touched")
 
     def __init__(self) -> None:
         self._ready: deque[Link] = deque()
         self._heap: list[tuple[int, int, Armed, str]] = []
+        self._heap_max = _HEAP_MIN
+        """Above this size, entries that no longer count are swept out."""
         self._order = 0
         self.is_touched = False
         """Whether anything became ready or was armed since `poll_timeout` was asked."""
@@ -58,6 +62,13 @@ class Schedule:
         self.is_touched = True
         self._order += 1
         heapq.heappush(self._heap, (deadline.at_us, self._order, owner, deadline.reason))
+        if len(self._heap) > self._heap_max:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self._heap = [entry for entry in self._heap if entry[2].armed_at_us == entry[0]]
+        heapq.heapify(self._heap)
+        self._heap_max = max(2 * len(self._heap), _HEAP_MIN)
 
     def poll_timeout(self) -> Deadline | None:
         """The earliest time anybody is armed for."""

@@ -8,6 +8,7 @@ so a second dial to the same address takes a fresh port for a while.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from peergram.address import Address
@@ -60,6 +61,14 @@ class SocketTable:
         """Whether datagrams can leave through it."""
         return self._local.get(socket_id) is not None
 
+    def is_listening(self, socket_id: int) -> bool:
+        """Whether strangers may dial it."""
+        return socket_id in self._listening.values()
+
+    def is_gone(self, socket_id: int) -> bool:
+        """Whether it was closed, or could not be had."""
+        return socket_id not in self._local
+
     def local_address(self, socket_id: int) -> Address | None:
         """Where it is bound; None while it is not open."""
         return self._local.get(socket_id)
@@ -69,13 +78,15 @@ class SocketTable:
         """Of all open listening sockets."""
         return [local for number in self._listening.values() if (local := self._local.get(number)) is not None]
 
-    def for_dial(self, remote: Address, now_us: int) -> int:
-        """The socket a new dial to `remote` leaves from."""
+    def for_dial(
+        self, remote: Address, now_us: int, *, is_held: Callable[[int, Address], bool] = lambda _socket_id, _remote: False
+    ) -> int:
+        """The socket a new dial to `remote` leaves from; `is_held` says whether an old connection of a port is not over here."""
         family = _family_of(remote)
         socket_id = self._listening.get(family) or self._shared.get(family)
         if socket_id is None:
             socket_id = self._shared[family] = self._open(family, (_ANY[family], 0))
-        if self._quiet_until_us.get((socket_id, remote), 0) > now_us:
+        if self._quiet_until_us.get((socket_id, remote), 0) > now_us or is_held(socket_id, remote):
             socket_id = self._open(family, (_ANY[family], 0))
             self._fresh[socket_id] = 1
         return socket_id

@@ -60,9 +60,9 @@ class Strangers:
         closed = ConnectionClosed(client_connection_id, 0, reason, debug)
         self._replies.append(Transmit(socket_id, remote, [encode_control(closed)]))
 
-    def say_no_connection(self, socket_id: int, remote: Address, to_id: int, from_id: int, now_us: int) -> None:
-        """Say that there is no such connection here, if the limit allows."""
-        if now_us >= self._no_connection_at_us:
+    def say_no_connection(self, socket_id: int, remote: Address, answer: NoConnection, bytes_max: int, now_us: int) -> None:
+        """Say that there is no such connection here, if the limit allows and the answer is not longer than the question."""
+        packet = encode_control(answer)
+        if now_us >= self._no_connection_at_us and len(packet) <= bytes_max:
             self._no_connection_at_us = now_us + NO_CONNECTION_INTERVAL_US
-            answer = encode_control(NoConnection(from_connection_id=from_id, to_connection_id=to_id))
-            self._replies.append(Transmit(socket_id, remote, [answer]))
+            self._replies.append(Transmit(socket_id, remote, [packet]))

@@ -1,0 +1,129 @@
+"""Pacing and the rate: never above the bucket's promise, always within the controller's bounds."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.connection.in_flight import SentPacket
+from peergram.connection.rate import AutoRate, FixedRate, TokenBucket
+from peergram.connection.rtt import RoundTrip
+from tests.threats.world import SOAK
+
+BURST_BYTES_MIN = 2 * DATAGRAM_BYTES_MAX
+
+
+@settings(max_examples=2_000 if SOAK else 80)
+@given(seed=st.integers(0, 1 << 32), rate=st.integers(1_024, 200_000_000))
+def test_over_any_time_no_more_goes_than_the_rate_a_burst_and_one_packet(seed: int, rate: int) -> None:
+    """V14."""
+    rng = Random(seed)
+    now_us = 1_000_000
+    bucket = TokenBucket(now_us)
+    burst = max(BURST_BYTES_MIN, rate * 2_000 // 1_000_000)
+    sent: list[tuple[int, int]] = []
+    for _ in range(300):
+        now_us = bucket.ready_at_us(rate, now_us) if rng.random() < 0.5 else now_us + rng.choice((0, 1, 100, 10_000, 5_000_000))
+        bucket.fill(rate, now_us)
+        while bucket.tokens >= 0 and rng.random() < 0.9:
+            size = rng.randint(20, DATAGRAM_BYTES_MAX)
+            bucket.tokens -= size
+            sent.append((now_us, size))
+    for _ in range(100):
+        first, last = sorted(rng.choices(range(len(sent)), k=2)) if sent else (0, -1)
+        elapsed_us = sent[last][0] - sent[first][0] if sent else 0
+        assert sum(size for _, size in sent[first : last + 1]) <= burst + rate * elapsed_us / 1e6 + DATAGRAM_BYTES_MAX + 1
+
+
+@given(st.integers(1_024, 200_000_000), st.integers(1, DATAGRAM_BYTES_MAX))
+def test_when_the_bucket_says_ready_it_is(rate: int, debt: int) -> None:
+    bucket = TokenBucket(0)
+    bucket.tokens = -debt
+    ready_at_us = bucket.ready_at_us(rate, 0)
+    assert ready_at_us > 0
+    bucket.fill(rate, ready_at_us)
+    assert bucket.tokens >= 0
+
+
+def test_a_clock_that_stands_still_or_goes_back_fills_nothing() -> None:
+    bucket = TokenBucket(1_000_000)
+    bucket.tokens = 0
+    bucket.fill(1_000_000, 1_000_000)
+    bucket.fill(1_000_000, 500_000)
+    assert bucket.tokens == 0
+
+
+def test_the_fixed_rate_is_what_was_configured_whatever_happens() -> None:
+    rate = FixedRate(262_144)
+    rate.handle_acked(0, 1_000_000, None, RoundTrip(), 1)
+    rate.handle_timeout()
+    rate.handle_idle(0)
+    assert rate.rate_bytes_per_s == 262_144
+
+
+@settings(max_examples=500 if SOAK else 40)
+@given(seed=st.integers(0, 1 << 32))
+def test_whatever_acks_say_rate_and_window_stay_within_bounds(seed: int) -> None:
+    """E11, as far as one side can see: a hostile receiver steers within the limits."""
+    rng = Random(seed)
+    now_us = 1_000_000
+    rate = AutoRate(10_000, now_us)
+    round_trip = RoundTrip()
+    for _ in range(400):
+        now_us += rng.choice((1, 100, 10_000, 1_000_000))
+        if rng.random() < 0.7:
+            round_trip.add_sample(rng.choice((0, 100, 20_000, 1_900_000)), now_us)
+        delivered, at_us = rate.delivered
+        newest = SentPacket(now_us - 1, 1_300, [], True, rng.randint(0, delivered), min(at_us, now_us), 0)
+        acked, lost = rng.choice((0, 1_300, 2_000_000)), rng.choice((0, 0, 1_300, 2_000_000))
+        rate.handle_acked(acked, lost, newest if rng.random() < 0.9 else None, round_trip, now_us)
+        if rng.random() < 0.1:
+            rate.handle_timeout()
+        if rng.random() < 0.1:
+            rate.handle_idle(rng.randrange(100_000))
+        assert 8 * DATAGRAM_BYTES_MAX <= rate.window_bytes <= 8_000 * DATAGRAM_BYTES_MAX
+        assert rate.rate_bytes_per_s >= 16 * 1_024
+
+
+def simulate(capacity: int, rtt_us: int, seconds: int, loss: float = 0.0) -> AutoRate:
+    """A sender with much to send over a path of that capacity and a short queue."""
+    rng = Random(1)
+    now_us = 1_000_000
+    rate, bucket, round_trip = AutoRate(10_000, now_us), TokenBucket(now_us), RoundTrip()
+    flight: list[tuple[int, SentPacket, bool]] = []
+    in_flight = 0
+    link_free_us = float(now_us)
+    until_us = now_us + seconds * 1_000_000
+    while now_us < until_us:
+        now_us += 500
+        bucket.fill(rate.rate_bytes_per_s, now_us)
+        while bucket.tokens >= 0 and in_flight + 1_300 <= rate.window_bytes:
+            bucket.tokens -= 1_300
+            delivered, at_us = rate.delivered
+            packet = SentPacket(now_us, 1_300, [], True, delivered, at_us if in_flight else now_us, 0)
+            dropped = rng.random() < loss or link_free_us - now_us > rtt_us
+            if not dropped:
+                link_free_us = max(link_free_us, now_us) + 1_300 * 1e6 / capacity
+            flight.append((int(link_free_us) + rtt_us, packet, dropped))
+            in_flight += 1_300
+        arrived = [entry for entry in flight if entry[0] <= now_us]
+        if arrived:
+            flight = [entry for entry in flight if entry[0] > now_us]
+            acked, lost = (1_300 * sum(entry[2] == kind for entry in arrived) for kind in (False, True))
+            in_flight -= acked + lost
+            newest = arrived[-1][1]
+            round_trip.add_sample(now_us - newest.sent_at_us, now_us)
+            rate.handle_acked(acked, lost, newest, round_trip, now_us)
+    return rate
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.02])
+@pytest.mark.parametrize(("capacity", "rtt_us"), [(250_000, 40_000), (2_500_000, 20_000)])
+def test_the_rate_found_is_near_what_the_path_carries(capacity: int, rtt_us: int, loss: float) -> None:
+    rate = simulate(capacity, rtt_us, 6 if SOAK else 3, loss)
+    assert 0.6 * capacity <= rate.delivered[0] / (6 if SOAK else 3)
+    assert rate.rate_bytes_per_s <= 2 * capacity

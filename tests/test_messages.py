@@ -1,0 +1,663 @@
+"""`Messages` over real loopback sockets: the six functions, callbacks, waiting, threads, and what wrong use is told.
+
+Everything that waits has a deadline; nothing here measures speed.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from peergram import (
+    AddressInUseError,
+    ClosedError,
+    Config,
+    ConnectionState,
+    Identity,
+    InfoFlags,
+    Message,
+    Messages,
+    Result,
+    SendFlags,
+    SessionFailed,
+    SessionRequested,
+    UsageError,
+)
+from peergram.drivers.thread_driver import ThreadDriver
+
+SOAK = bool(os.environ.get("PEERGRAM_SOAK"))
+RELIABLE = SendFlags.RELIABLE
+ANY_PORT = ("127.0.0.1", 0)
+Start = Callable[..., Messages]
+
+
+def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Wait until something holds; fails the test if it does not in time."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "did not happen in time"
+        time.sleep(0.001)
+
+
+@pytest.fixture(params=[True, False], ids=["batching", "plain"])
+def batching(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Makes `Messages` that are closed after the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(Messages(*args, **options))
+
+
+class Pair:
+    """Alice, who dialed Bob, and Bob, who accepts everybody."""
+
+    def __init__(self, start: Start, *, batching: bool = True, config: Config | None = None) -> None:
+        self.bob = start("bob", listen=ANY_PORT, batching=batching, config=config)
+        self.alice = start("alice", batching=batching, config=config)
+        self.to_bob = dialed(self.bob)
+        self.bob.on_session_request = lambda request: self.bob.accept_session_with_user(request.identity)
+        self.at_alice: list[Message] = []
+        self.at_bob: list[Message] = []
+
+    def connect(self) -> Pair:
+        self.alice.send_message_to_user(self.to_bob, b"hello", RELIABLE)
+        self.read_at_bob(1)
+        self.at_bob.clear()
+        return self
+
+    def read_at_bob(self, count: int, channel: int = 0, timeout_s: float = 5.0) -> list[bytes]:
+        """Run callbacks and read until that many messages have come to Bob."""
+
+        def read() -> bool:
+            self.bob.run_callbacks()
+            self.at_bob += self.bob.receive_messages_on_channel(channel, 1_000)
+            return len(self.at_bob) >= count
+
+        until(read, timeout_s)
+        return [message.payload for message in self.at_bob]
+
+    def read_at_alice(self, count: int) -> list[bytes]:
+        def read() -> bool:
+            self.at_alice += self.alice.receive_messages_on_channel(0, 1_000)
+            return len(self.at_alice) >= count
+
+        until(read)
+        return [message.payload for message in self.at_alice]
+
+
+def dialed(net: Messages) -> str:
+    """The name by which others reach it."""
+    host, port = net.local_addresses[0]
+    return f"ip:{host}:{port}"
+
+
+def is_readable(net: Messages, timeout_s: float = 0.0) -> bool:
+    return bool(select.select([net.fileno()], [], [], timeout_s)[0])
+
+
+# --- the two lines of the readme, and what follows ---
+
+
+def test_a_message_there_and_an_answer_back(start: Start, batching: bool) -> None:
+    pair = Pair(start, batching=batching)
+    assert pair.alice.send_message_to_user(pair.to_bob, b"hi", RELIABLE) == Result.OK
+    assert pair.read_at_bob(1) == [b"hi"]
+    assert pair.at_bob[0].identity == Identity.of("alice")
+    assert pair.bob.send_message_to_user("alice", b"hello yourself", RELIABLE) == Result.OK
+    assert pair.read_at_alice(1) == [b"hello yourself"]
+    assert str(pair.at_alice[0].identity) == pair.to_bob
+
+
+def test_thousands_of_messages_arrive_once_and_in_order(start: Start, batching: bool) -> None:
+    pair = Pair(start, batching=batching).connect()
+    sent = 0
+    deadline_s = time.monotonic() + 20
+    while sent < 5_000:
+        assert time.monotonic() < deadline_s
+        if pair.alice.send_message_to_user(pair.to_bob, b"%d" % sent + bytes(sent % 3_000), RELIABLE) == Result.OK:
+            sent += 1
+        else:
+            pair.read_at_bob(0)
+    payloads = pair.read_at_bob(5_000, timeout_s=20)
+    assert [int(payload.rstrip(b"\0") or b"0") for payload in payloads[1:]] == list(range(1, 5_000))
+
+
+def test_large_messages_pass(start: Start, batching: bool) -> None:
+    pair = Pair(start, batching=batching).connect()
+    message = os.urandom(524_288)
+    assert pair.alice.send_message_to_user(pair.to_bob, message, RELIABLE, 2) == Result.OK
+    assert pair.read_at_bob(1, channel=2) == [message]
+
+
+def test_two_listeners_that_dial_each_other_have_one_session(start: Start) -> None:
+    first, second = start("first", listen=ANY_PORT), start("second", listen=ANY_PORT)
+    requests: list[SessionRequested] = []
+    failures: list[SessionFailed] = []
+    for net in (first, second):
+        net.on_session_request = requests.append
+        net.on_session_failed = failures.append
+    first.send_message_to_user(dialed(second), b"1", RELIABLE)
+    second.send_message_to_user(dialed(first), b"2", RELIABLE)
+    read: dict[str, list[Message]] = {"first": [], "second": []}
+
+    def both() -> bool:
+        for name, net in (("first", first), ("second", second)):
+            net.run_callbacks()
+            read[name] += net.receive_messages_on_channel(0, 10)
+        return bool(read["first"] and read["second"])
+
+    until(both)
+    time.sleep(0.1)
+    both()
+    assert [message.payload for message in read["first"]] == [b"2"]
+    assert [message.payload for message in read["second"]] == [b"1"]
+    assert not failures
+
+
+def test_without_a_name_the_identity_is_a_key_that_proves_itself(start: Start) -> None:
+    bob, anonymous = start("bob", listen=ANY_PORT), start()
+    assert anonymous.identity.public_key_bytes is not None
+    requests: list[SessionRequested] = []
+    bob.on_session_request = requests.append
+    anonymous.send_message_to_user(dialed(bob), b"it is me", RELIABLE)
+
+    def asked() -> bool:
+        bob.run_callbacks()
+        return bool(requests)
+
+    until(asked)
+    assert (requests[0].identity, requests[0].proven_by) == (anonymous.identity, "key")
+
+
+def test_session_info_says_what_was_asked_for(start: Start) -> None:
+    pair = Pair(start)
+    nothing = pair.alice.get_session_connection_info("nobody")
+    assert (nothing.state, nothing.connection, nothing.status) == (ConnectionState.NONE, None, None)
+    pair.connect()
+    both = pair.alice.get_session_connection_info(pair.to_bob)
+    assert both.state == ConnectionState.CONNECTED
+    assert both.connection is not None
+    assert both.connection.identity == Identity.of("bob")
+    assert both.connection.flags & InfoFlags.FAST
+    assert both.status is not None
+    neither = pair.alice.get_session_connection_info(pair.to_bob, False, False)
+    assert (neither.state, neither.connection, neither.status) == (ConnectionState.CONNECTED, None, None)
+    status = pair.alice.get_session_connection_info(pair.to_bob, get_connection=False).status
+    assert status is not None
+    assert status.state == ConnectionState.CONNECTED
+
+
+def test_closing_a_session_and_a_channel(start: Start) -> None:
+    pair = Pair(start).connect()
+    assert not pair.alice.close_channel_with_user(pair.to_bob, 7)
+    assert not pair.alice.close_session_with_user("nobody")
+    assert pair.alice.close_channel_with_user(pair.to_bob, 0), "the last channel"
+    assert pair.alice.get_session_connection_info(pair.to_bob).state == ConnectionState.NONE
+    until(lambda: pair.bob.get_session_connection_info("alice").state == ConnectionState.NONE)
+    assert pair.bob.send_message_to_user("alice", b"?") == Result.FAIL
+
+
+def test_a_name_nobody_can_reach_fails_and_the_log_says_what_to_do(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    alice = start("alice")
+    with caplog.at_level(logging.WARNING):
+        assert alice.send_message_to_user("bob", b"?") == Result.FAIL
+    assert "dial it as ip:ADDRESS:PORT" in caplog.text
+
+
+def test_the_log_says_why_a_parameter_is_invalid(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Row: invalid identity, or more than 524288 bytes; the log says which."""
+    pair = Pair(start).connect()
+    with caplog.at_level(logging.WARNING):
+        assert pair.alice.send_message_to_user(pair.to_bob, bytes(524_289)) == Result.INVALID_PARAM
+    assert "524288" in caplog.text
+
+
+def test_flush_sends_what_waits_for_company(start: Start) -> None:
+    pair = Pair(start, config=Config(nagle_us=20_000)).connect()
+    pair.alice.send_message_to_user(pair.to_bob, b"now", RELIABLE)
+    pair.alice.flush_messages(pair.to_bob)
+    assert pair.read_at_bob(1) == [b"now"]
+
+
+def test_raw_framing_by_identity(start: Start) -> None:
+    pair = Pair(start)
+    pair.alice.set_framing(pair.to_bob, "raw")
+    pair.bob.set_framing("alice", "raw")
+    pair.alice.send_message_to_user(pair.to_bob, b"raw", RELIABLE)
+    assert pair.read_at_bob(1) == [b"raw"]
+
+
+# --- callbacks ---
+
+
+def test_a_request_waits_for_its_handler(start: Start) -> None:
+    """Row: request callback, kept until a handler exists."""
+    pair = Pair(start)
+    pair.bob.on_session_request = None
+    pair.alice.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+    until(lambda: pair.bob.get_session_connection_info("alice").state == ConnectionState.CONNECTING)
+    failures: list[SessionFailed] = []
+    for handler in (None, failures.append):
+        pair.bob.on_session_failed = handler
+        for _ in range(3):
+            pair.bob.run_callbacks()
+    pair.bob.on_session_request = lambda request: pair.bob.accept_session_with_user(request.identity)
+    assert pair.read_at_bob(1) == [b"hello"]
+    assert not failures
+
+
+def test_a_failure_waits_for_its_handler_and_says_what_to_do(start: Start) -> None:
+    alice = start("alice", config=Config(timeout_initial_us=50_000))
+    alice.send_message_to_user("ip:127.0.0.1:9", b"anybody?", RELIABLE)
+    until(lambda: alice.get_session_connection_info("ip:127.0.0.1:9").state == ConnectionState.PROBLEM_DETECTED_LOCALLY)
+    requests: list[SessionRequested] = []
+    alice.on_session_request = requests.append
+    alice.run_callbacks()
+    failures: list[SessionFailed] = []
+    alice.on_session_failed = failures.append
+    alice.run_callbacks()
+    alice.run_callbacks()
+    (failure,) = failures
+    assert failure.unconfirmed.messages == 1
+    assert "check that the peer is running" in failure.debug
+    assert alice.send_message_to_user("ip:127.0.0.1:9", b"?") == Result.CONNECT_FAILED
+
+
+def test_a_handler_that_raises_costs_no_other_event(start: Start) -> None:
+    """M8: the exception is the application's, the events behind it stay."""
+    alice = start("alice", config=Config(timeout_initial_us=20_000))
+    targets = [f"ip:127.0.0.1:{port}" for port in (7, 9, 13)]
+    for target in targets:
+        alice.send_message_to_user(target, b"?")
+    until(lambda: all(alice.get_session_connection_info(t).state == ConnectionState.PROBLEM_DETECTED_LOCALLY for t in targets))
+    seen: list[str] = []
+
+    def handler(failure: SessionFailed) -> None:
+        seen.append(str(failure.identity))
+        raise ZeroDivisionError
+
+    alice.on_session_failed = handler
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            alice.run_callbacks()
+    alice.run_callbacks()
+    assert sorted(seen) == sorted(targets)
+
+
+def test_a_handler_may_run_callbacks_itself(start: Start) -> None:
+    """M8: re-enters the API."""
+    alice = start("alice", config=Config(timeout_initial_us=20_000))
+    targets = [f"ip:127.0.0.1:{port}" for port in (7, 9, 13)]
+    for target in targets:
+        alice.send_message_to_user(target, b"?")
+    until(lambda: all(alice.get_session_connection_info(t).state == ConnectionState.PROBLEM_DETECTED_LOCALLY for t in targets))
+    seen: list[str] = []
+
+    def handler(failure: SessionFailed) -> None:
+        seen.append(str(failure.identity))
+        alice.run_callbacks()
+
+    alice.on_session_failed = handler
+    alice.run_callbacks()
+    assert sorted(seen) == sorted(targets)
+
+
+def test_a_handler_may_use_and_close_everything(start: Start) -> None:
+    """M8: re-enters the API, closes inside a callback."""
+    pair = Pair(start)
+    done: list[Result] = []
+
+    def handler(request: SessionRequested) -> None:
+        pair.bob.accept_session_with_user(request.identity)
+        done.append(pair.bob.send_message_to_user(request.identity, b"welcome", RELIABLE))
+        pair.bob.get_session_connection_info(request.identity)
+        pair.bob.receive_messages_on_channel(0, 10)
+        pair.bob.close_session_with_user(request.identity)
+        pair.bob.close()
+
+    pair.bob.on_session_request = handler
+    pair.alice.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+
+    def called() -> bool:
+        if not done:
+            pair.bob.run_callbacks()
+        return bool(done)
+
+    until(called)
+    assert done == [Result.OK]
+    with pytest.raises(ClosedError):
+        pair.bob.send_message_to_user("alice", b"?")
+
+
+def test_a_handler_that_blocks_holds_up_no_session(start: Start) -> None:
+    """M8: blocks; the other sessions of the process go on meanwhile."""
+    pair = Pair(start).connect()
+    carol = start("carol", listen=ANY_PORT)
+    released = threading.Event()
+    pair.bob.on_session_request = lambda request: released.wait(10)
+    carol.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+    until(lambda: is_readable(pair.bob))
+    caller = threading.Thread(target=pair.bob.run_callbacks)
+    caller.start()
+    for number in range(20):
+        pair.alice.send_message_to_user(pair.to_bob, b"%d" % number, RELIABLE)
+    got: list[Message] = []
+
+    def read() -> bool:
+        got.extend(pair.bob.receive_messages_on_channel(0, 100))
+        return len(got) == 20
+
+    until(read)
+    released.set()
+    caller.join(5)
+    assert not caller.is_alive()
+
+
+# --- waiting ---
+
+
+def test_fileno_is_readable_while_messages_wait(start: Start) -> None:
+    pair = Pair(start).connect()
+    assert not is_readable(pair.bob)
+    pair.alice.send_message_to_user(pair.to_bob, b"1", RELIABLE)
+    pair.alice.send_message_to_user(pair.to_bob, b"2", RELIABLE)
+    assert is_readable(pair.bob, 5)
+    first = pair.bob.receive_messages_on_channel(0, 1)
+    assert [message.payload for message in first] == [b"1"]
+    until(lambda: is_readable(pair.bob))
+    assert pair.read_at_bob(1) == [b"2"]
+    assert not is_readable(pair.bob)
+
+
+def test_fileno_is_readable_while_events_wait(start: Start) -> None:
+    pair = Pair(start)
+    pair.alice.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+    assert is_readable(pair.bob, 5)
+    pair.bob.on_session_request = lambda request: None
+    pair.bob.run_callbacks()
+    assert not is_readable(pair.bob)
+
+
+def test_fileno_is_readable_while_a_message_to_oneself_waits(start: Start) -> None:
+    alice = start("alice")
+    alice.send_message_to_user("alice", b"the first one sets a timer")
+    alice.receive_messages_on_channel(0, 1)
+    assert not is_readable(alice)
+    time.sleep(0.05)
+    for number in range(3):
+        assert alice.send_message_to_user("alice", b"%d" % number) == Result.OK
+        assert is_readable(alice)
+        assert [message.payload for message in alice.receive_messages_on_channel(0, 10)] == [b"%d" % number]
+        assert not is_readable(alice)
+
+
+# --- threads ---
+
+
+def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool) -> None:
+    """M9: 8 threads send, receive, close; 1e6 messages under PEERGRAM_SOAK, 8000 without."""
+    each = 125_000 if SOAK else 1_000
+    pair = Pair(start, batching=batching, config=Config(send_buffer_bytes=4_000_000)).connect()
+    received: list[list[bytes]] = [[] for _ in range(8)]
+    stop = threading.Event()
+
+    def send(channel: int) -> None:
+        for number in range(each):
+            while pair.alice.send_message_to_user(pair.to_bob, b"%d" % number, RELIABLE, channel) != Result.OK:
+                time.sleep(0.001)
+
+    def read(channel: int) -> None:
+        while len(received[channel]) < each and not stop.is_set():
+            messages = pair.bob.receive_messages_on_channel(channel, 100)
+            received[channel] += [message.payload for message in messages]
+            if not messages:
+                time.sleep(0.0005)
+
+    def disturb() -> None:
+        while not stop.is_set():
+            pair.alice.get_session_connection_info(pair.to_bob)
+            pair.alice.close_session_with_user("nobody")
+            pair.alice.close_channel_with_user(pair.to_bob, 99)
+            pair.bob.run_callbacks()
+            time.sleep(0.001)
+
+    workers = [threading.Thread(target=work, args=(channel,)) for channel in range(8) for work in (send, read)]
+    extra = threading.Thread(target=disturb)
+    for thread in (*workers, extra):
+        thread.start()
+    deadline_s = time.monotonic() + (600 if SOAK else 30)
+    for thread in workers:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    stop.set()
+    extra.join(5)
+    for payloads in received:
+        assert payloads == [b"%d" % number for number in range(each)]
+
+
+def test_threads_that_open_and_close_sessions_break_nothing(start: Start) -> None:
+    """M9: whatever threads do at once, calls raise nothing and return what they may."""
+    nets = [start(name, listen=ANY_PORT) for name in ("a", "b", "c")]
+    for net in nets:
+        net.on_session_request = lambda request, net=net: net.accept_session_with_user(request.identity)
+    errors: list[BaseException] = []
+    until_s = time.monotonic() + (60 if SOAK else 1)
+
+    def work(number: int) -> None:
+        mine, other = nets[number % 3], nets[(number + 1) % 3]
+        try:
+            while time.monotonic() < until_s:
+                assert mine.send_message_to_user(dialed(other), bytes(number * 50), RELIABLE, number) in Result
+                mine.receive_messages_on_channel(number, 5)
+                with suppress(IndexError):
+                    mine.run_callbacks()
+                mine.close_session_with_user(dialed(other))
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not errors
+
+
+# --- beginning and ending ---
+
+
+def test_a_context_manager_closes(start: Start) -> None:
+    with Messages("alice", listen=ANY_PORT) as alice:
+        address = alice.local_addresses[0]
+    with pytest.raises(ClosedError):
+        alice.send_message_to_user("ip:127.0.0.1:9", b"?")
+    assert start("again", listen=address).local_addresses == [address], "the port is free again"
+
+
+def test_an_exception_inside_passes_through() -> None:
+    with pytest.raises(ZeroDivisionError), Messages("alice"):
+        raise ZeroDivisionError
+
+
+def test_closing_twice_is_harmless_and_ends_the_thread() -> None:
+    before = threading.active_count()
+    alice = Messages("alice")
+    assert threading.active_count() == before + 1
+    alice.close()
+    alice.close()
+    assert threading.active_count() == before
+
+
+USES: dict[str, Callable[[Messages], object]] = {
+    "send_message_to_user": lambda net: net.send_message_to_user("ip:127.0.0.1:9", b"x"),
+    "send_message_to_user to oneself": lambda net: net.send_message_to_user("alice", b"x"),
+    "receive_messages_on_channel": lambda net: net.receive_messages_on_channel(0, 1),
+    "accept_session_with_user": lambda net: net.accept_session_with_user("bob"),
+    "close_session_with_user": lambda net: net.close_session_with_user("bob"),
+    "close_channel_with_user": lambda net: net.close_channel_with_user("bob", 0),
+    "get_session_connection_info": lambda net: net.get_session_connection_info("bob"),
+    "flush_messages": lambda net: net.flush_messages("bob"),
+    "set_framing": lambda net: net.set_framing("bob", "raw"),
+    "fileno": lambda net: net.fileno(),
+}
+
+
+@pytest.mark.parametrize("name", list(USES))
+def test_every_use_after_closing_says_what_to_do(name: str) -> None:
+    alice = Messages("alice")
+    alice.close()
+    with pytest.raises(ClosedError, match="make a new one"):
+        USES[name](alice)
+
+
+def test_callbacks_can_be_run_after_closing() -> None:
+    alice = Messages("alice")
+    alice.on_session_failed = lambda failure: None
+    alice.close()
+    alice.run_callbacks()
+
+
+def test_reliable_messages_arrive_although_the_sender_closes_at_once(start: Start) -> None:
+    """`close` gives what was sent up to `linger_us`."""
+    pair = Pair(start).connect()
+    for number in range(100):
+        pair.alice.send_message_to_user(pair.to_bob, b"%02d" % number + bytes(1_000), RELIABLE)
+    pair.alice.close()
+    assert [payload[:2] for payload in pair.read_at_bob(100)] == [b"%02d" % number for number in range(100)]
+
+
+def test_a_port_in_use_says_so_and_leaves_nothing_behind(start: Start) -> None:
+    taken = start("first", listen=ANY_PORT).local_addresses[0]
+    before = threading.active_count()
+    with pytest.raises(AddressInUseError, match="choose another port"):
+        Messages("second", listen=taken)
+    with pytest.raises(OSError, match="choose another port"):
+        Messages("second", listen=f"127.0.0.1:{taken[1]}")
+    assert threading.active_count() == before
+
+
+# --- wrong arguments, each with its remedy ---
+
+
+@pytest.mark.parametrize(
+    ("identity", "remedy"),
+    [
+        ("", "use a text such as"),
+        ("x" * 32, "31 bytes"),
+        ("steamid:notanumber", "decimal number"),
+        ("ip:example.org:1", "numeric address"),
+        ("NoSuchKind:1", "needs a prefix"),
+        ("gen:123", "hexadecimal digits"),
+        (42, "an identity is a text such as"),
+        (None, "an identity is a text such as"),
+    ],
+)
+def test_wrong_identities(start: Start, identity: str, remedy: str) -> None:
+    alice = start("alice")
+    with pytest.raises(UsageError, match=remedy):
+        alice.send_message_to_user(identity, b"x")
+    for use in (alice.accept_session_with_user, alice.close_session_with_user, alice.get_session_connection_info):
+        with pytest.raises(UsageError, match=remedy):
+            use(identity)
+
+
+@pytest.mark.parametrize("identity", ["ip:example.org:1", "x" * 32, 42])
+def test_a_wrong_identity_of_ones_own(identity: str) -> None:
+    before = threading.active_count()
+    with pytest.raises(UsageError):
+        Messages(identity)
+    assert threading.active_count() == before
+
+
+def refusal_of(listen: object) -> tuple[type[Exception] | None, str, int]:
+    """What making `Messages` with that address raises, its text, and how many sockets it leaves open."""
+    kind, text, before = None, "", open_sockets()
+    try:
+        Messages("alice", listen=listen).close()  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - looked at by the test
+        kind, text = type(error), str(error)
+        leaked = open_sockets() - before
+        for abandoned in [each for each in gc.get_objects() if isinstance(each, ThreadDriver) and not each.closed]:
+            abandoned.close()
+        return kind, text, leaked
+    return kind, text, 0
+
+
+def open_sockets() -> int:
+    return sum(isinstance(each, socket.socket) and each.fileno() >= 0 for each in gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    ("listen", "remedy"),
+    [
+        ("27015", "no port: write it as"),
+        ("localhost:27015", "look host names up first"),
+        ("127.0.0.1:70000", "from 0 to 65535"),
+        pytest.param(27015, "write"),
+        pytest.param(("127.0.0.1", "0"), "port"),
+    ],
+)
+def test_wrong_addresses_to_listen_at(listen: object, remedy: str) -> None:
+    kind, text, _ = refusal_of(listen)
+    assert kind is UsageError
+    assert remedy in text
+
+
+def test_a_wrong_address_leaves_no_socket_open() -> None:
+    assert refusal_of("localhost:27015") == (UsageError, refusal_of("localhost:27015")[1], 0)
+
+
+@pytest.mark.parametrize("channel", [1 << 31, -(1 << 31) - 1])
+def test_wrong_channels(start: Start, channel: int) -> None:
+    alice = start("alice")
+    with pytest.raises(UsageError, match="-2147483648 to 2147483647"):
+        alice.send_message_to_user("ip:127.0.0.1:9", b"x", RELIABLE, channel)
+
+
+@pytest.mark.parametrize("count", [0, -5])
+def test_wrong_numbers_of_messages(start: Start, count: int) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        start("alice").receive_messages_on_channel(0, count)
+
+
+@pytest.mark.parametrize("data", [5, "text", None])
+def test_wrong_data(start: Start, data: bytes) -> None:
+    with pytest.raises(UsageError, match="bytes"):
+        start("alice").send_message_to_user("ip:127.0.0.1:9", data)
+
+
+@pytest.mark.parametrize("data", [bytearray(b"abc"), memoryview(b"abc")])
+def test_data_may_be_anything_like_bytes(start: Start, data: bytes) -> None:
+    pair = Pair(start).connect()
+    assert pair.alice.send_message_to_user(pair.to_bob, data, RELIABLE) == Result.OK
+    assert pair.read_at_bob(1) == [b"abc"]
+
+
+def test_wrong_framing(start: Start) -> None:
+    with pytest.raises(UsageError, match="'messages' or 'raw'"):
+        start("alice").set_framing("bob", "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"nagle_us": 1_000_000}, "from 0 to 20000"),
+        ({"rate": "fast"}, "auto, fixed"),
+        ({"send_buffer_bytes": 0}, "from 4096"),
+        ({"timeout_initial_us": 1.5}, "whole number"),
+    ],
+)
+def test_wrong_configurations(options: dict[str, int], remedy: str) -> None:
+    with pytest.raises(UsageError, match=remedy):
+        Config(**options)  # type: ignore[arg-type]
