@@ -287,6 +287,21 @@ class Connection:
                 self._close_repeats_at_us.clear()
                 self._ends_at_us = now_us
 
+    def stop_flushing(self, now_us: int) -> None:
+        """A newer session with the same peer begins: what waits for this handshake must not arrive after the new one's
+        messages."""
+        if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
+            self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
+
+    def probe(self) -> None:
+        """Ask the peer for a sign of life."""
+        if self.flow is not None:
+            self.flow.probe_wanted = True
+
+    def age_us(self, now_us: int) -> int:
+        """Time since the handshake was done; 0 before."""
+        return 0 if self.flow is None else now_us - self.flow.stats.connected_at_us
+
     def fail(self, reason: int, debug: str, now_us: int) -> None:
         """Something on this host makes it impossible to go on."""
         self._fail(reason, debug, now_us)

@@ -18,6 +18,8 @@ from operator import attrgetter
 from peergram.address import Address, format_address
 from peergram.config import (
     BURST_WAIT_US,
+    CHALLENGE_TICK_US,
+    CHALLENGE_TICKS_MAX,
     MESSAGE_BYTES_MAX,
     PADDED_BYTES_MIN,
     PENDING_REQUESTS_PER_HOST_MAX,
@@ -69,6 +71,7 @@ _NO_DELAY = int(SendFlags.NO_DELAY)
 _AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
 _SOCKET_WAIT_US = 10_000
 _DOUBT_US_MIN = 20_000
+_CHALLENGE_AGE_US_MAX = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
 _CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
 _charged_to = attrgetter("charged_to")
 _REPLACED = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
@@ -164,6 +167,9 @@ class Endpoint:
                 self._after(owner, now_us)
             elif isinstance(owner, Peer):
                 self._handle_idle(owner, now_us)
+            elif owner is self._events:
+                self._events.handle_timeout(now_us)
+                self._schedule.arm(self._events, self._events.poll_timeout())
 
     def poll_transmit(self, now_us: int) -> Transmit | None:
         """The next datagrams to send; connections take turns."""
@@ -437,7 +443,7 @@ class Endpoint:
             link.drains_to = peer
         unconfirmed = peer.without_headers(ended.unconfirmed)
         self._tell(peer.session.handle_ended(ended.end, ended.state, unconfirmed))
-        if peer.successor is not None:
+        if peer.successor is not None and (peer.successor.connection.is_proven or ended.end is _REPLACED):
             self._promote_successor(peer, now_us)
         elif peer.pending is not None:
             self._ask_application(peer, peer.pending, now_us)
@@ -546,6 +552,10 @@ class Endpoint:
 
     def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
         connection_id = self._links.new_connection_id()
+        for link in self._links:
+            if link.closed_identity == peer.identity:
+                link.connection.stop_flushing(now_us)
+                self._after(link, now_us)
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
@@ -592,6 +602,11 @@ class Endpoint:
             text = "A connection with that ID already exists."
             self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)
             return
+        crossed = self._crossed_dial(socket_id, remote, handshake, now_us)
+        if crossed is not None:
+            crossed.connection.probe()
+            self._after(crossed, now_us)
+            return
         crossing = self._crossing_dial(socket_id, remote, handshake)
         if crossing is not None:
             if message.client_connection_id > crossing.connection.connection_id:
@@ -614,6 +629,17 @@ class Endpoint:
         for link in self._links.at(socket_id, remote):
             if link.peer is not None and link.connection.is_client and link.connection.state == ConnectionState.CONNECTING:
                 return link
+        return None
+
+    def _crossed_dial(self, socket_id: int, remote: Address, handshake: ServerHandshake, now_us: int) -> Link | None:
+        """The session that our dial has just opened, if this request is the other half of the crossing that came late.
+
+        It comes from the very same run of the same peer, and needs a challenge that is still good, so only a young session can
+        meet it. If he has closed instead and asks anew, the answer to a probe tells before he tries again.
+        """
+        for link in self._links.at(socket_id, remote):
+            if link.peer is not None and link.peer.link is link and link.connection.is_client and _is_same_run(link, handshake):
+                return link if link.connection.age_us(now_us) < _CHALLENGE_AGE_US_MAX else None
         return None
 
     def _peer_dialed(self, socket_id: int, remote: Address, handshake: ServerHandshake) -> Peer | None:
@@ -656,7 +682,12 @@ class Endpoint:
             return
         peer = dialed or self._peer(handshake.peer_identity, now_us)
         if peer.pending is not None:
-            self._drop_pending(peer, End(EndReason.MISC_GENERIC, "A newer request replaced this one"), now_us)
+            waiting = peer.pending.connection.server_handshake
+            if waiting is not None and waiting.peer_key != handshake.peer_key:
+                text = "Somebody else waits under this name; try again later"
+                self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
+                return
+            self._drop_pending(peer, "A newer request replaced this one", now_us)
         link = self._accept_link(socket_id, remote, handshake, peer, now_us)
         present = peer.link
         if present is not None and _has_key(present, handshake.peer_key):
@@ -722,15 +753,16 @@ class Endpoint:
         if len(self._requests) >= self.config.pending_requests_max:
             oldest = next(iter(self._requests)).peer
             if oldest is not None:
-                self._drop_pending(oldest, End(EndReason.MISC_GENERIC, "Too many requests wait here; try again later"), now_us)
+                self._drop_pending(oldest, "Too many requests wait here; try again later", now_us)
         return True
 
-    def _drop_pending(self, peer: Peer, end: End, now_us: int) -> None:
+    def _drop_pending(self, peer: Peer, debug: str, now_us: int) -> None:
+        """A waiting request gives way: he is told once, and nothing of him is kept."""
         link = peer.pending
-        if link is None:
-            return
-        link.connection.close(end.reason, end.debug, now_us)
-        self._after(link, now_us)
+        if link is not None:
+            self._strangers.refuse(link.socket_id, link.remote, link.connection.peer_connection_id, EndReason.MISC_GENERIC, debug)
+            link.connection.close(EndReason.MISC_GENERIC, debug, now_us, quiet=True)
+            self._after(link, now_us)
 
     def _ask_application(self, peer: Peer, link: Link, now_us: int) -> None:
         if peer.session.state != SessionState.REQUESTED:
@@ -746,6 +778,7 @@ class Endpoint:
             ),
             now_us,
         )
+        self._schedule.arm(self._events, self._events.poll_timeout())
 
     def _accept_pending(self, peer: Peer, now_us: int) -> None:
         link = peer.pending
@@ -843,3 +876,11 @@ def _has_key(link: Link, key: bytes) -> bool:
     """Whether the other end of this connection is the owner of that certificate key."""
     established = link.connection.established
     return established is not None and established.peer_key == key
+
+
+def _is_same_run(link: Link, handshake: ServerHandshake) -> bool:
+    """Whether the other end of this connection and the one who asks are one running endpoint."""
+    established, asking = link.connection.established, handshake.capabilities
+    if established is None or established.capabilities is None or asking is None:
+        return False
+    return _has_key(link, handshake.peer_key) and established.capabilities.run_id == asking.run_id

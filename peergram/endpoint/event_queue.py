@@ -11,17 +11,21 @@ from collections import OrderedDict
 from peergram.config import EVENTS_MAX, REQUEST_REPEAT_US
 from peergram.events import Event, SessionFailed, SessionRequested, Unconfirmed
 from peergram.identity import Identity
+from peergram.timing import NEVER, Deadline
 
 
 class EventQueue:
     """Events in order of first arrival."""
 
-    __slots__ = ("_announced", "_events")
+    __slots__ = ("_announced", "_events", "_postponed", "armed_at_us")
 
     def __init__(self) -> None:
         self._announced: OrderedDict[Identity, int] = OrderedDict()
         """When the application was last told that a stranger asks."""
         self._events: OrderedDict[tuple[type, Identity], Event] = OrderedDict()
+        self._postponed: dict[Identity, SessionRequested] = {}
+        """Strangers who asked again too soon."""
+        self.armed_at_us = NEVER
 
     def __len__(self) -> int:
         return len(self._events)
@@ -39,16 +43,32 @@ class EventQueue:
     def tell_request(self, event: SessionRequested, now_us: int) -> None:
         """Announce a stranger, but not again and again while he keeps trying."""
         identity = event.identity
-        if now_us < self._announced.get(identity, -REQUEST_REPEAT_US) + REQUEST_REPEAT_US:
+        if now_us < self._may_announce_at_us(identity):
+            self._postponed[identity] = event
             return
         self._announced[identity] = now_us
         self._announced.move_to_end(identity)
         if len(self._announced) > EVENTS_MAX:
-            self._announced.popitem(last=False)
+            self._postponed.pop(self._announced.popitem(last=False)[0], None)
         self.tell(event)
+
+    def _may_announce_at_us(self, identity: Identity) -> int:
+        return self._announced.get(identity, -REQUEST_REPEAT_US) + REQUEST_REPEAT_US
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Announce those whose time has come."""
+        for identity in [identity for identity in self._postponed if self._may_announce_at_us(identity) <= now_us]:
+            self.tell_request(self._postponed.pop(identity), now_us)
+
+    def poll_timeout(self) -> Deadline | None:
+        """When somebody may be announced again."""
+        if not self._postponed:
+            return None
+        return Deadline(min(map(self._may_announce_at_us, self._postponed)), "announce a request again")
 
     def withdraw_request(self, identity: Identity, now_us: int) -> None:
         """This stranger gave up; if the application had not heard of him yet, his next request is news."""
+        self._postponed.pop(identity, None)
         while self._announced and next(iter(self._announced.values())) + REQUEST_REPEAT_US <= now_us:
             self._announced.popitem(last=False)
         if self._events.pop((SessionRequested, identity), None) is not None:
@@ -58,6 +78,7 @@ class EventQueue:
         """The application answered; what he asks after that is a new request."""
         self._events.pop((SessionRequested, identity), None)
         self._announced.pop(identity, None)
+        self._postponed.pop(identity, None)
 
     def poll(self) -> Event | None:
         """The oldest event."""

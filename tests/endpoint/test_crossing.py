@@ -131,9 +131,6 @@ def test_a_late_request_of_a_crossed_dial_is_no_request() -> None:
         assert not alice.requests
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_admit takes a late request of a crossed dial for a restart, and ends a session that works"
-)
 @pytest.mark.parametrize(("seed", "loss"), [(1219, 0.2), (1517, 0.0), (1597, 0.2)])
 def test_no_late_request_of_a_crossed_dial_ends_the_session(seed: int, loss: float) -> None:
     """Row: both send first at the same moment; found among 2400 interleavings."""

@@ -120,7 +120,6 @@ def test_a_stranger_who_retries_quickly_is_not_announced_each_time() -> None:
     assert len(bob.requests) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="EventQueue.tell_request drops an early repeat instead of holding it back")
 def test_a_second_attempt_soon_after_the_first_is_announced_as_well() -> None:
     """Row: request callback; a pause between two must not swallow one, for the application could never accept him."""
     world, alice, bob = asked()

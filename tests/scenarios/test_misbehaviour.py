@@ -252,7 +252,6 @@ def test_thousands_of_strangers_keep_no_friend_out(polls: bool) -> None:
     assert world.now_us - began_us <= 2 * SECOND_US
 
 
-@pytest.mark.xfail(strict=True, reason="a request that gave way keeps its Peer for 3 min and its connection for 5 s: 7 KB")
 def test_thousands_of_strangers_cost_little_memory() -> None:
     """M4: 10,000 identities: memory at most 16 MiB."""
     world = World()
