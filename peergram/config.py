@@ -43,6 +43,9 @@ UNRELIABLE_STORE_SEGMENTS_MAX = 256
 UNRELIABLE_STORE_AGE_US = 5_000_000
 """An unfinished unreliable message older than this is given up (G23)."""
 
+STREAM_SPAN_MAX = 1_048_576 - 16_384
+"""Stream bytes sent beyond the first message a peer does not have whole: what his default receive buffer holds; more would be
+refused."""
 LANES_SEND_MAX = 8
 """Lanes we send on: 0..7, since a reference sender and its logs break above (G1)."""
 LANES_RECV_MAX = 256

@@ -252,7 +252,7 @@ class Connection:
 
     def flush(self) -> None:
         """Let everything queued go without waiting for company."""
-        if self.flow is not None and self.flow.lanes.next_lane() is not None:
+        if self.flow is not None and self.flow.lanes.any_waiting:
             self.flow.flush_at_us = 0
 
     def resume_delivery(self, now_us: int) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from heapq import heappush
 
 from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
 from peergram.connection.handshake import Established
@@ -87,7 +87,10 @@ class Flow:
         self.lanes = Lanes()
         self.queued_bytes = 0
         """Bytes queued for the first time, all lanes."""
-        self.retransmit: deque[Segment] = deque()
+        self.retransmit: list[tuple[int, int, Segment]] = []
+        """A heap of (position, order, segment): what the peer misses first goes first, since he may have no room for what is
+        behind."""
+        self._retransmit_order = 0
         self.retransmit_bytes = 0
         self.in_flight = PacketsInFlight(established.next_packet_number)
         self.flush_at_us = NEVER
@@ -168,7 +171,7 @@ class Flow:
     @property
     def owes_anything(self) -> bool:
         """Whether anything is unsent, or reliable data unconfirmed."""
-        return self.owes_reliable or self.lanes.next_lane() is not None
+        return self.owes_reliable or self.lanes.any_waiting
 
     def confirm(self, segment: Segment) -> None:
         """The peer has this segment."""
@@ -183,4 +186,9 @@ class Flow:
             segment.state = TO_RETRANSMIT
             segment.lane.unacked_bytes -= len(segment.data)
             self.retransmit_bytes += len(segment.data)
-            self.retransmit.append(segment)
+            self.queue_again(segment)
+
+    def queue_again(self, segment: Segment) -> None:
+        """Put a segment in the row of those that must go once more."""
+        self._retransmit_order += 1
+        heappush(self.retransmit, (segment.begin, self._retransmit_order, segment))

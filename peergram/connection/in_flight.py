@@ -45,7 +45,7 @@ class Settled(NamedTuple):
 class PacketsInFlight:
     """Packet numbers, what they carried, and what became of them."""
 
-    __slots__ = ("_lost", "_open", "bytes", "eliciting_count", "may_revive", "next_number", "reported")
+    __slots__ = ("_lost", "_open", "bytes", "eliciting_count", "may_revive", "next_number", "open_bytes", "reported")
 
     def __init__(self, first_number: int) -> None:
         self.next_number = first_number
@@ -55,6 +55,8 @@ class PacketsInFlight:
         self._lost: dict[int, SentPacket] = {}
         self.bytes = 0
         """Bytes of open packets that elicit acks: what congestion control counts."""
+        self.open_bytes = 0
+        """Bytes of all open packets."""
         self.eliciting_count = 0
         self.may_revive = True
         """Whether the next ack frame may look for late reports; once per packet, so that a packet full of acks stays cheap
@@ -76,6 +78,7 @@ class PacketsInFlight:
         """Record packet `next_number` as sent."""
         self.next_number += 1
         self._open.append(packet)
+        self.open_bytes += packet.size_bytes
         if packet.eliciting:
             self.bytes += packet.size_bytes
             self.eliciting_count += 1
@@ -122,6 +125,7 @@ class PacketsInFlight:
         self.reported = latest
 
     def _close(self, packet: SentPacket) -> None:
+        self.open_bytes -= packet.size_bytes
         if packet.eliciting:
             self.bytes -= packet.size_bytes
             self.eliciting_count -= 1

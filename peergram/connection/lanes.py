@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from functools import lru_cache
 
-from peergram.config import MESSAGE_NUMBER_STEP_MAX
+from peergram.config import MESSAGE_NUMBER_STEP_MAX, STREAM_SPAN_MAX
 from peergram.timing import NEVER
 from peergram.wire.reliable_framing import encode_message_header
 
@@ -86,6 +86,16 @@ class SendLane:
     def has_data(self) -> bool:
         """Whether anything waits to be sent for the first time."""
         return bool(self.reliable) or bool(self.unreliable)
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether new stream bytes may go: the peer's buffer holds so much from the first message that is not wholly there."""
+        if not self.reliable:
+            return False
+        if not self.messages_unacked:
+            return True
+        end, _, size = self.messages_unacked[0]
+        return self.next_position - (end - size) < STREAM_SPAN_MAX
 
     @property
     def head_deadline_us(self) -> int:
@@ -226,11 +236,16 @@ class Lanes:
         busy = [lane.served for lane in self._lanes.values() if lane.has_data and lane.priority == idle.priority]
         return min(busy, default=idle.served)
 
+    @property
+    def any_waiting(self) -> bool:
+        """Whether anything is queued, sendable now or not."""
+        return any(lane.has_data for lane in self._lanes.values())
+
     def next_lane(self, taken: set[int] | tuple[()] = ()) -> SendLane | None:
-        """Who goes next among the lanes with data, those in `taken` aside."""
+        """Who goes next among the lanes with data that may be sent, those in `taken` aside."""
         best: SendLane | None = None
         for lane in self._lanes.values():
-            if not (lane.reliable or lane.unreliable) or lane.index in taken:
+            if not (lane.unreliable or lane.may_cut) or lane.index in taken:
                 continue
             if best is None or (lane.priority, lane.served) < (best.priority, best.served):
                 best = lane

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from heapq import heappop
 
 from peergram.config import (
     ACK_BLOCKS_MAX,
@@ -106,13 +107,18 @@ class Transmitter:
             if not sends_data and not self._control_wanted(now_us):
                 break
             packets.append(self._build_packet(sends_data, now_us))
+        if flow.queued_bytes and flow.lanes.next_lane() is None:
+            flow.is_blocked = True
         if packets:
             self._plan_flush(now_us)
         return packets
 
     def _data_wanted(self, now_us: int) -> bool:
         flow = self._flow
-        return flow.retransmit_bytes > 0 or flow.queued_bytes >= self._plain_bytes_max or flow.flush_at_us <= now_us
+        if flow.retransmit_bytes > 0:
+            return True
+        wanted = flow.queued_bytes >= self._plain_bytes_max or flow.flush_at_us <= now_us
+        return wanted and flow.lanes.next_lane() is not None
 
     def _data_allowed(self) -> bool:
         flow = self._flow
@@ -141,7 +147,7 @@ class Transmitter:
         flow = self._flow
         if flow.flush_at_us == NEVER:
             if not flow.retransmit_bytes:
-                flow.rate.handle_idle(flow.in_flight.bytes)
+                flow.rate.handle_idle(flow.in_flight.open_bytes)
         elif flow.flush_at_us > now_us:
             flow.flush_at_us = min(lane.head_deadline_us for lane in flow.lanes.all())
 
@@ -156,6 +162,8 @@ class Transmitter:
 
     def _data_at_us(self, now_us: int) -> int:
         flow = self._flow
+        if not flow.retransmit_bytes and flow.lanes.next_lane() is None:
+            return NEVER
         wanted_at_us = now_us if self._data_wanted(now_us) else flow.flush_at_us
         if wanted_at_us == NEVER or flow.in_flight.bytes + DATAGRAM_BYTES_MAX > flow.rate.window_bytes:
             return NEVER
@@ -344,7 +352,7 @@ class Transmitter:
                 left = self._take_new(sections, lane, left)
                 taken.add(lane.index)
                 lane = flow.lanes.next_lane(taken)
-            if lane is None and flow.lanes.next_lane() is None:
+            if lane is None and not flow.lanes.any_waiting:
                 flow.flush_at_us = NEVER
         ordered = _in_sending_order(sections)
         for section in ordered:
@@ -365,16 +373,16 @@ class Transmitter:
         flow = self._flow
         queue = flow.retransmit
         while queue:
-            segment = queue[0]
+            segment = queue[0][2]
             if segment.state != TO_RETRANSMIT:
-                queue.popleft()
+                heappop(queue)
                 continue
             room = left - _RELIABLE_COST_BYTES - 2
+            if len(segment.data) > room and room < _SPLIT_BYTES_MIN:
+                break
+            heappop(queue)
             if len(segment.data) > room:
-                if room < _SPLIT_BYTES_MIN:
-                    break
-                queue.insert(1, segment.lane.split(segment, room))
-            queue.popleft()
+                flow.queue_again(segment.lane.split(segment, room))
             section, cost = self._open_section(sections, segment.lane)
             section.segments.append(segment)
             segment.state = IN_FLIGHT
@@ -393,7 +401,7 @@ class Transmitter:
         if lane.unreliable:
             reliable_waits_longer = bool(lane.reliable) and lane.reliable[0][0] < lane.unreliable[0][0]
             left -= self._take_unreliable(section, left // 2 if reliable_waits_longer else left)
-        if lane.reliable and left > _RELIABLE_COST_BYTES:
+        if lane.may_cut and left > _RELIABLE_COST_BYTES:
             segment = lane.cut_segment(left - (_RELIABLE_COST_BYTES if section.segments else _RELIABLE_HEADER_BYTES))
             section.segments.append(segment)
             flow.queued_bytes -= len(segment.data)

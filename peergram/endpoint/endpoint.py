@@ -224,7 +224,7 @@ class Endpoint:
         if not _CHANNEL_MIN <= channel <= _CHANNEL_MAX:
             raise UsageError(f"channel {channel}: use a whole number from {_CHANNEL_MIN} to {_CHANNEL_MAX}")
         peer = self._peers.get(to)
-        if size > REFERENCE_MESSAGE_BYTES_MAX and to != self.identity and not self._is_own_peer(peer.link if peer else None):
+        if size > REFERENCE_MESSAGE_BYTES_MAX and not self._takes_largest(to, peer):
             return Result.LIMIT_EXCEEDED
         if peer is None or peer.session.state != SessionState.CONNECTED or peer.link is None:
             refused = self._prepare_session(to, flags, channel, now_us)
@@ -241,6 +241,11 @@ class Endpoint:
             peer.session.last_used_us = now_us
         self._plan_transmit(link, size, now_us)
         return result
+
+    def _takes_largest(self, to: Identity, peer: Peer | None) -> bool:
+        """Whether a message of the largest size reaches this peer; a reference peer has no room for our header beside it."""
+        is_raw = self._framing.get(to, self.config.framing == "raw") if peer is None else peer.is_raw
+        return is_raw or to == self.identity or self._is_own_peer(peer.link if peer is not None else None)
 
     def _plan_transmit(self, link: Link, size: int, now_us: int) -> None:
         """After a message was queued: send now, or wait for company; most calls find that the link is woken in time anyway."""

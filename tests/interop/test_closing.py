@@ -13,6 +13,7 @@ from peergram.events import ConnectionState
 
 from .conftest import ReferenceFactory
 from .gns import State
+from .gns_process import Answer
 from .ours import OUR_NAME, ROLES, THEIR_NAME, Duet, Role, connected
 
 pytestmark = [pytest.mark.interop, pytest.mark.parametrize("role", ROLES)]
@@ -32,6 +33,12 @@ while True:
     net.run_callbacks()
     time.sleep(0.01)
 """
+
+
+def last_change(duet: Duet) -> Answer:
+    """What the reference's callback said last."""
+    change: Answer = duet.reference.request("events")["events"][-1]
+    return change
 
 
 def test_number_and_text_of_the_references_close_arrive_here_with_what_is_unconfirmed(
@@ -68,8 +75,9 @@ def test_the_reference_hears_that_we_closed_the_session(reference: ReferenceFact
         info = duet.reference.wait("closed")["info"]
         assert (info["state"], info["end_reason"]) == (State.CLOSED_BY_PEER, EndReason.SESSION_CLOSED)
         assert info["end_debug"] == "CloseSessionWithUser"
-        last = duet.reference.request("events")["events"][-1]
-        assert (last["new"], last["end_reason"], last["end_debug"]) == (State.CLOSED_BY_PEER, 1_001, "CloseSessionWithUser")
+        # The state changes before the callback runs.
+        duet.step_until(lambda: last_change(duet)["new"] == State.CLOSED_BY_PEER)
+        assert (last_change(duet)["end_reason"], last_change(duet)["end_debug"]) == (1_001, "CloseSessionWithUser")
         duet.step()
         assert duet.failures == []
 
