@@ -19,6 +19,7 @@ _FULL_PAUSE_S = 0.0005
 _WAIT_S = 0.05
 _RECEIVE_MAX = 1_000
 _BATCH_MESSAGES = 32
+_KNOCK_CHANNEL = 1
 
 
 def _config() -> Config:
@@ -60,6 +61,7 @@ def receiver(case: Case, port: int, seconds: float) -> Received:
         while True:
             select.select([net], [], [], _WAIT_S)
             net.run_callbacks()
+            net.receive_messages_on_channel(_KNOCK_CHANNEL, _RECEIVE_MAX)
             received = net.receive_messages_on_channel(0, _RECEIVE_MAX)
             count += sum(message.size == case.message_bytes for message in received)
             if clock.note(count):
@@ -71,7 +73,7 @@ def _connect(net: Messages, to: str) -> None:
     while net.get_session_connection_info(to).state != ConnectionState.CONNECTED:
         if time.perf_counter() > deadline_s:
             raise TimeoutError("the receiver does not answer")
-        net.send_message_to_user(to, b"", SendFlags.RELIABLE | SendFlags.AUTO_RESTART_BROKEN_SESSION, 1)
+        net.send_message_to_user(to, b"", SendFlags.RELIABLE | SendFlags.AUTO_RESTART_BROKEN_SESSION, _KNOCK_CHANNEL)
         time.sleep(0.01)
 
 

@@ -44,8 +44,7 @@ UNRELIABLE_STORE_AGE_US = 5_000_000
 """An unfinished unreliable message older than this is given up (G23)."""
 
 STREAM_SPAN_MAX = 1_048_576 - 16_384
-"""Stream bytes sent beyond the first message a peer does not have whole: what his default receive buffer holds; more would be
-refused."""
+"""Stream bytes sent while the peer misses some: what his default receive buffer holds from the first unfinished message on."""
 LANES_SEND_MAX = 8
 """Lanes we send on: 0..7, since a reference sender and its logs break above (G1)."""
 LANES_RECV_MAX = 256
@@ -78,8 +77,8 @@ PACKETS_UNREPORTED_MAX = 1 << 19
 LOST_PACKETS_KEPT = 1_024
 """Packets reported missing that a late report may still confirm (E10)."""
 BURST_PACKETS = 16
-BURST_WAIT_US = 500
-"""Small messages that fill a packet wait this long for more packets, up to that many, so that one system call takes them all."""
+"""Small messages are sent once they fill this many packets, or when the oldest has waited for `nagle_us`: one call carries them
+all."""
 PACKETS_PER_TRANSMIT_MAX = 44
 """Packets handed to the socket at once: one UDP_SEGMENT call of at most 65507 bytes."""
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic_ns
 from types import TracebackType
 
 from peergram.address import Address, canonical_address, parse_address
@@ -44,6 +45,7 @@ _LINGER_POLL_S = 0.002
 _LINGER_MARGIN_US = 100_000
 
 
+_OK = Result.OK
 _EXPLAINED = {
     Result.FAIL: "no way to reach this identity: dial it as ip:ADDRESS:PORT, or wait until it contacts us",
     Result.INVALID_PARAM: "a message has at most 524288 bytes, and Reliable and NoDelay exclude each other",
@@ -111,14 +113,19 @@ class Messages:
         (NoDelay), CONNECT_FAILED (the session broke: close it, or send with AUTO_RESTART_BROKEN_SESSION), FAIL (no way to reach
         this identity). Raises UsageError for text that is no identity or a channel that is no signed 32-bit number.
         """
-        to = self._resolve(identity)
-        driver = self._driver
+        to = self._names.get(identity) if type(identity) is str else None
+        if to is None:
+            to = self._resolve(identity)
+        payload = data if type(data) is bytes else _bytes_of(data)
+        # Arithmetic on enum flags costs more than all the rest of a send.
+        flags = int(flags)
+        driver, endpoint = self._driver, self._endpoint
         with driver.lock:
-            now_us = monotonic_us()
-            result = self._endpoint.send_message(to, data if type(data) is bytes else _bytes_of(data), flags, channel, now_us)
-            if self._endpoint.needs_service:
+            now_us = monotonic_ns() // 1_000
+            result = endpoint.send_message(to, payload, flags, channel, now_us)
+            if endpoint.needs_service:
                 driver.flush(now_us)
-        if result in _EXPLAINED:
+        if result is not _OK and result in _EXPLAINED:
             _log.warning("to %s: %s", to.printable, _EXPLAINED[result])
         return result
 

@@ -59,6 +59,8 @@ _CLAIM_PROBES = 3
 _CLOSE_REPEATS_US = (100_000, 400_000, 1_500_000)
 """A close nobody answered is said again this long after the first time."""
 _LIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
+_OK = Result.OK
+_CONNECTED = ConnectionState.CONNECTED
 _RELIABLE = int(SendFlags.RELIABLE)
 _NO_NAGLE = int(SendFlags.NO_NAGLE)
 _NO_DELAY = int(SendFlags.NO_DELAY)
@@ -213,14 +215,14 @@ class Connection:
         INVALID_STATE.
         """
         flow = self.flow
-        if self.state != ConnectionState.CONNECTED or flow is None:
+        if self.state is not _CONNECTED or flow is None:
             return self._hold_message(data, flags, lane)
         if flow.queued_bytes + flow.retransmit_bytes + len(data) > self._queue_bytes_max:
             return Result.LIMIT_EXCEEDED
         if flags & _NO_DELAY and (self.queue_time_us(now_us) or 0) > self._config.no_delay_queue_us:
             return Result.IGNORED
         self._queue_message(flow, data, flags, lane, now_us)
-        return Result.OK
+        return _OK
 
     def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
         if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):

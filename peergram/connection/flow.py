@@ -184,6 +184,9 @@ class Flow:
         """This segment must go once more."""
         if segment.state == IN_FLIGHT:
             segment.state = TO_RETRANSMIT
+            if not segment.was_lost:
+                segment.was_lost = True
+                segment.lane.missing += 1
             segment.lane.unacked_bytes -= len(segment.data)
             self.retransmit_bytes += len(segment.data)
             self.queue_again(segment)

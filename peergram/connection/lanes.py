@@ -8,8 +8,10 @@ queueing). Protocol part 2, sections 5, 8, 10.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from functools import lru_cache
+from operator import attrgetter
 
 from peergram.config import MESSAGE_NUMBER_STEP_MAX, STREAM_SPAN_MAX
 from peergram.timing import NEVER
@@ -20,13 +22,14 @@ TO_RETRANSMIT = 1
 ACKED = 2
 
 
+_begin_of = attrgetter("begin")
 _message_header = lru_cache(maxsize=4096)(encode_message_header)
 
 
 class Segment:
     """Stream bytes that went out once and are not confirmed yet; packets that carry them again refer to the same segment."""
 
-    __slots__ = ("begin", "data", "end", "lane", "state")
+    __slots__ = ("begin", "data", "end", "lane", "state", "was_lost")
 
     def __init__(self, lane: SendLane, begin: int, data: bytes) -> None:
         self.lane = lane
@@ -34,6 +37,8 @@ class Segment:
         self.data = data
         self.end = begin + len(data)
         self.state = IN_FLIGHT
+        self.was_lost = False
+        """Whether the peer reported it missing at least once."""
 
 
 class SendLane:
@@ -43,6 +48,7 @@ class SendLane:
         "index",
         "message_number",
         "messages_unacked",
+        "missing",
         "next_position",
         "priority",
         "reliable",
@@ -79,6 +85,8 @@ class SendLane:
         """Segments in stream order, from the oldest unconfirmed one."""
         self.messages_unacked: deque[tuple[int, int, int]] = deque()
         """(end position, message number, payload bytes) of each reliable message not wholly confirmed."""
+        self.missing = 0
+        """Segments that were lost once and are not confirmed yet: holes in what the peer has."""
         self.unacked_bytes = 0
         """Stream bytes in flight, those waiting to go again not counted."""
 
@@ -89,10 +97,10 @@ class SendLane:
 
     @property
     def may_cut(self) -> bool:
-        """Whether new stream bytes may go: the peer's buffer holds so much from the first message that is not wholly there."""
+        """Whether new stream bytes may go. Behind a hole the peer must keep what comes, and has room for so much only."""
         if not self.reliable:
             return False
-        if not self.messages_unacked:
+        if not self.missing or not self.messages_unacked:
             return True
         end, _, size = self.messages_unacked[0]
         return self.next_position - (end - size) < STREAM_SPAN_MAX
@@ -168,13 +176,16 @@ class SendLane:
         tail.state = segment.state
         segment.data = segment.data[:size]
         segment.end = tail.begin
-        self.segments.insert(self.segments.index(segment) + 1, tail)
+        tail.was_lost = segment.was_lost
+        self.missing += tail.was_lost
+        self.segments.insert(bisect_left(self.segments, segment.begin, key=_begin_of) + 1, tail)
         return tail
 
     def handle_acked(self, segment: Segment) -> None:
         """A packet with this segment arrived."""
         if segment.state == IN_FLIGHT:
             self.unacked_bytes -= len(segment.data)
+        self.missing -= segment.was_lost
         segment.state = ACKED
         segments = self.segments
         while segments and segments[0].state == ACKED:

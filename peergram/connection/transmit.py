@@ -362,11 +362,17 @@ class Transmitter:
 
     def _open_section(self, sections: dict[int, _Section], lane: SendLane) -> tuple[_Section, int]:
         """The lane's section, and what selecting the lane may cost."""
+        cost = self._section_cost(sections, lane)
         section = sections.get(lane.index)
-        if section is not None:
-            return section, 0
-        section = sections[lane.index] = _Section(lane)
-        return section, 2 if lane.index or self._flow.lanes.count > 1 else 0
+        if section is None:
+            section = sections[lane.index] = _Section(lane)
+        return section, cost
+
+    def _section_cost(self, sections: dict[int, _Section], lane: SendLane) -> int:
+        """Bytes that selecting this lane takes in the packet being built, at most."""
+        if lane.index in sections:
+            return 0
+        return 2 if lane.index or self._flow.lanes.count > 1 else 0
 
     def _take_retransmissions(self, sections: dict[int, _Section], left: int) -> int:
         """Move lost segments into the packet, cut where they no longer fit; how many bytes are left then."""
@@ -377,8 +383,8 @@ class Transmitter:
             if segment.state != TO_RETRANSMIT:
                 heappop(queue)
                 continue
-            room = left - _RELIABLE_COST_BYTES - 2
-            if len(segment.data) > room and room < _SPLIT_BYTES_MIN:
+            room = left - _RELIABLE_HEADER_BYTES - self._section_cost(sections, segment.lane)
+            if len(segment.data) > room and (sections or room < _SPLIT_BYTES_MIN):
                 break
             heappop(queue)
             if len(segment.data) > room:

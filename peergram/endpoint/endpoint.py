@@ -17,7 +17,6 @@ from operator import attrgetter
 
 from peergram.address import Address, format_address
 from peergram.config import (
-    BURST_WAIT_US,
     CHALLENGE_TICK_US,
     CHALLENGE_TICKS_MAX,
     MESSAGE_BYTES_MAX,
@@ -69,6 +68,8 @@ from peergram.wire.control import (
 _RELIABLE = int(SendFlags.RELIABLE)
 _NO_DELAY = int(SendFlags.NO_DELAY)
 _AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
+_OK = Result.OK
+_SESSION_CONNECTED = SessionState.CONNECTED
 _SOCKET_WAIT_US = 10_000
 _DOUBT_US_MIN = 20_000
 _CHALLENGE_AGE_US_MAX = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
@@ -185,6 +186,7 @@ class Endpoint:
                 self._schedule.make_ready(link)
                 return Transmit(link.socket_id, link.remote, packets)
             self._schedule.arm(link, link.connection.poll_timeout(now_us))
+        self._schedule.is_touched = False
         return None
 
     def _wait_for_socket(self, link: Link, now_us: int) -> None:
@@ -203,7 +205,9 @@ class Endpoint:
 
     @property
     def needs_service(self) -> bool:
-        """Whether a command left something to drain or a new deadline; lets a driver skip the drain after most sends."""
+        """Whether a command left something to drain or a new deadline; lets a driver skip the drain after most sends.
+
+        False once `poll_transmit` returned None; whoever sleeps asks `poll_timeout` first."""
         return self._schedule.is_touched
 
     def poll_event(self) -> Event | None:
@@ -226,7 +230,7 @@ class Endpoint:
         peer = self._peers.get(to)
         if size > REFERENCE_MESSAGE_BYTES_MAX and not self._takes_largest(to, peer):
             return Result.LIMIT_EXCEEDED
-        if peer is None or peer.session.state != SessionState.CONNECTED or peer.link is None:
+        if peer is None or peer.session.state is not _SESSION_CONNECTED or peer.link is None:
             refused = self._prepare_session(to, flags, channel, now_us)
             if refused is not None:
                 return refused
@@ -237,7 +241,7 @@ class Endpoint:
         assert link is not None
         prefix, lane = peer.route(channel)
         result = link.connection.send_message(prefix + data, flags, lane, now_us)
-        if result == Result.OK:
+        if result is _OK:
             peer.session.last_used_us = now_us
         self._plan_transmit(link, size, now_us)
         return result
@@ -256,9 +260,6 @@ class Endpoint:
             return
         elif flow.flush_at_us <= now_us or flow.queued_bytes >= flow.burst_bytes or size >= flow.full_bytes:
             self._schedule.make_ready(link)
-        elif flow.queued_bytes >= flow.full_bytes:
-            if link.armed_at_us > now_us + BURST_WAIT_US:
-                self._schedule.arm(link, Deadline(now_us + BURST_WAIT_US, "burst"))
         elif link.armed_at_us > flow.flush_at_us:
             self._schedule.arm(link, Deadline(flow.flush_at_us, "nagle"))
 

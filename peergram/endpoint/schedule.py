@@ -34,7 +34,7 @@ class Schedule:
         """Above this size, entries that no longer count are swept out."""
         self._order = 0
         self.is_touched = False
-        """Whether anything became ready or was armed since `poll_timeout` was asked."""
+        """Whether anything became ready or was armed since everything was drained."""
 
     def make_ready(self, link: Link) -> None:
         """This link may have something to send."""
@@ -72,7 +72,6 @@ class Schedule:
 
     def poll_timeout(self) -> Deadline | None:
         """The earliest time anybody is armed for."""
-        self.is_touched = False
         heap = self._heap
         while heap:
             at_us, _, owner, reason = heap[0]
