@@ -17,13 +17,14 @@ import struct
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from peergram import Config, Messages, Result, SendFlags
 from peergram.address import parse_address
+from peergram.crypto.seal import AesGcmCipher
 from peergram.drivers.system import monotonic_us
 from peergram.endpoint.endpoint import Endpoint
 from peergram.wire.data_packet import encode_data_header
@@ -50,7 +51,7 @@ def answer(report: dict[str, Any]) -> None:
     print(json.dumps(report), flush=True)
 
 
-def commands(net: Messages | None, between: Callable[[], None]) -> Any:
+def commands(net: Messages | None, between: Callable[[], None]) -> Iterator[list[str]]:
     """Each command as its words; meanwhile `between` is called at least 50 times per second."""
     while True:
         ready = select.select([sys.stdin, *([net] if net else [])], [], [], 0.02)[0]
@@ -102,7 +103,9 @@ class Victim:
 
     def __init__(self, listen: str) -> None:
         self.late_us: list[int] = []
+        self.forged = 0
         self._time_timers()
+        self._count_forged()
         self.net = Messages("victim", listen=listen)
         self.net.on_session_request = lambda request: self.net.accept_session_with_user(request.identity)
         self.failures: list[str] = []
@@ -135,6 +138,7 @@ class Victim:
             "peers": peers,
             "failures": self.failures,
             "defects": self.net._driver._pump.defects,
+            "forged": self.forged,
             "late_p99_ms": percentile(self.late_us, 0.99) / 1_000,
             "datagrams": udp_datagrams(),
         }
@@ -148,6 +152,16 @@ class Victim:
             handle_timeout(endpoint, now_us)
 
         Endpoint.handle_timeout = timed  # type: ignore[method-assign, assignment]
+
+    def _count_forged(self) -> None:
+        open_packet = AesGcmCipher.open
+
+        def counted(cipher: AesGcmCipher, packet_number: int, sealed: bytes | memoryview) -> bytes | None:
+            payload = open_packet(cipher, packet_number, sealed)
+            self.forged += payload is None
+            return payload
+
+        AesGcmCipher.open = counted  # type: ignore[method-assign, assignment]
 
 
 def udp_datagrams() -> int:
