@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -106,6 +108,22 @@ def new_file(folder: Path, name: str) -> Iterator[tuple[Path, BinaryIO]]:
 
     Meanwhile an empty file holds the name and the data is in a neighbour called `.part`. Raises OSError.
     """
+    made: list[Path] = []
+    try:
+        with _interrupts_held():
+            path, part, file = _reserve(folder, name, made)
+        with file:
+            yield path, file
+        os.replace(part, path)
+    except BaseException:
+        with _interrupts_held():
+            for leftover in made:
+                leftover.unlink(missing_ok=True)
+        raise
+
+
+def _reserve(folder: Path, name: str, made: list[Path]) -> tuple[Path, Path, BinaryIO]:
+    """Make the file that holds the name and the one for the data; what was made is in `made`, whatever happens."""
     for number in range(1, _NUMBERS_TRIED_MAX):
         path = folder / (name if number == 1 else _numbered(name, number))
         part = path.with_name(path.name + ".part")
@@ -113,22 +131,27 @@ def new_file(folder: Path, name: str) -> Iterator[tuple[Path, BinaryIO]]:
             continue
         with suppress(FileExistsError):
             path.touch(exist_ok=False)
-            break
-    else:
-        raise FileExistsError(f"{folder} has too many files called {name}")
+            made.append(path)
+            file = open(part, "xb")  # noqa: SIM115 (the caller closes it)
+            made.append(part)
+            return path, part, file
+    raise FileExistsError(f"{folder} has too many files called {name}")
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C counts after the block only, so that it cannot fall between making a file and remembering to remove it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
     try:
-        with open(part, "xb") as file:
-            try:
-                yield path, file
-                file.close()
-                os.replace(part, path)
-            except BaseException:
-                file.close()
-                part.unlink(missing_ok=True)
-                raise
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _numbered(name: str, number: int) -> str:
