@@ -35,7 +35,7 @@ def fuzz_one(data: bytes) -> None:
             receiver.handle_payload(payload, number, now_us)
         except ConnectionViolated:
             return
-        assert flow.room.unread_messages == len(flow.delivered) <= CONFIG.recv_buffer_messages
+        assert flow.room.unread_messages == sum(len(batch[2]) for batch in flow.delivered) <= CONFIG.recv_buffer_messages
         held = sum(lane.reliable.buffered_bytes + lane.unreliable.stored_bytes for lane in flow.receive_lanes.values())
         assert held <= flow.room.stream_bytes <= CONFIG.recv_buffer_bytes + _SLACK_BYTES
         flow.acks.report(now_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from peergram.identity import Identity
 
@@ -48,38 +49,22 @@ class InfoFlags(IntFlag):
     DUAL_WIFI = 32
 
 
-class Message:
+class Message(NamedTuple):
     """One message received: who sent it, on which channel, and what (`SteamNetworkingMessage_t`)."""
 
-    __slots__ = ("_charged_to", "channel", "identity", "message_number", "payload", "received_at_us", "reliable")
-
-    def __init__(
-        self,
-        identity: Identity,
-        channel: int,
-        payload: bytes,
-        message_number: int,
-        reliable: bool,
-        received_at_us: int,
-        charged_to: object = None,
-    ) -> None:
-        self.identity = identity
-        self.channel = channel
-        self.payload = payload
-        self.message_number = message_number
-        self.reliable = reliable
-        self.received_at_us = received_at_us
-        self._charged_to = charged_to
+    identity: Identity
+    channel: int
+    payload: bytes
+    message_number: int
+    """Counts what this peer sent on the same lane."""
+    reliable: bool
+    received_at_us: int
+    """By this machine's monotonic clock, in microseconds."""
 
     @property
     def size(self) -> int:
         """Bytes of the payload."""
         return len(self.payload)
-
-    @property
-    def charged_to(self) -> object:
-        """Whose receive buffer it takes up until it is read; the library's own business."""
-        return self._charged_to
 
     @property
     def flags(self) -> SendFlags:

@@ -117,8 +117,9 @@ class Messages:
         if to is None:
             to = self._resolve(identity)
         payload = data if type(data) is bytes else _bytes_of(data)
-        # Arithmetic on enum flags costs more than all the rest of a send.
-        flags = int(flags)
+        if type(flags) is not int:
+            # Arithmetic on enum flags costs more than all the rest of a send.
+            flags = int(flags)
         driver, endpoint = self._driver, self._endpoint
         with driver.lock:
             now_us = monotonic_ns() // 1_000

@@ -58,6 +58,7 @@ from peergram.wire.control import (
 _CLAIM_PROBES = 3
 _CLOSE_REPEATS_US = (100_000, 400_000, 1_500_000)
 """A close nobody answered is said again this long after the first time."""
+_FLOWING = (ConnectionState.CONNECTED, ConnectionState.LINGER)
 _LIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
 _OK = Result.OK
 _CONNECTED = ConnectionState.CONNECTED
@@ -110,6 +111,7 @@ class Connection:
         self._entropy = entropy
         self._limits = limits
         self._room = room
+        self._nagle_us = config.nagle_us
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
@@ -239,11 +241,11 @@ class Connection:
         return Result.OK
 
     def _queue_message(self, flow: Flow, data: bytes, flags: int, lane_index: int, now_us: int) -> None:
-        lane = flow.lanes.lane(lane_index)
+        lane = flow.send_lanes.get(lane_index) or flow.lanes.lane(lane_index)
         if not lane.reliable and not lane.unreliable:
             flow.lanes.wake(lane)
-        deadline_us = 0 if flags & _NO_NAGLE else now_us + self._config.nagle_us
-        if _goes_reliably(data, flags):
+        deadline_us = 0 if flags & _NO_NAGLE else now_us + self._nagle_us
+        if flags & _RELIABLE or len(data) > UNRELIABLE_SEND_BYTES_MAX:
             flow.queued_bytes += lane.queue_reliable(data, deadline_us)
             flow.stats.messages_sent_reliable += 1
         else:
@@ -340,16 +342,39 @@ class Connection:
         others: list[bytes] = []
         own_id = self.connection_id.to_bytes(4, "little")
         receiver = self._receiver
-        for begin in range(0, len(data), segment_bytes):
+        begin = 0
+        while begin < len(data):
+            if receiver is not None and self.state in _FLOWING:
+                begin = self._handle_run(receiver, data, begin, segment_bytes, now_us)
+                if begin >= len(data):
+                    break
             datagram = data[begin : begin + segment_bytes]
+            begin += segment_bytes
             if len(datagram) < 7 or datagram[0] < 0x80 or datagram[1:5] != own_id:
                 others.append(datagram)
-            elif receiver is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+            elif receiver is not None and self.state in _FLOWING:
                 self._handle_data(receiver, datagram, now_us)
             elif not self.is_live:
                 self._answer_straggler()
         self._settle_linger(now_us)
         return others
+
+    def _handle_run(self, receiver: Receiver, data: bytes, begin: int, segment_bytes: int, now_us: int) -> int:
+        """Take plain packets together; where the rest begins."""
+        heard = begin
+        try:
+            heard = receiver.handle_run(data, begin, segment_bytes, self.connection_id, now_us)
+        except ConnectionViolated as violation:
+            self._fail(violation.reason, str(violation), now_us)
+        if heard > begin:
+            self._claimed = None
+            self._heed_goodbye(receiver, now_us)
+        return heard
+
+    def _heed_goodbye(self, receiver: Receiver, now_us: int) -> None:
+        goodbye = receiver.goodbye
+        if goodbye is not None and self.is_live:
+            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
 
     def _handle_data(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
         try:
@@ -357,9 +382,7 @@ class Connection:
                 self._claimed = None
         except ConnectionViolated as violation:
             self._fail(violation.reason, str(violation), now_us)
-        goodbye = receiver.goodbye
-        if goodbye is not None and self.is_live:
-            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
+        self._heed_goodbye(receiver, now_us)
 
     def handle_control(self, message: ControlMessage, remote: Address, now_us: int) -> None:
         """Take a control packet from the peer's address that names this connection (or, for repeats, the client's id)."""

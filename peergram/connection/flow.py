@@ -10,7 +10,7 @@ from heapq import heappush
 from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
 from peergram.connection.handshake import Established
 from peergram.connection.in_flight import PacketsInFlight
-from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
+from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment, SendLane
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.liveness import Liveness
 from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
@@ -27,8 +27,8 @@ ASK_ACK = 2
 ASK_ACK_NOW = 6
 """Ask for an answer at once (`ACK_REQUEST_E2E | ACK_REQUEST_IMMEDIATE`)."""
 
-Delivered = tuple[int, int, bool, bytes]
-"""Lane, message number, whether reliable, payload."""
+Delivered = tuple[int, bool, list[tuple[int, bytes]], int]
+"""Lane, whether reliable, (number, payload) of each message, and what they charge to the room together."""
 
 
 class ReceiveLane:
@@ -85,6 +85,8 @@ class Flow:
         self.last_arrival_number = 0
         # sending
         self.lanes = Lanes()
+        self.send_lanes = self.lanes.by_index
+        """The lanes used so far, for those who ask very often."""
         self.queued_bytes = 0
         """Bytes queued for the first time, all lanes."""
         self.retransmit: list[tuple[int, int, Segment]] = []
@@ -139,7 +141,7 @@ class Flow:
     def deliver(self, lane: int, reliable: bool, messages: list[tuple[int, bytes]], charge_bytes: int) -> None:
         """Hand whole messages (number, payload) to the application's queue."""
         self.room.add_unread(len(messages), charge_bytes)
-        self.delivered += [(lane, number, reliable, payload) for number, payload in messages]
+        self.delivered.append((lane, reliable, messages, charge_bytes))
 
     @property
     def buffered_bytes(self) -> int:
@@ -173,23 +175,46 @@ class Flow:
         """Whether anything is unsent, or reliable data unconfirmed."""
         return self.owes_reliable or self.lanes.any_waiting
 
-    def confirm(self, segment: Segment) -> None:
-        """The peer has this segment."""
-        if segment.state == TO_RETRANSMIT:
-            self.retransmit_bytes -= len(segment.data)
-        if segment.state != ACKED:
-            segment.lane.handle_acked(segment)
+    def confirm(self, lane: SendLane, begin: int, end: int) -> None:
+        """The peer has these stream bytes."""
+        segments = lane.segments
+        if segments and segments[0].begin == begin and segments[0].end == end:
+            parts = [segments[0]]
+        else:
+            parts = self._parts(lane, begin, end)
+        for segment in parts:
+            if segment.state == TO_RETRANSMIT:
+                self.retransmit_bytes -= len(segment.data)
+            if segment.state != ACKED:
+                lane.handle_acked(segment)
 
-    def send_again(self, segment: Segment) -> None:
-        """This segment must go once more."""
-        if segment.state == IN_FLIGHT:
-            segment.state = TO_RETRANSMIT
-            if not segment.was_lost:
-                segment.was_lost = True
-                segment.lane.missing += 1
-            segment.lane.unacked_bytes -= len(segment.data)
-            self.retransmit_bytes += len(segment.data)
-            self.queue_again(segment)
+    def send_again(self, lane: SendLane, begin: int, end: int) -> None:
+        """These stream bytes must go once more, where they are not confirmed."""
+        for segment in self._parts(lane, begin, end):
+            if segment.state == IN_FLIGHT:
+                segment.state = TO_RETRANSMIT
+                if not segment.was_lost:
+                    segment.was_lost = True
+                    lane.missing += 1
+                lane.unacked_bytes -= len(segment.data)
+                self.retransmit_bytes += len(segment.data)
+                self.queue_again(segment)
+
+    def _parts(self, lane: SendLane, begin: int, end: int) -> list[Segment]:
+        """The unconfirmed segments within `[begin, end)`, cut where its borders lie inside one."""
+        parts = lane.overlapping(begin, end)
+        if parts and parts[0].begin < begin:
+            parts[0] = self.split(parts[0], begin - parts[0].begin)
+        if parts and parts[-1].end > end:
+            self.split(parts[-1], end - parts[-1].begin)
+        return parts
+
+    def split(self, segment: Segment, size: int) -> Segment:
+        """Cut a segment down to `size` bytes; the rest, in the same state."""
+        tail = segment.lane.split(segment, size)
+        if tail.state == TO_RETRANSMIT:
+            self.queue_again(tail)
+        return tail
 
     def queue_again(self, segment: Segment) -> None:
         """Put a segment in the row of those that must go once more."""

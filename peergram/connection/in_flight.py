@@ -2,7 +2,9 @@
 
 An ack frame decides the fate of every packet up to its `latest`, so the open ones are always the consecutive numbers above the
 newest `latest` (`reported`): a deque, popped from the left, and the cost of an ack is the number of packets it settles (E10).
-Packets reported missing are kept for a while, since a late report may still confirm them. Protocol part 2, section 11.
+Packets of one burst that are alike share one record, so that bulk data costs a record per burst rather than per packet; a report
+that parts them parts the record. Packets reported missing are kept for a while, since a late report may still confirm them.
+Protocol part 2, section 11.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ from collections import deque
 from typing import NamedTuple
 
 from peergram.config import LOST_PACKETS_KEPT
-from peergram.connection.lanes import Segment
+from peergram.connection.lanes import StreamRange
 
 
 class SentPacket(NamedTuple):
-    """One packet in flight; a tuple, because one is made for each packet sent."""
+    """One packet in flight, or several of consecutive numbers that are alike; a tuple, because so many are made."""
 
     sent_at_us: int
     size_bytes: int
-    segments: list[Segment]
-    """Reliable content."""
+    """Of each."""
+    ranges: list[StreamRange]
+    """Reliable content; of several packets there is at most one range, which they share evenly and in order."""
     eliciting: bool
     """Whether the peer should answer it with an ack."""
     delivered_bytes: int
@@ -29,6 +32,17 @@ class SentPacket(NamedTuple):
     delivered_at_us: int
     carries_stats: int
     """Kinds of statistics report it carries, a bit mask."""
+    packets: int = 1
+    """How many packets this is."""
+
+    def split(self, count: int) -> tuple[SentPacket, SentPacket]:
+        """The first `count` packets, and the others."""
+        first, rest = self.ranges, self.ranges
+        if self.ranges:
+            lane, begin, end = self.ranges[0]
+            border = begin + (end - begin) // self.packets * count
+            first, rest = [(lane, begin, border)], [(lane, border, end)]
+        return self._replace(ranges=first, packets=count), self._replace(ranges=rest, packets=self.packets - count)
 
 
 class Settled(NamedTuple):
@@ -39,19 +53,30 @@ class Settled(NamedTuple):
     revived: list[SentPacket]
     """Reported missing before, arrived after all."""
     newest: SentPacket | None
-    """The packet `latest` itself if it was still open: its time gives a round trip."""
+    """Packet `latest` itself, or those it was sent with, if it was still open: its time gives a round trip."""
 
 
 class PacketsInFlight:
     """Packet numbers, what they carried, and what became of them."""
 
-    __slots__ = ("_lost", "_open", "bytes", "eliciting_count", "may_revive", "next_number", "open_bytes", "reported")
+    __slots__ = (
+        "_lost",
+        "_open",
+        "_open_count",
+        "bytes",
+        "eliciting_count",
+        "may_revive",
+        "next_number",
+        "open_bytes",
+        "reported",
+    )
 
     def __init__(self, first_number: int) -> None:
         self.next_number = first_number
         self.reported = first_number - 1
         """Highest number any ack frame reported on; what stop-waiting frames tell the peer."""
         self._open: deque[SentPacket] = deque()
+        self._open_count = 0
         self._lost: dict[int, SentPacket] = {}
         self.bytes = 0
         """Bytes of open packets that elicit acks: what congestion control counts."""
@@ -63,7 +88,7 @@ class PacketsInFlight:
         (E10)."""
 
     def __len__(self) -> int:
-        return len(self._open)
+        return self._open_count
 
     @property
     def oldest(self) -> SentPacket | None:
@@ -71,24 +96,34 @@ class PacketsInFlight:
         return self._open[0] if self._open else None
 
     def open_packets(self) -> deque[SentPacket]:
-        """Open packets, oldest first; not to be changed."""
+        """Records of open packets, oldest first; not to be changed."""
         return self._open
 
     def add(self, packet: SentPacket) -> None:
-        """Record packet `next_number` as sent."""
-        self.next_number += 1
+        """Record packet `next_number`, and those that follow it in the same record, as sent."""
+        count = packet.packets
+        size = packet.size_bytes * count
+        self.next_number += count
         self._open.append(packet)
-        self.open_bytes += packet.size_bytes
+        self._open_count += count
+        self.open_bytes += size
         if packet.eliciting:
-            self.bytes += packet.size_bytes
-            self.eliciting_count += 1
+            self.bytes += size
+            self.eliciting_count += count
 
     def settle(self, latest: int, blocks: list[tuple[int, int]]) -> Settled:
         """Apply an ack frame; `latest` must be below `next_number`."""
-        settled = Settled([], [], [], self._packet_at(latest))
-        if latest > self.reported:
-            missing = _missing_ranges(latest, blocks, self.reported) if blocks else []
-            self._settle_open(latest, missing, settled)
+        acked: list[SentPacket] = []
+        lost: list[SentPacket] = []
+        newest = self._record_of(latest)
+        if newest is not None:
+            for begin, end in _missing_ranges(latest, blocks, self.reported) if blocks else ():
+                self._take(begin - 1, acked)
+                first = len(lost)
+                self._take(end - 1, lost)
+                self._remember_lost(begin, lost, first)
+            self._take(latest, acked)
+        settled = Settled(acked, lost, [], newest)
         if self._lost and blocks and self.may_revive:
             self.may_revive = False
             self._revive(latest, blocks, settled.revived)
@@ -96,39 +131,56 @@ class PacketsInFlight:
 
     def give_up_oldest(self) -> SentPacket:
         """Stop waiting for a report on the oldest open packet; the caller sends its content again."""
-        packet = self._open.popleft()
-        self._close(packet)
-        self.reported += 1
-        return packet
+        given_up: list[SentPacket] = []
+        self._take(self.reported + 1, given_up)
+        return given_up[0]
 
-    def _packet_at(self, number: int) -> SentPacket | None:
-        at = number - self.reported - 1
-        return self._open[at] if 0 <= at < len(self._open) else None
+    def _record_of(self, number: int) -> SentPacket | None:
+        """The record that holds an open packet; None if `number` was reported on before."""
+        begin = self.reported + 1
+        if number < begin:
+            return None
+        if number == self.next_number - 1:
+            return self._open[-1]
+        for packet in self._open:
+            begin += packet.packets
+            if number < begin:
+                return packet
+        return None
 
-    def _settle_open(self, latest: int, missing: list[tuple[int, int]], settled: Settled) -> None:
-        pop = self._open.popleft
-        number = self.reported
-        for begin, end in [*missing, (latest + 1, latest + 1)]:
-            while number + 1 < begin:
+    def _take(self, upto: int, taken: list[SentPacket]) -> None:
+        """Close every open packet up to this number."""
+        records = self._open
+        wanted = upto - self.reported
+        if wanted <= 0:
+            return
+        self.reported = upto
+        self._open_count -= wanted
+        while wanted:
+            packet = records.popleft()
+            if packet.packets > wanted:
+                packet, rest = packet.split(wanted)
+                records.appendleft(rest)
+            wanted -= packet.packets
+            size = packet.size_bytes * packet.packets
+            self.open_bytes -= size
+            if packet.eliciting:
+                self.bytes -= size
+                self.eliciting_count -= packet.packets
+            taken.append(packet)
+
+    def _remember_lost(self, number: int, lost: list[SentPacket], first: int) -> None:
+        """Keep what was just reported missing, packet by packet, from `lost[first]` on, which has this number."""
+        for packet in lost[first:]:
+            rest = packet
+            while rest.packets > 1:
+                one, rest = rest.split(1)
+                self._lost[number] = one
                 number += 1
-                packet = pop()
-                settled.acked.append(packet)
-                self._close(packet)
-            while number + 1 < end:
-                number += 1
-                packet = pop()
-                settled.lost.append(packet)
-                self._lost[number] = packet
-                if len(self._lost) > LOST_PACKETS_KEPT:
-                    del self._lost[next(iter(self._lost))]
-                self._close(packet)
-        self.reported = latest
-
-    def _close(self, packet: SentPacket) -> None:
-        self.open_bytes -= packet.size_bytes
-        if packet.eliciting:
-            self.bytes -= packet.size_bytes
-            self.eliciting_count -= 1
+            self._lost[number] = rest
+            number += 1
+        while len(self._lost) > LOST_PACKETS_KEPT:
+            del self._lost[next(iter(self._lost))]
 
     def _revive(self, latest: int, blocks: list[tuple[int, int]], revived: list[SentPacket]) -> None:
         begins: list[int] = []

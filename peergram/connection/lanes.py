@@ -8,26 +8,38 @@ queueing). Protocol part 2, sections 5, 8, 10.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import struct
+from bisect import bisect_left, bisect_right
 from collections import deque
 from functools import lru_cache
 from operator import attrgetter
 
-from peergram.config import MESSAGE_NUMBER_STEP_MAX, STREAM_SPAN_MAX
+from peergram.config import DATAGRAM_BYTES_MAX, MESSAGE_NUMBER_STEP_MAX, STREAM_SPAN_MAX
 from peergram.timing import NEVER
+from peergram.wire.frames import EXPLICIT_SIZE_MAX
 from peergram.wire.reliable_framing import encode_message_header
+from peergram.wire.varint import encode_varint
 
 IN_FLIGHT = 0
 TO_RETRANSMIT = 1
 ACKED = 2
 
 
+_UNRELIABLE_FIRST = struct.Struct("<BI")
+BUNDLE_BYTES_MAX = DATAGRAM_BYTES_MAX - 7 - 16 - 26
+"""What a packet of the protocol's size holds beside its header, its tag and the reports it may owe."""
+_FIRST_HEADER_BYTES = 6
+_NEXT_HEADER_BYTES = 2
+_HEADER_BYTES_MAX = 12
+_NEXT_HEADERS = [bytes((0x20 | size >> 8, size & 255)) for size in range(EXPLICIT_SIZE_MAX + 1)]
+"""Header of a whole unreliable message whose number follows the one before, by size."""
+
 _begin_of = attrgetter("begin")
 _message_header = lru_cache(maxsize=4096)(encode_message_header)
 
 
 class Segment:
-    """Stream bytes that went out once and are not confirmed yet; packets that carry them again refer to the same segment."""
+    """Stream bytes that went out, in one state: of one packet or of a whole burst, cut up as reports tell its parts apart."""
 
     __slots__ = ("begin", "data", "end", "lane", "state", "was_lost")
 
@@ -41,10 +53,59 @@ class Segment:
         """Whether the peer reported it missing at least once."""
 
 
+StreamRange = tuple["SendLane", int, int]
+"""A lane and the positions `[begin, end)` of its stream: what a packet carries, whatever became of the segments meanwhile."""
+
+
+class Bundle:
+    """Frames of whole unreliable messages that go into one packet together, made as the messages are queued."""
+
+    __slots__ = ("deadline_us", "first_number", "frames", "frames_bytes", "last_number", "message_bytes")
+
+    def __init__(self, number: int, deadline_us: int, data: bytes) -> None:
+        self.deadline_us = deadline_us
+        """Nagle deadline of the first message, which is the earliest."""
+        self.frames = [encode_whole_unreliable(number, 0, len(data)), data]
+        self.frames_bytes = len(self.frames[0]) + len(data)
+        self.message_bytes = len(data)
+        self.first_number = self.last_number = number
+
+    def follow(self, previous: int) -> None:
+        """Go behind message `previous` in the same packet: only the first number of a lane is written in full."""
+        header = encode_whole_unreliable(self.first_number, previous, len(self.frames[1]))
+        self.frames_bytes += len(header) - len(self.frames[0])
+        self.frames[0] = header
+
+    def add(self, number: int, data: bytes) -> None:
+        """One more message; the caller has looked whether it fits."""
+        header = encode_whole_unreliable(number, self.last_number, len(data))
+        self.frames += (header, data)
+        self.frames_bytes += len(header) + len(data)
+        self.message_bytes += len(data)
+        self.last_number = number
+
+
+class LargeMessage:
+    """An unreliable message that needs several packets."""
+
+    __slots__ = ("data", "deadline_us", "number", "offset")
+
+    frames_bytes = NEVER
+    """Nothing fits beside it."""
+
+    def __init__(self, number: int, deadline_us: int, data: bytes) -> None:
+        self.number = number
+        self.deadline_us = deadline_us
+        self.data = data
+        self.offset = 0
+        """Bytes already sent."""
+
+
 class SendLane:
     """One lane's queues. Byte counts include framing headers, as the reference's do."""
 
     __slots__ = (
+        "bundle_bytes_max",
         "index",
         "message_number",
         "messages_unacked",
@@ -60,12 +121,13 @@ class SendLane:
         "unacked_bytes",
         "unreliable",
         "unreliable_bytes",
-        "unreliable_offset",
         "weight",
     )
 
-    def __init__(self, index: int, priority: int = 0, weight: int = 1) -> None:
+    def __init__(self, index: int, priority: int = 0, weight: int = 1, bundle_bytes_max: int = BUNDLE_BYTES_MAX) -> None:
         self.index = index
+        self.bundle_bytes_max = bundle_bytes_max
+        """Frames of unreliable messages put into one packet."""
         self.priority = priority
         self.weight = weight
         self.served = 0.0
@@ -78,9 +140,9 @@ class SendLane:
         self.reliable_bytes = 0
         self.reliable_number = 0
         self.next_position = 1
-        self.unreliable: deque[tuple[int, int, bytes]] = deque()
-        self.unreliable_offset = 0
+        self.unreliable: deque[Bundle | LargeMessage] = deque()
         self.unreliable_bytes = 0
+        """Bytes of messages not sent yet."""
         self.segments: deque[Segment] = deque()
         """Segments in stream order, from the oldest unconfirmed one."""
         self.messages_unacked: deque[tuple[int, int, int]] = deque()
@@ -112,7 +174,9 @@ class SendLane:
         if self.reliable:
             deadline_us = 0 if self.reliable_offset else self.reliable[0][1]
         if self.unreliable:
-            deadline_us = min(deadline_us, 0 if self.unreliable_offset else self.unreliable[0][1])
+            head = self.unreliable[0]
+            begun = isinstance(head, LargeMessage) and head.offset > 0
+            deadline_us = min(deadline_us, 0 if begun else head.deadline_us)
         return deadline_us
 
     def queue_reliable(self, data: bytes, deadline_us: int) -> int:
@@ -132,9 +196,26 @@ class SendLane:
     def queue_unreliable(self, data: bytes, deadline_us: int) -> int:
         """Queue an unreliable message; its bytes."""
         number = self.message_number = self.message_number + 1
-        self.unreliable.append((number, deadline_us, data))
-        self.unreliable_bytes += len(data)
-        return len(data)
+        size = len(data)
+        self.unreliable_bytes += size
+        queue = self.unreliable
+        if queue:
+            bundle = queue[-1]
+            if bundle.frames_bytes + size + _NEXT_HEADER_BYTES <= self.bundle_bytes_max and isinstance(bundle, Bundle):
+                if number == bundle.last_number + 1:
+                    bundle.last_number = number
+                    bundle.frames_bytes += size + _NEXT_HEADER_BYTES
+                    bundle.message_bytes += size
+                    bundle.frames += (_NEXT_HEADERS[size], data)
+                    return size
+                if bundle.frames_bytes + size + _HEADER_BYTES_MAX <= self.bundle_bytes_max:
+                    bundle.add(number, data)
+                    return size
+        if size <= min(self.bundle_bytes_max, EXPLICIT_SIZE_MAX) - _FIRST_HEADER_BYTES:
+            queue.append(Bundle(number, deadline_us, data))
+        else:
+            queue.append(LargeMessage(number, deadline_us, data))
+        return size
 
     def cut_segment(self, bytes_max: int) -> Segment:
         """The next stream bytes, at most `bytes_max` (> 0) of them, across message borders."""
@@ -181,8 +262,21 @@ class SendLane:
         self.segments.insert(bisect_left(self.segments, segment.begin, key=_begin_of) + 1, tail)
         return tail
 
+    def overlapping(self, begin: int, end: int) -> list[Segment]:
+        """Segments not confirmed yet that share bytes with `[begin, end)`, in stream order."""
+        segments = self.segments
+        if not segments:
+            return []
+        at = 0 if segments[0].begin >= begin else bisect_right(segments, begin, key=_begin_of) - 1
+        found: list[Segment] = []
+        while at < len(segments) and (segment := segments[at]).begin < end:
+            if segment.end > begin and segment.state != ACKED:
+                found.append(segment)
+            at += 1
+        return found
+
     def handle_acked(self, segment: Segment) -> None:
-        """A packet with this segment arrived."""
+        """All of this segment arrived."""
         if segment.state == IN_FLIGHT:
             self.unacked_bytes -= len(segment.data)
         self.missing -= segment.was_lost
@@ -202,34 +296,49 @@ class SendLane:
             messages.popleft()
 
 
+def encode_whole_unreliable(number: int, previous: int, size: int) -> bytes:
+    """Header of a whole unreliable message: the first of its packet and lane (`previous` 0), or one after `previous`."""
+    if not previous:
+        return _UNRELIABLE_FIRST.pack(0x30 | size >> 8, number & 0xFFFFFFFF) + bytes((size & 255,))
+    if number == previous + 1:
+        return _NEXT_HEADERS[size]
+    return bytes((0x30 | size >> 8,)) + encode_varint(number - previous) + bytes((size & 255,))
+
+
 class Lanes:
     """All lanes of a connection, and the order in which they are served."""
 
-    __slots__ = ("_lanes",)
+    __slots__ = ("by_index",)
 
     def __init__(self) -> None:
-        self._lanes: dict[int, SendLane] = {0: SendLane(0)}
+        self.by_index: dict[int, SendLane] = {0: SendLane(0)}
+        """Every lane used so far."""
 
     @property
     def count(self) -> int:
         """How many lanes were used so far."""
-        return len(self._lanes)
+        return len(self.by_index)
 
     def all(self) -> list[SendLane]:
         """Every lane used so far."""
-        return list(self._lanes.values())
+        return list(self.by_index.values())
 
     def lane(self, index: int) -> SendLane:
         """Lane `index`, made on first use."""
-        lane = self._lanes.get(index)
+        lane = self.by_index.get(index)
         if lane is None:
-            lane = self._lanes[index] = SendLane(index)
+            lane = self.by_index[index] = SendLane(index, bundle_bytes_max=self.by_index[0].bundle_bytes_max)
             lane.served = self._served_of(lane)
         return lane
 
+    def set_bundle_bytes_max(self, size: int) -> None:
+        """How many bytes of unreliable frames a packet holds, on every lane; what is queued already stays as it is."""
+        for lane in self.by_index.values():
+            lane.bundle_bytes_max = size
+
     def handle_taken(self, index: int, position: int) -> None:
         """What the peer says in his goodbye of one lane."""
-        lane = self._lanes.get(index)
+        lane = self.by_index.get(index)
         if lane is not None:
             lane.handle_taken(position)
 
@@ -244,23 +353,33 @@ class Lanes:
         lane.served = max(lane.served, self._served_of(lane))
 
     def _served_of(self, idle: SendLane) -> float:
-        busy = [lane.served for lane in self._lanes.values() if lane.has_data and lane.priority == idle.priority]
+        busy = [lane.served for lane in self.by_index.values() if lane.has_data and lane.priority == idle.priority]
         return min(busy, default=idle.served)
 
     @property
     def any_waiting(self) -> bool:
         """Whether anything is queued, sendable now or not."""
-        return any(lane.has_data for lane in self._lanes.values())
+        return any(lane.has_data for lane in self.by_index.values())
 
     def next_lane(self, taken: set[int] | tuple[()] = ()) -> SendLane | None:
         """Who goes next among the lanes with data that may be sent, those in `taken` aside."""
         best: SendLane | None = None
-        for lane in self._lanes.values():
+        for lane in self.by_index.values():
             if not (lane.unreliable or lane.may_cut) or lane.index in taken:
                 continue
             if best is None or (lane.priority, lane.served) < (best.priority, best.served):
                 best = lane
         return best
+
+    def only_ready(self) -> SendLane | None:
+        """The lane with data that may be sent, if there is just one."""
+        found: SendLane | None = None
+        for lane in self.by_index.values():
+            if lane.unreliable or lane.may_cut:
+                if found is not None:
+                    return None
+                found = lane
+        return found
 
     def charge(self, lane: SendLane, size: int) -> None:
         """Account for bytes of new data sent."""

@@ -1,9 +1,9 @@
 """The receiving side of an established connection: open, decode, check, apply.
 
 A packet is decoded whole before any of it is applied. Nearly all packets have one of a few simple shapes (reports; the next
-piece of one lane's reliable stream; whole unreliable messages), which `_read_straight` takes without making frame objects;
-everything else goes through `wire.frames`, which is the specification of both. Order and outcomes: protocol part 1, chapter 11
-and part 2, section 6.
+piece of one lane's reliable stream; whole unreliable messages), which `_read_straight` takes without making frame objects, and
+of a batch `handle_run` takes the packets that continue one another together; everything else goes through `wire.frames`, which
+is the specification of all. Order and outcomes: protocol part 1, chapter 11 and part 2, section 6.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from peergram.config import (
 from peergram.connection.flow import Flow, ReceiveLane
 from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
 from peergram.connection.in_flight import SentPacket
-from peergram.connection.room import charge_of
+from peergram.connection.room import charge_of, charge_of_all
 from peergram.errors import EndReason, WireError
 from peergram.wire.data_packet import decode_data_header
 from peergram.wire.frames import (
@@ -46,6 +46,7 @@ _NUMBER32 = struct.Struct("<I")
 _PLAIN_DATA = 0x80
 _NO_DELAY = 0xFFFF
 _NO_BLOCKS: list[tuple[int, int]] = []
+_SEGMENT_HEADER_BYTES = 7
 _MASK48 = (1 << 48) - 1
 _PLAIN_NUMBER_MAX = 1 << 31
 """Below this, the 32 bits of a message number are the number."""
@@ -127,6 +128,122 @@ class Receiver:
             self._handle_blob(blob, now_us)
         return True
 
+    def handle_run(self, data: bytes, begin: int, segment_bytes: int, connection_id: int, now_us: int) -> int:
+        """Take packets of a batch together, from `begin` on, as long as each is the next one and plain.
+
+        Where to go on: at the first packet that `handle_packet` must look at. Raises `ConnectionViolated`.
+        """
+        flow = self._flow
+        first = flow.replay.highest + 1
+        number = first & 0xFFFF
+        sealed: list[bytes] = []
+        total = len(data)
+        end = begin
+        while end + _HEADER.size < total and _HEADER.unpack_from(data, end) == (_PLAIN_DATA, connection_id, number):
+            sealed.append(data[end + _HEADER.size : end + segment_bytes])
+            number = number + 1 & 0xFFFF
+            end += segment_bytes
+        if not sealed:
+            return begin
+        payloads = flow.receive_cipher.open_run(first, sealed)
+        end = min(begin + len(payloads) * segment_bytes, total)
+        flow.stats.packets_received += len(payloads)
+        flow.stats.bytes_received += end - begin
+        self.handle_payloads(payloads, first, now_us)
+        return end
+
+    def handle_payloads(self, payloads: list[bytes], first: int, now_us: int) -> None:
+        """Apply decrypted payloads of packets with consecutive numbers that are all new; stops at the peer's goodbye."""
+        at = 0
+        while at < len(payloads) and self.goodbye is None:
+            stretch = self._take_stretch(payloads, at, now_us) if self.straight else at
+            if stretch > at:
+                self._finish_stretch(first + at, stretch - at, now_us)
+                at = stretch
+            else:
+                self._accept_number(first + at, first + at - 1, None, now_us)
+                self.handle_payload(payloads[at], first + at, now_us)
+                at += 1
+
+    def _take_stretch(self, payloads: list[bytes], at: int, now_us: int) -> int:
+        """Apply payloads from `at` on while they are new data of a known lane and nothing else; the end of what was taken."""
+        lanes = self._flow.receive_lanes
+        count = len(payloads)
+        try:
+            while at < count:
+                payload = payloads[at]
+                index = payload[0] - 0x87 if payload and 0x88 <= payload[0] <= 0x8E else 0
+                lane = lanes.get(index)
+                skip = 1 if index else 0
+                if lane is None or len(payload) <= skip:
+                    break
+                if payload[skip] == 0x57:
+                    end = self._take_stream(lane, payloads, at, skip)
+                elif payload[skip] & 0xF8 == 0x30:
+                    end = self._take_bundles(lane, payloads, at, skip)
+                else:
+                    break
+                if end == at:
+                    break
+                at = end
+        except WireError as error:
+            raise ConnectionViolated(EndReason.MISC_INTERNAL_ERROR, str(error)) from None
+        return at
+
+    def _take_stream(self, lane: ReceiveLane, payloads: list[bytes], at: int, skip: int) -> int:
+        """Segments that continue the lane's stream, one a packet; the end of what was taken."""
+        flow = self._flow
+        select = payloads[at][:skip]
+        position = lane.reliable.end_position
+        begin = skip + _SEGMENT_HEADER_BYTES
+        pieces: list[bytes] = []
+        for payload in payloads[at:] if at else payloads:
+            if len(payload) <= begin or payload[skip] != 0x57 or payload[:skip] != select:
+                break
+            low, high = _POSITION48.unpack_from(payload, skip + 1)
+            if position & _MASK48 != low | high << 32:
+                break
+            pieces.append(payload[begin:])
+            position += len(payload) - begin
+        if not pieces or not flow.accepts_data or not lane.reliable.add_run(pieces, position - lane.reliable.end_position):
+            return at
+        if lane.reliable.is_ready and lane.index not in flow.blocked_lanes:
+            self.deliver_ready(lane)
+        return at + len(pieces)
+
+    def _take_bundles(self, lane: ReceiveLane, payloads: list[bytes], at: int, skip: int) -> int:
+        """Packets of whole unreliable messages; the end of what was taken."""
+        flow = self._flow
+        if not flow.accepts_data:
+            return at
+        select = payloads[at][:skip]
+        taken: list[tuple[int, bytes]] = []
+        for payload in payloads[at:] if at else payloads:
+            if len(payload) <= skip or payload[:skip] != select:
+                break
+            messages = _read_whole_unreliable(lane, payload, skip)
+            if messages is None or len(messages) > self._context.segments_max or self._any_too_large(messages):
+                break
+            number = _NUMBER32.unpack_from(payload, skip + 1)[0]
+            lane.message_number = max(lane.message_number, number + len(messages) - 1)
+            taken += enumerate(messages, number)
+            at += 1
+        if taken:
+            self._deliver_unreliable(lane.index, taken)
+        return at
+
+    def _finish_stretch(self, first: int, count: int, now_us: int) -> None:
+        """Account for packets with consecutive numbers whose content was taken."""
+        flow = self._flow
+        last = first + count - 1
+        flow.replay.add_run(last)
+        flow.stats.sequenced += count
+        flow.liveness.heard(now_us)
+        flow.last_arrival_us, flow.last_arrival_number = now_us, last
+        flow.acks.add_run(first, last, now_us)
+        self._check_unreported()
+        self._plan_ack(count, now_us)
+
     def _count_old(self, number: int) -> None:
         stats = self._flow.stats
         if number < self._flow.replay.floor:
@@ -190,19 +307,23 @@ class Receiver:
             raise ConnectionViolated(EndReason.MISC_INTERNAL_ERROR, str(error)) from None
         if outcome == OK:
             flow.acks.add(number, now_us)
-            if flow.acks.top - flow.acks.stop_waiting > PACKETS_UNREPORTED_MAX:
-                raise ConnectionViolated(EndReason.MISC_GENERIC, "The peer never gives up on old packets")
+            self._check_unreported()
             if self._has_segments:
-                self._plan_ack(now_us)
+                self._plan_ack(1, now_us)
         elif outcome == REFUSED:
             ping_ms = flow.round_trip.ping_ms
             wait_ms = _REFUSED_ACK_DELAY_MAX_MS if ping_ms is None else min(ping_ms, _REFUSED_ACK_DELAY_MAX_MS)
             flow.acks.schedule(now_us + (wait_ms + 5) * 2_000)
         return outcome
 
-    def _plan_ack(self, now_us: int) -> None:
+    def _check_unreported(self) -> None:
         acks = self._flow.acks
-        acks.packets_unreported += 1
+        if acks.top - acks.stop_waiting > PACKETS_UNREPORTED_MAX:
+            raise ConnectionViolated(EndReason.MISC_GENERIC, "The peer never gives up on old packets")
+
+    def _plan_ack(self, packets: int, now_us: int) -> None:
+        acks = self._flow.acks
+        acks.packets_unreported += packets
         acks.schedule(now_us if acks.packets_unreported >= ACK_EVERY_PACKETS else now_us + self._flow.peer_ack_delay_us)
 
     def _read_carefully(self, payload: bytes, number: int, now_us: int) -> int:
@@ -307,7 +428,7 @@ class Receiver:
         flow = self._flow
         flow.stats.messages_received_unreliable += len(messages)
         room = flow.room
-        charge = sum([charge_of(len(message[1])) for message in messages])
+        charge = charge_of_all(messages)
         if len(messages) <= room.messages_left and room.unread_bytes + charge <= room.bytes_max:
             flow.deliver(lane, False, messages, charge)
             return
@@ -338,7 +459,10 @@ class Receiver:
     def deliver_ready(self, lane: ReceiveLane) -> None:
         """Hand out what is complete and finds room; the lane counts as blocked if something is left. May raise `WireError`."""
         flow = self._flow
-        messages, charge = lane.reliable.take_ready(lane.message_number, flow.room.messages_left, flow.room.bytes_left)
+        room = flow.room
+        messages, charge = lane.reliable.take_ready(
+            lane.message_number, room.messages_left, room.bytes_max - room.unread_bytes, takes_any=not room.unread_messages
+        )
         if messages:
             lane.message_number = max(lane.message_number, messages[-1][0])
             flow.stats.messages_received_reliable += len(messages)
@@ -392,17 +516,17 @@ class Receiver:
             self._measure(now_us - settled.newest.sent_at_us - delay_us, now_us)
         acked_bytes = lost_bytes = 0
         for packet in settled.acked:
-            acked_bytes += packet.size_bytes
-            for segment in packet.segments:
-                flow.confirm(segment)
+            acked_bytes += packet.size_bytes * packet.packets
+            for lane, begin, end in packet.ranges:
+                flow.confirm(lane, begin, end)
             if packet.carries_stats:
                 flow.stats.report_settled(packet.carries_stats, arrived=True, now_us=now_us)
         for packet in settled.lost:
-            lost_bytes += packet.size_bytes
+            lost_bytes += packet.size_bytes * packet.packets
             self._handle_lost(packet, now_us)
         for packet in settled.revived:
-            for segment in packet.segments:
-                flow.confirm(segment)
+            for lane, begin, end in packet.ranges:
+                flow.confirm(lane, begin, end)
         if acked_bytes:
             flow.probe_backoff = 0
         flow.rate.handle_acked(acked_bytes, lost_bytes, settled.newest, flow.round_trip, now_us)
@@ -413,8 +537,8 @@ class Receiver:
 
     def _handle_lost(self, packet: SentPacket, now_us: int) -> None:
         flow = self._flow
-        for segment in packet.segments:
-            flow.send_again(segment)
+        for lane, begin, end in packet.ranges:
+            flow.send_again(lane, begin, end)
         if packet.carries_stats:
             flow.stats.report_settled(packet.carries_stats, arrived=False, now_us=now_us)
 

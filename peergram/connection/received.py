@@ -57,6 +57,14 @@ class ReplayWindow:
         else:
             self._add_late(number)
 
+    def add_run(self, last: int) -> None:
+        """Record the numbers that follow the highest one, up to `last`."""
+        before = self.highest
+        self.highest = last
+        self._ends[-1] = last + 1
+        if before >> 10 != last >> 10:
+            self._raise_floor()
+
     def _add_ahead(self, number: int, jump: int) -> None:
         self.highest = number
         if self._jump_forgets and jump >= self._jump_forgets:
@@ -172,6 +180,14 @@ class AcksOwed:
             self._add_late(number, now_us)
         else:
             self._learn_from_late(number, now_us)
+
+    def add_run(self, first: int, last: int, now_us: int) -> None:
+        """Record packets of consecutive numbers whose content was taken."""
+        self.add(first, now_us)
+        newest = self._runs[-1]
+        if newest.end == first + 1:
+            newest.end = last + 1
+            newest.end_at_us = now_us
 
     def _learn_from_late(self, number: int, now_us: int) -> None:
         """A packet came after the peer gave it up, told by us that it was missing."""

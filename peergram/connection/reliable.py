@@ -90,6 +90,18 @@ class ReliableReceiver:
             return True
         return self._add_among_islands(max(position, expected), data[max(expected - position, 0) :])
 
+    def add_run(self, pieces: list[bytes], size: int) -> bool:
+        """Take segments that continue the gapless bytes, `size` bytes in all; False, with nothing taken, where `add` must look
+        at each of them."""
+        held = self._pieces_bytes + size
+        room = self._room
+        if self._islands or held > self._buffer_max or room.stream_bytes + size > room.bytes_max:
+            return False
+        room.stream_bytes += size
+        self._pieces_bytes = held
+        self._pieces += pieces if size >= _SHORT_BYTES * len(pieces) else [b"".join(pieces)]
+        return True
+
     def _has_room(self, position: int, size: int, expected: int) -> bool:
         finishes_front = position <= expected and self._pieces_bytes < self._need_bytes
         charge = size if position <= expected else size + PIECE_CHARGE_BYTES
@@ -180,10 +192,12 @@ class ReliableReceiver:
         """Whether `take_ready` could make progress."""
         return self._pieces_bytes >= self._need_bytes
 
-    def take_ready(self, number_seen: int, room_messages: int, room_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def take_ready(
+        self, number_seen: int, room_messages: int, room_bytes: int, *, takes_any: bool = False
+    ) -> tuple[list[tuple[int, bytes]], int]:
         """The complete messages (number, payload) at the front that find room, and what they charge to it.
 
-        `number_seen` is the highest number seen on the lane. Raises `WireError` for framing that ends the connection.
+        `takes_any`: the first one finds room whatever its size. `number_seen` is the highest number seen on the lane. Raises `WireError` for framing that ends the connection.
         """
         buffer = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         total = len(buffer)
@@ -215,7 +229,7 @@ class ReliableReceiver:
                 need = end - at
                 break
             charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
-            if len(messages) >= room_messages or (charged + charge > room_bytes):
+            if len(messages) >= room_messages or (charged + charge > room_bytes and not (takes_any and not messages)):
                 break
             charged += charge
             number += step

@@ -102,7 +102,8 @@ class Stats:
         self._reported_at_us = {REPORT_INSTANT: now_us, REPORT_LIFETIME: now_us}
         self._reported_packets = {REPORT_INSTANT: 0, REPORT_LIFETIME: 0}
         self._report_in_flight = 0
-        self._looked_at_us = now_us
+        self.look_at_us = now_us + _LOOK_EVERY_US
+        """From when on `report_due` may find something, unless the fate of a report is open."""
 
     def _totals(self, now_us: int) -> Totals:
         weird = self.out_of_order + self.duplicate + self.lurch
@@ -185,9 +186,9 @@ class Stats:
 
     def report_due(self, now_us: int, *, own_peer: bool) -> int:
         """Kinds of report that should ride on the next packet; 0 for none. Looks ten times a second, whatever the traffic."""
-        if self._report_in_flight or now_us < self._looked_at_us + _LOOK_EVERY_US:
+        if self._report_in_flight or now_us < self.look_at_us:
             return 0
-        self._looked_at_us = now_us
+        self.look_at_us = now_us + _LOOK_EVERY_US
         instant_us = STATS_INTERVAL_US if own_peer else STATS_INSTANT_US
         elapsed_us = now_us - self._reported_at_us[REPORT_INSTANT]
         due = 0

@@ -37,6 +37,12 @@ class PacketCipher(Protocol):
     def open(self, packet_number: int, sealed: bytes | memoryview) -> bytes | None:
         """The plaintext, or None if the packet is forged, damaged, or longer than any honest one."""
 
+    def seal_run(self, packet_number: int, plaintexts: list[bytes]) -> list[bytes]:
+        """`seal` for packets of consecutive numbers."""
+
+    def open_run(self, packet_number: int, sealed: list[bytes]) -> list[bytes]:
+        """`open` for packets of consecutive numbers, up to the first that does not open."""
+
 
 class AesGcmCipher:
     """AES-256-GCM for one direction."""
@@ -71,6 +77,27 @@ class AesGcmCipher:
         except InvalidTag:
             return None
 
+    def seal_run(self, packet_number: int, plaintexts: list[bytes]) -> list[bytes]:
+        """`seal` for packets of consecutive numbers."""
+        encrypt, tail = self._encrypt, self._iv_tail
+        first = self._iv_number + packet_number
+        return [encrypt(_pack_nonce(at & _U64_MASK, tail), text, None) for at, text in enumerate(plaintexts, first)]
+
+    def open_run(self, packet_number: int, sealed: list[bytes]) -> list[bytes]:
+        """`open` for packets of consecutive numbers, up to the first that does not open."""
+        decrypt, tail = self._decrypt, self._iv_tail
+        number = self._iv_number + packet_number
+        opened: list[bytes] = []
+        try:
+            for text in sealed:
+                if len(text) > _SEALED_BYTES_MAX:
+                    break
+                opened.append(decrypt(_pack_nonce(number & _U64_MASK, tail), text, None))
+                number += 1
+        except InvalidTag:
+            pass
+        return opened
+
     def __repr__(self) -> str:
         return "<AesGcmCipher>"
 
@@ -91,6 +118,19 @@ class NullCipher:
         if len(sealed) > DATAGRAM_BYTES_MAX:
             return None
         return bytes(sealed)
+
+    def seal_run(self, packet_number: int, plaintexts: list[bytes]) -> list[bytes]:
+        """`plaintexts` themselves."""
+        return list(plaintexts)
+
+    def open_run(self, packet_number: int, sealed: list[bytes]) -> list[bytes]:
+        """Copies of `sealed`, up to the first that is longer than any honest packet."""
+        opened: list[bytes] = []
+        for text in sealed:
+            if len(text) > DATAGRAM_BYTES_MAX:
+                break
+            opened.append(text)
+        return opened
 
     def __repr__(self) -> str:
         return "<NullCipher>"

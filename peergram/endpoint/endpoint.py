@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import groupby
-from operator import attrgetter
 
 from peergram.address import Address, format_address
 from peergram.config import (
@@ -32,7 +30,7 @@ from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.crypto.keys import SigningKey, fingerprint
 from peergram.endpoint.event_queue import EventQueue
-from peergram.endpoint.inbox import Inbox
+from peergram.endpoint.inbox import Inbox, Release
 from peergram.endpoint.link import Link
 from peergram.endpoint.link_table import LinkTable
 from peergram.endpoint.peer import Peer, loopback_info
@@ -74,7 +72,6 @@ _SOCKET_WAIT_US = 10_000
 _DOUBT_US_MIN = 20_000
 _CHALLENGE_AGE_US_MAX = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
 _CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
-_charged_to = attrgetter("charged_to")
 _REPLACED = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
 
 
@@ -221,8 +218,41 @@ class Endpoint:
 
         Raises UsageError for a channel that is not a signed 32-bit number, ClosedError after `close`.
         """
-        self._check_open()
         size = len(data)
+        peer = self._peers.get(to)
+        link = peer.link if peer is not None else None
+        if (
+            peer is None
+            or link is None
+            or peer.session.state is not _SESSION_CONNECTED
+            or size > REFERENCE_MESSAGE_BYTES_MAX
+            or flags & _NO_DELAY
+            or self.is_closed
+        ):
+            result = self._prepare_send(to, size, flags, channel, now_us)
+            if result is not _OK:
+                return result
+            if to == self.identity:
+                return self._send_to_self(data, flags, channel, now_us)
+            peer = self._peers[to]
+            link = peer.link
+            assert link is not None
+        prefix, lane = peer.route_of(channel) or peer.route(channel)
+        result = link.connection.send_message(prefix + data, flags, lane, now_us)
+        if result is _OK:
+            peer.session.last_used_us = now_us
+        flow = link.connection.flow
+        # Most sends find that the link is woken in time anyway.
+        if flow is None or not (
+            flow.is_blocked
+            or (link.armed_at_us <= flow.flush_at_us > now_us and flow.queued_bytes < flow.burst_bytes and size < flow.full_bytes)
+        ):
+            self._plan_transmit(link, size, now_us)
+        return result
+
+    def _prepare_send(self, to: Identity, size: int, flags: int, channel: int, now_us: int) -> Result:
+        """What is seldom the case before a send: look at everything, and have a session to send in; OK if it may go."""
+        self._check_open()
         if size > MESSAGE_BYTES_MAX or (flags & _RELIABLE and flags & _NO_DELAY):
             return Result.INVALID_PARAM
         if not _CHANNEL_MIN <= channel <= _CHANNEL_MAX:
@@ -231,20 +261,8 @@ class Endpoint:
         if size > REFERENCE_MESSAGE_BYTES_MAX and not self._takes_largest(to, peer):
             return Result.LIMIT_EXCEEDED
         if peer is None or peer.session.state is not _SESSION_CONNECTED or peer.link is None:
-            refused = self._prepare_session(to, flags, channel, now_us)
-            if refused is not None:
-                return refused
-            if to == self.identity:
-                return self._send_to_self(data, flags, channel, now_us)
-            peer = self._peers[to]
-        link = peer.link
-        assert link is not None
-        prefix, lane = peer.route(channel)
-        result = link.connection.send_message(prefix + data, flags, lane, now_us)
-        if result is _OK:
-            peer.session.last_used_us = now_us
-        self._plan_transmit(link, size, now_us)
-        return result
+            return self._prepare_session(to, flags, channel, now_us) or _OK
+        return _OK
 
     def _takes_largest(self, to: Identity, peer: Peer | None) -> bool:
         """Whether a message of the largest size reaches this peer; a reference peer has no room for our header beside it."""
@@ -267,9 +285,9 @@ class Endpoint:
         """The oldest unread messages of a channel, from all peers, at most `max_messages` (> 0, else UsageError)."""
         if max_messages <= 0:
             raise UsageError(f"max_messages must be at least 1, not {max_messages}")
-        messages = self._inbox.take(channel, max_messages)
-        if messages:
-            self._release(messages, now_us)
+        messages, released = self._inbox.take(channel, max_messages)
+        if released:
+            self._release(released, now_us)
         return messages
 
     def accept_session(self, identity: Identity, now_us: int) -> bool:
@@ -821,16 +839,16 @@ class Endpoint:
 
     def _discard_unread(self, peer: Peer, channel: int | None, now_us: int) -> None:
         identity = peer.identity
-        gone = self._inbox.discard(lambda message: message.identity == identity, channel)
-        self._release(gone, now_us)
+        released = self._inbox.discard(lambda sender: sender.identity == identity, channel)
+        self._release(released, now_us)
 
-    def _release(self, messages: list[Message], now_us: int) -> None:
+    def _release(self, released: list[Release], now_us: int) -> None:
         """Tell connections that there is room again."""
-        for peer, group in groupby(messages, key=_charged_to):
-            if not isinstance(peer, Peer):
-                continue
-            sizes = [charge_of(len(message.payload) + peer.header_bytes) for message in group]
-            peer.room.release(len(sizes), sum(sizes))
+        for peer, messages, charge_bytes in released:
+            assert isinstance(peer, Peer)
+            peer.room.release(messages, charge_bytes)
+        for peer in dict.fromkeys(release[0] for release in released):
+            assert isinstance(peer, Peer)
             self._resume_delivery(peer, now_us)
 
     def _resume_delivery(self, peer: Peer, now_us: int) -> None:
@@ -869,9 +887,8 @@ class Endpoint:
             return Result.LIMIT_EXCEEDED
         peer.room.add_unread(1, charge)
         self._loopback_number += 1
-        message = Message(self.identity, channel, data, self._loopback_number, bool(flags & _RELIABLE), now_us, peer)
-        self._inbox.queue(channel).append(message)
-        self._inbox.count += 1
+        message = Message(self.identity, channel, data, self._loopback_number, bool(flags & _RELIABLE), now_us)
+        self._inbox.add(channel, peer, [message], charge)
         self._schedule.is_touched = True
         peer.session.channels.note_used(channel)
         peer.session.last_used_us = now_us

@@ -1,15 +1,34 @@
 """Messages received and not yet read, by channel, in order of arrival from all peers.
 
-A channel costs nothing while it is empty (M2); what one peer may have lying here is limited by its connection, which is told
-when the application reads (M1).
+A channel costs nothing while it is empty (M2). Messages stay in the batches they came in, each with what it charges to the room
+of its peer, who is told when the application reads (M1).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
+from peergram.connection.room import charge_of
 from peergram.events import Message
+from peergram.identity import Identity
+
+
+class Sender(Protocol):
+    """Whose messages wait: what the inbox must know of a peer."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who he is."""
+
+    @property
+    def header_bytes(self) -> int:
+        """What each of his messages had before its payload."""
+
+
+Release = tuple[Sender, int, int]
+"""Messages and charged bytes that a peer may have lying here again."""
 
 
 class Inbox:
@@ -18,40 +37,47 @@ class Inbox:
     __slots__ = ("_channels", "count")
 
     def __init__(self) -> None:
-        self._channels: dict[int, deque[Message]] = {}
+        self._channels: dict[int, deque[tuple[Sender, list[Message], int]]] = {}
         self.count = 0
-        """Messages in all channels; whoever appends to a queue adds to it."""
+        """Messages in all channels."""
 
-    def queue(self, channel: int) -> deque[Message]:
-        """The unread messages of a channel, to append to; valid until the next `take` or `discard`."""
+    def add(self, channel: int, sender: Sender, messages: list[Message], charge_bytes: int) -> None:
+        """Append messages of one sender, which charge that much together."""
         queue = self._channels.get(channel)
         if queue is None:
             queue = self._channels[channel] = deque()
-        return queue
+        queue.append((sender, messages, charge_bytes))
+        self.count += len(messages)
 
-    def take(self, channel: int, messages_max: int) -> list[Message]:
-        """The oldest messages of a channel, at most that many."""
+    def take(self, channel: int, messages_max: int) -> tuple[list[Message], list[Release]]:
+        """The oldest messages of a channel, at most that many, and whom that gives room."""
         queue = self._channels.get(channel)
-        if queue is None:
-            return []
-        if len(queue) <= messages_max:
+        taken: list[Message] = []
+        released: list[Release] = []
+        while queue and messages_max > len(taken):
+            sender, messages, charge_bytes = queue.popleft()
+            left = messages_max - len(taken)
+            if len(messages) > left:
+                rest_bytes = sum(charge_of(len(message.payload) + sender.header_bytes) for message in messages[left:])
+                queue.appendleft((sender, messages[left:], rest_bytes))
+                messages, charge_bytes = messages[:left], charge_bytes - rest_bytes
+            taken += messages
+            released.append((sender, len(messages), charge_bytes))
+        if queue is not None and not queue:
             del self._channels[channel]
-            taken = list(queue)
-        else:
-            taken = [queue.popleft() for _ in range(messages_max)]
         self.count -= len(taken)
-        return taken
+        return taken, released
 
-    def discard(self, unwanted: Callable[[Message], bool], channel: int | None = None) -> list[Message]:
-        """Throw away unread messages, of one channel or of all; what went."""
-        gone: list[Message] = []
+    def discard(self, unwanted: Callable[[Sender], bool], channel: int | None = None) -> list[Release]:
+        """Throw away unread messages of some senders, of one channel or of all; whom that gives room."""
+        released: list[Release] = []
         for number in [channel] if channel is not None else list(self._channels):
             queue = self._channels.pop(number, None)
             if queue is None:
                 continue
-            gone += [message for message in queue if unwanted(message)]
-            kept = deque(message for message in queue if not unwanted(message))
+            released += [(sender, len(messages), charge) for sender, messages, charge in queue if unwanted(sender)]
+            kept = deque(batch for batch in queue if not unwanted(batch[0]))
             if kept:
                 self._channels[number] = kept
-        self.count -= len(gone)
-        return gone
+        self.count -= sum(messages for _, messages, _ in released)
+        return released

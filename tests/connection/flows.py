@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peergram.config import Config
-from peergram.connection.flow import Flow
+from peergram.connection.flow import Delivered, Flow
 from peergram.connection.handshake import Established
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.crypto.seal import NullCipher
@@ -28,6 +28,11 @@ def established(*, own_peer: bool = False, version: int = 13) -> Established:
         ping_samples_ms=[],
         rtt_us=None,
     )
+
+
+def delivered_messages(delivered: list[Delivered]) -> list[tuple[int, int, bool, bytes]]:
+    """Lane, number, whether reliable and payload of each message."""
+    return [(lane, number, reliable, data) for lane, reliable, messages, _ in delivered for number, data in messages]
 
 
 def make_flow(

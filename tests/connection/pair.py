@@ -20,6 +20,7 @@ from peergram.crypto.keys import SigningKey
 from peergram.errors import WireError
 from peergram.identity import Identity
 from peergram.wire.control import ChallengeRequest, ConnectRequest, decode_control
+from tests.connection.flows import delivered_messages
 
 CLIENT = ("10.0.0.1", 1001)
 SERVER = ("10.0.0.2", 1002)
@@ -176,7 +177,7 @@ class Pair:
                     self._send(client, packet)
             while (event := connection.poll_event()) is not None:
                 self.events[client].append(event)
-            delivered = connection.take_delivered()
+            delivered = delivered_messages(connection.take_delivered())
             self.delivered[client].extend(delivered)
             if self.auto_release and delivered:
                 self.read(client, len(delivered), delivered)

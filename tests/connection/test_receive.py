@@ -10,7 +10,7 @@ from peergram.config import Config
 from peergram.connection.limits import REFERENCE
 from peergram.connection.receive import DISCARDED, OK, REFUSED, ConnectionViolated, Receiver
 from peergram.wire.data_packet import expand_packet_number
-from tests.connection.flows import make_flow
+from tests.connection.flows import delivered_messages, make_flow
 from tests.vectors_data import load
 
 VECTORS = load("02-snp")
@@ -46,7 +46,7 @@ class Receiving:
         result = next(name for name, value in OUTCOMES.items() if value == outcome)
         delivered: list[list[object]] = [
             [lane, number, "rel" if reliable else "unr", len(data), data[:12].hex()]
-            for lane, number, reliable, data in self.flow.delivered
+            for lane, number, reliable, data in delivered_messages(self.flow.delivered)
         ]
         self.flow.delivered.clear()
         return result, delivered

@@ -52,7 +52,8 @@ class Node:
             segments = []
             if at % 10 == 0:
                 lane.queue_reliable(b"segment", 0)
-                segments.append(lane.cut_segment(1_000))
+                segment = lane.cut_segment(1_000)
+                segments.append((lane, segment.begin, segment.end))
             flow.in_flight.add(SentPacket(now_us, DATAGRAM_BYTES_MAX, segments, True, 0, now_us, 0))
 
 

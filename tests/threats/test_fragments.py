@@ -19,7 +19,7 @@ from peergram.connection.limits import OWN
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.wire.reliable_framing import encode_message_header
 from peergram.wire.varint import encode_varint
-from tests.connection.flows import make_flow
+from tests.connection.flows import delivered_messages, make_flow
 from tests.threats.world import SOAK, full_or, held_bytes
 
 NOW_US = 2_000_000
@@ -64,7 +64,7 @@ def test_every_combination_of_edge_values_is_dropped_or_ends_the_connection(lead
                 receiver.handle_payload(segment(lead, number, offset, size_code) + data, payload_number, NOW_US)
             except ConnectionViolated:
                 break
-        assert flow.buffered_bytes + sum(len(message[3]) for message in flow.delivered) <= 3 * 1_300
+        assert flow.buffered_bytes + sum(len(message[3]) for message in delivered_messages(flow.delivered)) <= 3 * 1_300
 
 
 @pytest.mark.parametrize("size", [524_305, 1 << 24, (1 << 31) - 1, 1 << 31, 1 << 63, (1 << 64) - 1])
@@ -134,7 +134,7 @@ def test_a_message_is_never_larger_than_its_pieces_may_reach() -> None:
     receiver.handle_payload(piece(1, UNRELIABLE_RECV_BYTES_MAX, b"", last=True), 3, NOW_US)
     for number, offset in enumerate(range(0, UNRELIABLE_RECV_BYTES_MAX, 1_000), 4):
         receiver.handle_payload(piece(1, offset, bytes(1_000)), number, NOW_US)
-    assert all(len(message[3]) <= UNRELIABLE_RECV_BYTES_MAX for message in receiver._flow.delivered)
+    assert all(len(message[3]) <= UNRELIABLE_RECV_BYTES_MAX for message in delivered_messages(receiver._flow.delivered))
     assert receiver._flow.buffered_bytes <= 27_000
 
 
