@@ -19,6 +19,20 @@ PROTOCOL_VERSION_MIN = 8
 
 DATAGRAM_BYTES_MAX = 1300
 """Largest UDP payload sent, and largest plaintext accepted from a reference peer."""
+DATAGRAM_BYTES_OWN_PEER_MAX = 65_000
+"""Largest UDP payload that an own peer may send us, and that the search for the path's MTU tries."""
+DATAGRAM_BYTES_FLOOR = 1_100
+"""What packets shrink to where the path does not carry the protocol's size (E21)."""
+PATH_MTU_PROBES_MAX = 3
+"""Probes of one size that must be lost before it counts as too large (RFC 8899, MAX_PROBES)."""
+PATH_MTU_RAISE_US = 600_000_000
+"""When to look again whether more fits (RFC 8899, PMTU_RAISE_TIMER)."""
+PATH_MTU_RETRY_US = 60_000_000
+"""The same after packets had vanished for their size."""
+PATH_MTU_BLACK_HOLE_LOSSES = 10
+"""Packets larger than the floor that must be lost in a row before the path counts as narrower,"""
+PATH_MTU_BLACK_HOLE_US = 500_000
+"""and for how long none may have arrived."""
 DATAGRAM_BYTES_MIN = 5
 """Shorter datagrams are ignored whatever they begin with."""
 PADDED_BYTES_MIN = 512
@@ -79,6 +93,8 @@ LOST_PACKETS_KEPT = 1_024
 BURST_PACKETS = 16
 """Small messages are sent once they fill this many packets, or when the oldest has waited for `nagle_us`: one call carries them
 all."""
+BURST_BYTES_MAX = BURST_PACKETS * DATAGRAM_BYTES_MAX
+"""The same in bytes, where packets are larger."""
 PACKETS_PER_TRANSMIT_MAX = 44
 """Packets handed to the socket at once: one UDP_SEGMENT call of at most 65507 bytes."""
 
@@ -197,7 +213,9 @@ class Config:
     no_delay_queue_us: int = 200_000
     """A NoDelay message is dropped when it would wait longer than this (the header's promise, G9)."""
     datagram_bytes: int = DATAGRAM_BYTES_MAX
-    """Largest UDP payload sent (MTU_PacketSize, 32)."""
+    """Largest UDP payload sent, to a reference peer and at first (MTU_PacketSize, 32)."""
+    path_mtu_bytes_max: int = DATAGRAM_BYTES_OWN_PEER_MAX
+    """Up to which UDP payload the path to an own peer is searched for what it carries; from `datagram_bytes` = 1300 only."""
     unencrypted: int = 0
     """Ciphers offered: 0 AES only, 1 AES or none, 2 none or AES, 3 none (Unencrypted, 34). Anything but 0 is for tests."""
     send_time_since_previous: bool = False
@@ -238,6 +256,7 @@ _RANGES: dict[str, tuple[int, int]] = {
     "nagle_us": (0, 20_000),
     "no_delay_queue_us": (0, 10_000_000),
     "datagram_bytes": (200, DATAGRAM_BYTES_MAX),
+    "path_mtu_bytes_max": (0, DATAGRAM_BYTES_OWN_PEER_MAX),
     "unencrypted": (0, 3),
     "linger_us": (0, 60_000_000),
     "session_idle_us": (1_000_000, 86_400_000_000),

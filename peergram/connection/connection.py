@@ -297,6 +297,10 @@ class Connection:
         if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
             self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
 
+    def is_probe(self, packets: list[bytes]) -> bool:
+        """Whether what `poll_transmit` just gave is a probe of the path's MTU."""
+        return self.flow is not None and len(packets) == 1 and len(packets[0]) > self.flow.datagram_bytes
+
     def probe(self) -> None:
         """Ask the peer for a sign of life."""
         if self.flow is not None:

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from heapq import heappush
 
-from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
-from peergram.connection.handshake import Established
+from peergram.config import (
+    ACK_DELAY_OWN_PEER_US,
+    ACK_DELAY_US,
+    BURST_BYTES_MAX,
+    BURST_PACKETS,
+    DATAGRAM_BYTES_MAX,
+    DATAGRAM_BYTES_OWN_PEER_MAX,
+    Config,
+)
+from peergram.connection.handshake import LARGE_DATAGRAMS, Established
 from peergram.connection.in_flight import PacketsInFlight
-from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment, SendLane
+from peergram.connection.lanes import ACKED, IN_FLIGHT, REPORTS_MARGIN_BYTES, TO_RETRANSMIT, Lanes, Segment, SendLane
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.liveness import Liveness
+from peergram.connection.path_mtu import PathMtu
 from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
@@ -26,6 +35,11 @@ ASK_ACK = 2
 """Ask for an ack within 50 ms (`ACK_REQUEST_E2E`)."""
 ASK_ACK_NOW = 6
 """Ask for an answer at once (`ACK_REQUEST_E2E | ACK_REQUEST_IMMEDIATE`)."""
+
+PADDING_LEAD = 0xA1
+"""A payload that begins so holds nothing; to own peers only."""
+DATA_HEADER_BYTES = 7
+"""Lead byte, connection id and packet number of a data packet."""
 
 Delivered = tuple[int, bool, list[tuple[int, bytes]], int]
 """Lane, whether reliable, (number, payload) of each message, and what they charge to the room together."""
@@ -99,10 +113,12 @@ class Flow:
         """When what is queued must go although it fills no packet."""
         self.is_blocked = False
         """Whether data waits for tokens, the window or acks, rather than for a poll."""
-        self.full_bytes = config.datagram_bytes - 7 - established.send_cipher.overhead_bytes
-        """Queued bytes that fill a packet."""
-        self.burst_bytes = BURST_PACKETS * self.full_bytes
-        """Queued bytes that are worth a system call at once."""
+        large = established.capabilities is not None and bool(established.capabilities.features & LARGE_DATAGRAMS)
+        self.payload_bytes_max = DATAGRAM_BYTES_OWN_PEER_MAX if large else DATAGRAM_BYTES_MAX
+        """Largest plaintext taken from the peer."""
+        self.path_mtu = PathMtu(config.datagram_bytes, config.path_mtu_bytes_max if large else 0)
+        self.datagram_bytes = self.full_bytes = self.burst_bytes = 0
+        self.set_datagram_bytes(self.path_mtu.size_bytes)
         self.probe_wanted = False
         self.answer_wanted = False
         """The peer asked for an answer at once."""
@@ -123,6 +139,15 @@ class Flow:
         self.receive_lane(0)
         if established.rtt_us is not None:
             self.round_trip.add_sample(established.rtt_us, now_us)
+
+    def set_datagram_bytes(self, size: int) -> None:
+        """From now on packets are at most that long."""
+        self.datagram_bytes = size
+        self.full_bytes = size - DATA_HEADER_BYTES - self.send_cipher.overhead_bytes
+        """Payload of a packet with neither statistics nor a time; queued bytes that fill one."""
+        self.burst_bytes = max(min(BURST_PACKETS * self.full_bytes, BURST_BYTES_MAX), self.full_bytes)
+        """Queued bytes that are worth a system call at once."""
+        self.lanes.set_bundle_bytes_max(self.full_bytes - REPORTS_MARGIN_BYTES)
 
     # --- receiving ---
 

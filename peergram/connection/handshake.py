@@ -41,8 +41,10 @@ from peergram.wire.certificates import (
     write_identity,
 )
 
-OWN_FEATURES = 0
-"""The feature bits our capabilities carry; none is given out yet."""
+LARGE_DATAGRAMS = 1
+"""Feature bit: takes datagrams of up to `DATAGRAM_BYTES_OWN_PEER_MAX` bytes, and packets of padding."""
+OWN_FEATURES = LARGE_DATAGRAMS
+"""The feature bits our capabilities carry."""
 HELLO_COUNTS_VERSION_MIN = 10
 """From this protocol version on, ConnectRequest and ConnectOK count as packet number 1."""
 

@@ -16,6 +16,9 @@ from typing import NamedTuple
 from peergram.config import LOST_PACKETS_KEPT
 from peergram.connection.lanes import StreamRange
 
+PATH_PROBE = 4
+"""In `SentPacket.carries`, beside the kinds of statistics report: a probe of the path's MTU."""
+
 
 class SentPacket(NamedTuple):
     """One packet in flight, or several of consecutive numbers that are alike; a tuple, because so many are made."""
@@ -30,8 +33,8 @@ class SentPacket(NamedTuple):
     delivered_bytes: int
     """Bytes confirmed when it was sent (for the delivery rate)."""
     delivered_at_us: int
-    carries_stats: int
-    """Kinds of statistics report it carries, a bit mask."""
+    carries: int
+    """Kinds of statistics report it carries and whether it is a path probe, a bit mask."""
     packets: int = 1
     """How many packets this is."""
 

@@ -18,7 +18,7 @@ from peergram.config import DATAGRAM_BYTES_MAX, MESSAGE_NUMBER_STEP_MAX, STREAM_
 from peergram.timing import NEVER
 from peergram.wire.frames import EXPLICIT_SIZE_MAX
 from peergram.wire.reliable_framing import encode_message_header
-from peergram.wire.varint import encode_varint
+from peergram.wire.varint import decode_varint, encode_varint
 
 IN_FLIGHT = 0
 TO_RETRANSMIT = 1
@@ -26,8 +26,13 @@ ACKED = 2
 
 
 _UNRELIABLE_FIRST = struct.Struct("<BI")
-BUNDLE_BYTES_MAX = DATAGRAM_BYTES_MAX - 7 - 16 - 26
-"""What a packet of the protocol's size holds beside its header, its tag and the reports it may owe."""
+REPORTS_MARGIN_BYTES = 26
+"""Room beside a packet's unreliable messages for the reports that it may owe."""
+BUNDLE_BYTES_MAX = DATAGRAM_BYTES_MAX - 7 - 16 - REPORTS_MARGIN_BYTES
+_BUNDLE_FRAMES_MAX = 1_000
+"""Headers and messages in one bundle: well below what a receiver looks at in a packet."""
+_NUMBER_FOLLOWS = 0x10
+"""Bit of a header's lead byte that says so."""
 _FIRST_HEADER_BYTES = 6
 _NEXT_HEADER_BYTES = 2
 _HEADER_BYTES_MAX = 12
@@ -69,6 +74,16 @@ class Bundle:
         self.frames_bytes = len(self.frames[0]) + len(data)
         self.message_bytes = len(data)
         self.first_number = self.last_number = number
+
+    def messages(self) -> list[tuple[int, bytes]]:
+        """(number, payload) of each message."""
+        number = self.first_number
+        found = [(number, self.frames[1])]
+        for at in range(2, len(self.frames), 2):
+            header = self.frames[at]
+            number += decode_varint(header, 1)[0] if header[0] & _NUMBER_FOLLOWS else 1
+            found.append((number, self.frames[at + 1]))
+        return found
 
     def follow(self, previous: int) -> None:
         """Go behind message `previous` in the same packet: only the first number of a lane is written in full."""
@@ -196,26 +211,44 @@ class SendLane:
     def queue_unreliable(self, data: bytes, deadline_us: int) -> int:
         """Queue an unreliable message; its bytes."""
         number = self.message_number = self.message_number + 1
+        self.unreliable_bytes += len(data)
+        self._bundle(number, data, deadline_us)
+        return len(data)
+
+    def _bundle(self, number: int, data: bytes, deadline_us: int) -> None:
         size = len(data)
-        self.unreliable_bytes += size
         queue = self.unreliable
         if queue:
             bundle = queue[-1]
-            if bundle.frames_bytes + size + _NEXT_HEADER_BYTES <= self.bundle_bytes_max and isinstance(bundle, Bundle):
+            if (
+                bundle.frames_bytes + size + _NEXT_HEADER_BYTES <= self.bundle_bytes_max
+                and isinstance(bundle, Bundle)
+                and len(bundle.frames) < _BUNDLE_FRAMES_MAX
+                and size <= EXPLICIT_SIZE_MAX
+            ):
                 if number == bundle.last_number + 1:
                     bundle.last_number = number
                     bundle.frames_bytes += size + _NEXT_HEADER_BYTES
                     bundle.message_bytes += size
                     bundle.frames += (_NEXT_HEADERS[size], data)
-                    return size
+                    return
                 if bundle.frames_bytes + size + _HEADER_BYTES_MAX <= self.bundle_bytes_max:
                     bundle.add(number, data)
-                    return size
+                    return
         if size <= min(self.bundle_bytes_max, EXPLICIT_SIZE_MAX) - _FIRST_HEADER_BYTES:
             queue.append(Bundle(number, deadline_us, data))
         else:
             queue.append(LargeMessage(number, deadline_us, data))
-        return size
+
+    def rebundle(self) -> None:
+        """Packets have become smaller: put queued messages into bundles that fit."""
+        queued, self.unreliable = self.unreliable, deque()
+        for head in queued:
+            if isinstance(head, LargeMessage) or head.frames_bytes <= self.bundle_bytes_max:
+                self.unreliable.append(head)
+                continue
+            for number, data in head.messages():
+                self._bundle(number, data, head.deadline_us)
 
     def cut_segment(self, bytes_max: int) -> Segment:
         """The next stream bytes, at most `bytes_max` (> 0) of them, across message borders."""
@@ -332,8 +365,11 @@ class Lanes:
         return lane
 
     def set_bundle_bytes_max(self, size: int) -> None:
-        """How many bytes of unreliable frames a packet holds, on every lane; what is queued already stays as it is."""
+        """How many bytes of unreliable frames a packet holds, on every lane; what is queued already is put together anew."""
         for lane in self.by_index.values():
+            if size < lane.bundle_bytes_max:
+                lane.bundle_bytes_max = size
+                lane.rebundle()
             lane.bundle_bytes_max = size
 
     def handle_taken(self, index: int, position: int) -> None:

@@ -19,13 +19,14 @@ from peergram.config import (
     PACKETS_UNREPORTED_MAX,
     SEGMENTS_PER_PACKET_MAX,
 )
-from peergram.connection.flow import Flow, ReceiveLane
+from peergram.connection.flow import PADDING_LEAD, Flow, ReceiveLane
 from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
-from peergram.connection.in_flight import SentPacket
+from peergram.connection.in_flight import PATH_PROBE, SentPacket, Settled
 from peergram.connection.room import charge_of, charge_of_all
 from peergram.errors import EndReason, WireError
 from peergram.wire.data_packet import decode_data_header
 from peergram.wire.frames import (
+    EXPLICIT_SIZE_MAX,
     Ack,
     AckOfUnsent,
     DecodeContext,
@@ -120,7 +121,7 @@ class Receiver:
             self._count_old(number)
             return False
         payload = flow.receive_cipher.open(number, datagram[payload_at:])
-        if payload is None or len(payload) > DATAGRAM_BYTES_MAX:
+        if payload is None or len(payload) > flow.payload_bytes_max:
             return False
         self._accept_number(number, highest, time_since_previous_us, now_us)
         outcome = self.handle_payload(payload, number, now_us)
@@ -158,7 +159,7 @@ class Receiver:
         while at < len(payloads) and self.goodbye is None:
             stretch = self._take_stretch(payloads, at, now_us) if self.straight else at
             if stretch > at:
-                self._finish_stretch(first + at, stretch - at, now_us)
+                self._finish_stretch(first + at, stretch - at, len(payloads[at]), now_us)
                 at = stretch
             else:
                 self._accept_number(first + at, first + at - 1, None, now_us)
@@ -232,8 +233,8 @@ class Receiver:
             self._deliver_unreliable(lane.index, taken)
         return at
 
-    def _finish_stretch(self, first: int, count: int, now_us: int) -> None:
-        """Account for packets with consecutive numbers whose content was taken."""
+    def _finish_stretch(self, first: int, count: int, payload_bytes: int, now_us: int) -> None:
+        """Account for packets with consecutive numbers whose content was taken, each of about that size."""
         flow = self._flow
         last = first + count - 1
         flow.replay.add_run(last)
@@ -242,7 +243,7 @@ class Receiver:
         flow.last_arrival_us, flow.last_arrival_number = now_us, last
         flow.acks.add_run(first, last, now_us)
         self._check_unreported()
-        self._plan_ack(count, now_us)
+        self._plan_ack(count * (1 + payload_bytes // DATAGRAM_BYTES_MAX), now_us)
 
     def _count_old(self, number: int) -> None:
         stats = self._flow.stats
@@ -300,6 +301,8 @@ class Receiver:
                 self.goodbye, payload = decode_goodbye(payload)
                 for lane, position in self.goodbye.taken:
                     flow.lanes.handle_taken(lane, position)
+            elif flow.own_peer and payload and payload[0] == PADDING_LEAD:
+                payload = b""
             outcome = self._read_straight(payload, number, now_us) if self.straight else None
             if outcome is None:
                 outcome = self._read_carefully(payload, number, now_us)
@@ -309,7 +312,7 @@ class Receiver:
             flow.acks.add(number, now_us)
             self._check_unreported()
             if self._has_segments:
-                self._plan_ack(1, now_us)
+                self._plan_ack(1 + len(payload) // DATAGRAM_BYTES_MAX, now_us)
         elif outcome == REFUSED:
             ping_ms = flow.round_trip.ping_ms
             wait_ms = _REFUSED_ACK_DELAY_MAX_MS if ping_ms is None else min(ping_ms, _REFUSED_ACK_DELAY_MAX_MS)
@@ -322,6 +325,7 @@ class Receiver:
             raise ConnectionViolated(EndReason.MISC_GENERIC, "The peer never gives up on old packets")
 
     def _plan_ack(self, packets: int, now_us: int) -> None:
+        """So many packets of the protocol's size, or as much in larger ones, want an ack."""
         acks = self._flow.acks
         acks.packets_unreported += packets
         acks.schedule(now_us if acks.packets_unreported >= ACK_EVERY_PACKETS else now_us + self._flow.peer_ack_delay_us)
@@ -442,7 +446,7 @@ class Receiver:
     def _any_too_large(self, messages: list[bytes]) -> bool:
         """Whether a message exceeds a limit set below what a packet can hold."""
         limit = self._flow.config.recv_message_bytes_max
-        return limit < DATAGRAM_BYTES_MAX and any(len(message) > limit for message in messages)
+        return limit < EXPLICIT_SIZE_MAX and any(len(message) > limit for message in messages)
 
     # --- frames ---
 
@@ -519,11 +523,13 @@ class Receiver:
             acked_bytes += packet.size_bytes * packet.packets
             for lane, begin, end in packet.ranges:
                 flow.confirm(lane, begin, end)
-            if packet.carries_stats:
-                flow.stats.report_settled(packet.carries_stats, arrived=True, now_us=now_us)
+            if packet.carries:
+                self._settle_extras(packet, arrived=True, now_us=now_us)
         for packet in settled.lost:
-            lost_bytes += packet.size_bytes * packet.packets
+            if not packet.carries & PATH_PROBE:
+                lost_bytes += packet.size_bytes * packet.packets
             self._handle_lost(packet, now_us)
+        self._watch_path(settled, now_us)
         for packet in settled.revived:
             for lane, begin, end in packet.ranges:
                 flow.confirm(lane, begin, end)
@@ -539,8 +545,26 @@ class Receiver:
         flow = self._flow
         for lane, begin, end in packet.ranges:
             flow.send_again(lane, begin, end)
-        if packet.carries_stats:
-            flow.stats.report_settled(packet.carries_stats, arrived=False, now_us=now_us)
+        if packet.carries:
+            self._settle_extras(packet, arrived=False, now_us=now_us)
+
+    def _settle_extras(self, packet: SentPacket, *, arrived: bool, now_us: int) -> None:
+        """A packet that carried a statistics report, or was a path probe."""
+        flow = self._flow
+        if packet.carries & ~PATH_PROBE:
+            flow.stats.report_settled(packet.carries & ~PATH_PROBE, arrived=arrived, now_us=now_us)
+        if packet.carries & PATH_PROBE:
+            flow.path_mtu.handle_probe_settled(arrived=arrived, now_us=now_us)
+            flow.set_datagram_bytes(flow.path_mtu.size_bytes)
+
+    def _watch_path(self, settled: Settled, now_us: int) -> None:
+        """Large packets that vanish while none arrives mean that the path carries them no longer."""
+        flow = self._flow
+        arrived_bytes = max([packet.size_bytes for packet in settled.acked], default=0)
+        lost = [packet for packet in settled.lost if not packet.carries & PATH_PROBE] if settled.lost else settled.lost
+        lost_bytes = max([packet.size_bytes for packet in lost], default=0)
+        if flow.path_mtu.handle_report(arrived_bytes, lost_bytes, sum([packet.packets for packet in lost]), now_us):
+            flow.set_datagram_bytes(flow.path_mtu.size_bytes)
 
     def _measure(self, sample_us: int, now_us: int) -> None:
         flow = self._flow

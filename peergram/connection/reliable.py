@@ -197,7 +197,8 @@ class ReliableReceiver:
     ) -> tuple[list[tuple[int, bytes]], int]:
         """The complete messages (number, payload) at the front that find room, and what they charge to it.
 
-        `takes_any`: the first one finds room whatever its size. `number_seen` is the highest number seen on the lane. Raises `WireError` for framing that ends the connection.
+        `takes_any`: the first one finds room whatever its size. `number_seen` is the highest number seen on the lane. Raises
+        `WireError` for framing that ends the connection.
         """
         buffer = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         total = len(buffer)

@@ -16,14 +16,13 @@ from heapq import heappop
 
 from peergram.config import (
     ACK_BLOCKS_MAX,
-    DATAGRAM_BYTES_MAX,
     LANES_SEND_MAX,
     PACKET_NUMBER_MAX,
     PACKETS_IN_FLIGHT_MAX,
     PACKETS_PER_TRANSMIT_MAX,
 )
-from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, Flow
-from peergram.connection.in_flight import SentPacket
+from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
+from peergram.connection.in_flight import PATH_PROBE, SentPacket
 from peergram.connection.lanes import IN_FLIGHT, TO_RETRANSMIT, Bundle, LargeMessage, Segment, SendLane, StreamRange
 from peergram.timing import NEVER, Deadline
 from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
@@ -43,8 +42,8 @@ _REST = 7
 _SPLIT_BYTES_MIN = 64
 """A retransmission is not cut into smaller pieces than this."""
 _FRAGMENT_BYTES_MIN = 64
-_REPORTS_MARGIN_BYTES = 26
-"""Room beside a packet's unreliable messages for the reports that it may owe."""
+_PROBES_PER_SECOND_MIN = 100
+"""A path is not probed with packets of which the rate carries fewer than this."""
 _SELECT_LANE = [b"" if lane == 0 else encode_select_lane(lane) for lane in range(LANES_SEND_MAX)]
 """What selects a lane at the beginning of a payload."""
 _ASK_INTERVAL_MIN_US = 20_000
@@ -76,7 +75,6 @@ class Transmitter:
         "_asked_at_us",
         "_fill_report",
         "_flow",
-        "_plain_bytes_max",
         "_stop_waiting_sent",
         "_time_field_at_us",
         "straight",
@@ -84,9 +82,6 @@ class Transmitter:
 
     def __init__(self, flow: Flow, fill_report: FillReport) -> None:
         self._flow = flow
-        self._plain_bytes_max = flow.config.datagram_bytes - _HEADER.size - flow.send_cipher.overhead_bytes
-        """Payload of a packet with neither blob nor time field."""
-        flow.lanes.set_bundle_bytes_max(self._plain_bytes_max - _REPORTS_MARGIN_BYTES)
         self.straight = True
         """Whether bursts take the short way; off in the test that holds both ways equal."""
         self._fill_report = fill_report
@@ -102,6 +97,8 @@ class Transmitter:
         flow.bucket.fill(flow.rate.rate_bytes_per_s, now_us)
         packets: list[bytes] = []
         flow.is_blocked = False
+        if flow.queued_bytes >= flow.burst_bytes and self._may_probe_path(now_us):
+            return [self._build_probe(now_us)]
         while len(packets) < packets_max:
             sends_data = self._data_wanted(now_us)
             if sends_data and not self._data_allowed():
@@ -125,7 +122,7 @@ class Transmitter:
         flow = self._flow
         if flow.retransmit_bytes > 0:
             return True
-        wanted = flow.queued_bytes >= self._plain_bytes_max or flow.flush_at_us <= now_us
+        wanted = flow.queued_bytes >= flow.full_bytes or flow.flush_at_us <= now_us
         return wanted and flow.lanes.next_lane() is not None
 
     def _data_allowed(self) -> bool:
@@ -135,7 +132,7 @@ class Transmitter:
         in_flight = flow.in_flight
         return (
             flow.bucket.tokens >= 0
-            and in_flight.bytes + DATAGRAM_BYTES_MAX <= flow.rate.window_bytes
+            and (not in_flight.bytes or in_flight.bytes + flow.datagram_bytes <= flow.rate.window_bytes)
             and len(in_flight) < PACKETS_IN_FLIGHT_MAX
         )
 
@@ -173,7 +170,8 @@ class Transmitter:
         if not flow.retransmit_bytes and flow.lanes.next_lane() is None:
             return NEVER
         wanted_at_us = now_us if self._data_wanted(now_us) else flow.flush_at_us
-        if wanted_at_us == NEVER or flow.in_flight.bytes + DATAGRAM_BYTES_MAX > flow.rate.window_bytes:
+        in_flight_bytes = flow.in_flight.bytes
+        if wanted_at_us == NEVER or (in_flight_bytes and in_flight_bytes + flow.datagram_bytes > flow.rate.window_bytes):
             return NEVER
         if len(flow.in_flight) >= PACKETS_IN_FLIGHT_MAX:
             return NEVER
@@ -197,6 +195,8 @@ class Transmitter:
         flow.probe_backoff += 1
         if flow.probe_backoff > 2:
             flow.rate.handle_timeout()
+            if flow.path_mtu.shrink(now_us):
+                flow.set_datagram_bytes(flow.path_mtu.size_bytes)
         for packet in flow.in_flight.open_packets():
             if packet.ranges:
                 oldest = packet if packet.packets == 1 else packet.split(1)[0]
@@ -204,13 +204,36 @@ class Transmitter:
                     flow.send_again(lane, begin, end)
                 break
 
+    def _may_probe_path(self, now_us: int) -> bool:
+        """Whether a probe of the path's MTU is due and takes no more of the rate than a moment's worth."""
+        flow = self._flow
+        path_mtu = flow.path_mtu
+        return (
+            path_mtu.wants_probe(now_us)
+            and path_mtu.probe_bytes <= flow.rate.rate_bytes_per_s // _PROBES_PER_SECOND_MIN
+            and self._data_allowed()
+        )
+
+    def _build_probe(self, now_us: int) -> bytes:
+        """A packet of padding that asks for an answer, larger than what is known to pass."""
+        flow = self._flow
+        prefix = self._encode_prefix(ASK_ACK_NOW, None, now_us)
+        padding_bytes = flow.path_mtu.probe_bytes - len(prefix) - flow.send_cipher.overhead_bytes
+        payload = bytes((PADDING_LEAD,)) + bytes(padding_bytes - 1)
+        packet = prefix + flow.send_cipher.seal(flow.in_flight.next_number, payload)
+        flow.path_mtu.handle_probe_sent()
+        self._asked_at_us = now_us
+        self._record_sent(packet, [], True, PATH_PROBE, now_us)
+        flow.liveness.expect_reply(flow.round_trip, now_us, may_be_delayed=False)
+        return packet
+
     # --- one packet ---
 
     def _build_packet(self, sends_data: bool, now_us: int) -> bytes:
         flow = self._flow
         flags, report, report_kinds = self._choose_questions(sends_data, now_us)
         prefix = self._encode_prefix(flags, report, now_us)
-        limit = flow.config.datagram_bytes - len(prefix) - flow.send_cipher.overhead_bytes
+        limit = flow.datagram_bytes - len(prefix) - flow.send_cipher.overhead_bytes
         pieces: list[bytes] = []
         left = limit - self._add_reports(pieces, limit, sends_data, now_us)
         segments: list[Segment] = []
@@ -252,7 +275,7 @@ class Transmitter:
     def _fills_window(self, now_us: int) -> bool:
         """Whether this packet uses up the window: the peer's ack delay must not be what we wait for then."""
         flow = self._flow
-        if flow.in_flight.bytes + 2 * DATAGRAM_BYTES_MAX <= flow.rate.window_bytes:
+        if flow.in_flight.bytes + 2 * flow.datagram_bytes <= flow.rate.window_bytes:
             return False
         return now_us - self._asked_at_us >= flow.round_trip.smoothed_us >> 1
 
@@ -397,8 +420,8 @@ class Transmitter:
             if len(segment.data) > room and (sections or room < _SPLIT_BYTES_MIN):
                 break
             heappop(queue)
-            if len(segment.data) > room:
-                flow.split(segment, room)
+            if len(segment.data) > min(room, EXPLICIT_SIZE_MAX):
+                flow.split(segment, min(room, EXPLICIT_SIZE_MAX))
             section, cost = self._open_section(sections, segment.lane)
             section.segments.append(segment)
             segment.state = IN_FLIGHT
@@ -417,8 +440,9 @@ class Transmitter:
         if lane.unreliable:
             reliable_waits_longer = bool(lane.reliable) and lane.reliable[0][1] < lane.unreliable[0].deadline_us
             left -= self._take_unreliable(section, left, left // 2 if reliable_waits_longer else left)
-        if lane.may_cut and left > _RELIABLE_COST_BYTES:
-            segment = lane.cut_segment(left - (_RELIABLE_COST_BYTES if section.segments else _RELIABLE_HEADER_BYTES))
+        while lane.may_cut and left > _RELIABLE_COST_BYTES:
+            room = left - (_RELIABLE_COST_BYTES if section.segments else _RELIABLE_HEADER_BYTES)
+            segment = lane.cut_segment(min(room, EXPLICIT_SIZE_MAX))
             section.segments.append(segment)
             flow.queued_bytes -= len(segment.data)
             left -= len(segment.data) + _RELIABLE_COST_BYTES
@@ -500,11 +524,11 @@ class Transmitter:
         if lane is None:
             return
         # The packet that fills the window asks for an answer, so it is not of these.
-        window = (flow.rate.window_bytes - flow.in_flight.bytes) // DATAGRAM_BYTES_MAX - 2
+        window = (flow.rate.window_bytes - flow.in_flight.bytes) // flow.datagram_bytes - 2
         count = min(
             packets_max - len(packets),
             window,
-            int(flow.bucket.tokens) // flow.config.datagram_bytes + 1,
+            int(flow.bucket.tokens) // flow.datagram_bytes + 1,
             PACKETS_IN_FLIGHT_MAX - len(flow.in_flight),
         )
         if count <= 0:
@@ -519,7 +543,7 @@ class Transmitter:
         """Packets that are one reliable segment each, all of one size."""
         flow = self._flow
         select = _SELECT_LANE[lane.index]
-        piece_bytes = self._plain_bytes_max - len(select) - _RELIABLE_HEADER_BYTES
+        piece_bytes = flow.full_bytes - len(select) - _RELIABLE_HEADER_BYTES
         count = min(count, lane.reliable_bytes // piece_bytes)
         if count <= 0:
             return
@@ -536,7 +560,7 @@ class Transmitter:
         ]
         for at, sealed in enumerate(flow.send_cipher.seal_run(number, payloads), number):
             packets.append(header(0x80, peer_id, at & 0xFFFF) + sealed)
-        flow.lanes.charge(lane, count * self._plain_bytes_max)
+        flow.lanes.charge(lane, count * flow.full_bytes)
         self._record_run(count, len(packets[-1]), [(lane, segment.begin, segment.end)], now_us)
         flow.liveness.expect_reply(flow.round_trip, now_us, may_be_delayed=True)
         if not flow.lanes.any_waiting:

@@ -13,12 +13,12 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.config import DATAGRAM_BYTES_OWN_PEER_MAX
 from peergram.crypto.derive import DirectionKeys
 from peergram.wire.certificates import CIPHER_AES_256_GCM, CIPHER_NONE
 
 TAG_BYTES = 16
-_SEALED_BYTES_MAX = DATAGRAM_BYTES_MAX + TAG_BYTES
+_SEALED_BYTES_MAX = DATAGRAM_BYTES_OWN_PEER_MAX + TAG_BYTES
 
 _U64_MASK = (1 << 64) - 1
 _pack_nonce = struct.Struct("<Q4s").pack
@@ -115,7 +115,7 @@ class NullCipher:
 
     def open(self, packet_number: int, sealed: bytes | memoryview) -> bytes | None:
         """A copy of `sealed`, or None if it is longer than any honest packet."""
-        if len(sealed) > DATAGRAM_BYTES_MAX:
+        if len(sealed) > DATAGRAM_BYTES_OWN_PEER_MAX:
             return None
         return bytes(sealed)
 
@@ -127,7 +127,7 @@ class NullCipher:
         """Copies of `sealed`, up to the first that is longer than any honest packet."""
         opened: list[bytes] = []
         for text in sealed:
-            if len(text) > DATAGRAM_BYTES_MAX:
+            if len(text) > DATAGRAM_BYTES_OWN_PEER_MAX:
                 break
             opened.append(text)
         return opened

@@ -209,6 +209,9 @@ class EndpointBehindFakeNetwork:
     def poll_transmit(self, now_us: int) -> Transmit | None:
         conditions = self.network.sending
         while self._out.next_at_us > now_us and (transmit := self.endpoint.poll_transmit(now_us)) is not None:
+            if transmit.is_probe:
+                # The bad network is one of ordinary frames.
+                continue
             for packet in transmit.packets:
                 self._out.enter(conditions, transmit.socket_id, transmit.remote, packet, now_us)
         if self._is_closed:

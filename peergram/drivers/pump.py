@@ -219,6 +219,9 @@ class Pump:
         entry = self.sockets.get(transmit.socket_id)
         if entry is None:
             return
+        if transmit.is_probe:
+            entry.udp.send_probe(transmit.packets[0], transmit.remote)
+            return
         was_blocked = entry.blocked
         if entry.send(transmit.packets, transmit.remote) and not was_blocked:
             self.sockets_changed = True

@@ -42,6 +42,8 @@ RECEIVE_ERRORS_MAX = 1_000
 """A socket that only errs this often in a row is broken."""
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+# ip(7), ipv6(7): send with the DF bit and ignore what ICMP said.
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _CONTROL_BYTES = 64
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -96,6 +98,7 @@ class UdpSocket:
         self._sources: dict[Any, Address] = {}
         self._segment_control: dict[int, list[tuple[int, int, bytes]]] = {}
         self._errors_in_a_row = 0
+        self._probe_option = _probe_option(self._socket, family)
         host, port = self._socket.getsockname()[:2]
         self.local: Address = canonical_address(host, port)
         """Where it is bound."""
@@ -194,6 +197,21 @@ class UdpSocket:
                 break
         return done
 
+    def send_probe(self, packet: bytes, remote: Address) -> None:
+        """Send one datagram that must pass unfragmented or not at all; without a word where this system cannot do that."""
+        if self._probe_option is None:
+            return
+        level, option, value, usual = self._probe_option
+        try:
+            self._socket.setsockopt(level, option, value)
+        except OSError:
+            self._probe_option = None
+            return
+        try:
+            self._send_singly([packet], remote if self.family == 4 else self._target(remote))
+        finally:
+            self._socket.setsockopt(level, option, usual)
+
     def _send_run(self, run: list[bytes], target: Any, remote: Address) -> int:
         if len(run) == 1:
             return self._send_singly(run, target)
@@ -253,6 +271,17 @@ class UdpSocket:
                 self._targets.clear()
             target = self._targets[remote] = _ipv6_from_address(remote)
         return target
+
+
+def _probe_option(opened: socket.socket, family: int) -> tuple[int, int, int, int] | None:
+    """(level, option, value while probing, value before) of what forbids fragments whatever the kernel believes of the path."""
+    if not sys.platform.startswith("linux"):
+        return None
+    level, option = (socket.IPPROTO_IP, _IP_MTU_DISCOVER) if family == 4 else (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
+    try:
+        return level, option, _PMTUDISC_PROBE, opened.getsockopt(level, option)
+    except OSError:
+        return None
 
 
 def _run_end(packets: list[bytes], start: int) -> int:

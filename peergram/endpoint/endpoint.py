@@ -181,7 +181,7 @@ class Endpoint:
             packets = link.connection.poll_transmit(now_us)
             if packets:
                 self._schedule.make_ready(link)
-                return Transmit(link.socket_id, link.remote, packets)
+                return Transmit(link.socket_id, link.remote, packets, link.connection.is_probe(packets))
             self._schedule.arm(link, link.connection.poll_timeout(now_us))
         self._schedule.is_touched = False
         return None

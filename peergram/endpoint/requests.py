@@ -14,6 +14,8 @@ class Transmit(NamedTuple):
     socket_id: int
     remote: Address
     packets: list[bytes]
+    is_probe: bool = False
+    """A single datagram that asks how much the path carries: it must not be fragmented, and may be lost."""
 
 
 @dataclass(frozen=True, slots=True)

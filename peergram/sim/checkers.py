@@ -28,7 +28,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, ClassVar
 
 from peergram.address import Address
-from peergram.config import PACKETS_PER_TRANSMIT_MAX
+from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_PER_TRANSMIT_MAX
 from peergram.errors import Result, WireError
 from peergram.events import ConnectionState, Event, Message, SessionFailed, SessionRequested
 from peergram.sim.footprint import footprint_bytes
@@ -534,7 +534,9 @@ class V18(Checker):
         except (StrictError, WireError) as error:
             self.violate(host, f"packet of {len(packet)} bytes to {destination}: {error}")
             return
-        if len(packet) > max(host.config.datagram_bytes, 512) and packet[0] & DATA:
+        # Only at the protocol's own size is the path searched for more; what it carries is the link's to say.
+        searched = host.config.path_mtu_bytes_max if host.config.datagram_bytes == DATAGRAM_BYTES_MAX else 0
+        if len(packet) > max(host.config.datagram_bytes, searched, 512) and packet[0] & DATA:
             self.violate(host, f"data packet of {len(packet)} bytes, configured are {host.config.datagram_bytes}")
 
 

@@ -194,6 +194,8 @@ class _Drawing:
         }
         if self.on("odd config"):
             values.update((name, value) for name, value in odd.items() if rng.random() < 0.4)
+        if self.rng("path mtu").random() < 0.5:
+            values["path_mtu_bytes_max"] = 0
         rng = self.rng(f"fixed rate/{index}")
         rate = log_uniform(rng, 32_768, 4_000_000)
         config = replace(Config(), **values)

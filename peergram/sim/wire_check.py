@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peergram.config import DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, PADDED_BYTES_MIN
+from peergram.config import DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_OWN_PEER_MAX, PADDED_BYTES_MIN
 
 CHALLENGE_REQUEST, CHALLENGE_REPLY, CONNECT_REQUEST, CONNECT_OK, CONNECTION_CLOSED, NO_CONNECTION = range(0x20, 0x26)
 DATA = 0x80
@@ -61,7 +61,8 @@ class DataPacket:
 
 def check_packet(packet: bytes) -> DataPacket | None:
     """The head of a data packet, or None for a control packet; raises `StrictError` for anything not as written."""
-    if not DATAGRAM_BYTES_MIN <= len(packet) <= DATAGRAM_BYTES_MAX:
+    largest = DATAGRAM_BYTES_OWN_PEER_MAX if packet and packet[0] & DATA else DATAGRAM_BYTES_MAX
+    if not DATAGRAM_BYTES_MIN <= len(packet) <= largest:
         raise StrictError(f"datagram of {len(packet)} bytes")
     lead = packet[0]
     if lead & DATA:

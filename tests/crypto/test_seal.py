@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.config import DATAGRAM_BYTES_OWN_PEER_MAX
 from peergram.crypto.derive import DirectionKeys
 from peergram.crypto.seal import AesGcmCipher, NullCipher, PacketCipher, make_cipher
 from peergram.wire.certificates import CIPHER_AES_256_GCM, CIPHER_NONE
@@ -101,7 +101,7 @@ def test_every_recorded_data_packet_opens_and_seals_again(conversation: dict[str
     assert cipher.seal(packet["packet_number"], plaintext) == sealed
 
 
-@given(st.integers(0, 2**64 - 1), st.binary(max_size=DATAGRAM_BYTES_MAX))
+@given(st.integers(0, 2**64 - 1), st.binary(max_size=DATAGRAM_BYTES_OWN_PEER_MAX))
 def test_what_was_sealed_opens_under_its_own_number_only(packet_number: int, plaintext: bytes) -> None:
     cipher = AesGcmCipher(KEYS)
     sealed = cipher.seal(packet_number, plaintext)
@@ -122,8 +122,26 @@ def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
 
 @pytest.mark.parametrize("cipher", [AesGcmCipher(KEYS), NullCipher()], ids=repr)
 def test_plaintext_longer_than_a_datagram_is_refused(cipher: PacketCipher) -> None:
-    assert cipher.open(2, cipher.seal(2, bytes(DATAGRAM_BYTES_MAX))) == bytes(DATAGRAM_BYTES_MAX)
-    assert cipher.open(2, cipher.seal(2, bytes(DATAGRAM_BYTES_MAX + 1))) is None
+    longest, too_long = bytes(DATAGRAM_BYTES_OWN_PEER_MAX), bytes(DATAGRAM_BYTES_OWN_PEER_MAX + 1)
+    assert cipher.open(2, cipher.seal(2, longest)) == longest
+    assert cipher.open(2, cipher.seal(2, too_long)) is None
+    assert cipher.open_run(2, cipher.seal_run(2, [longest, too_long, b"text"])) == [longest]
+
+
+@pytest.mark.parametrize("cipher", [AesGcmCipher(KEYS), NullCipher()], ids=repr)
+def test_a_run_is_its_packets_one_by_one(cipher: PacketCipher) -> None:
+    texts = [bytes((at,)) * at for at in range(9)]
+    first = (1 << 64) - 4
+    sealed = cipher.seal_run(first, texts)
+    assert sealed == [cipher.seal(first + at, text) for at, text in enumerate(texts)]
+    assert cipher.open_run(first, sealed) == texts
+
+
+def test_a_run_opens_up_to_the_first_packet_that_does_not() -> None:
+    cipher = AesGcmCipher(KEYS)
+    sealed = cipher.seal_run(2, [b"one", b"two", b"three"])
+    sealed[1] = bytes(len(sealed[1]))
+    assert cipher.open_run(2, sealed) == [b"one"]
 
 
 def test_the_null_cipher_changes_nothing() -> None:

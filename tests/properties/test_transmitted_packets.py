@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergram.config import LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, UNRELIABLE_SEND_BYTES_MAX, Config
+from peergram.config import DATAGRAM_BYTES_MAX, LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, UNRELIABLE_SEND_BYTES_MAX, Config
 from peergram.connection.flow import Flow
 from peergram.connection.limits import REFERENCE
 from peergram.connection.receive import Receiver
@@ -37,15 +37,16 @@ from tests.connection.flows import delivered_messages, make_flow
 from tests.threats.world import SOAK
 
 SIZES = (0, 1, 31, 32, 100, 1_000, 1_135, 1_200, 1_230, 1_250, 1_270, 1_277, 1_280, 2_500, 16_500, 20_000)
-DATAGRAM_BYTES = (200, 300, 576, 1_300)
+DATAGRAM_BYTES = (200, 300, 576, 1_300, 9_000, 65_000)
+"""Up to the protocol's size, and above it what a path between own peers may carry."""
 
 
 class Sender:
     """A transmitter with its state, and what was queued in it."""
 
     def __init__(self, datagram_bytes: int, *, own_peer: bool) -> None:
-        config = Config(datagram_bytes=datagram_bytes)
-        self.flow: Flow = make_flow(config, own_peer=own_peer)
+        self.flow: Flow = make_flow(Config(datagram_bytes=min(datagram_bytes, DATAGRAM_BYTES_MAX)), own_peer=own_peer)
+        self.flow.set_datagram_bytes(datagram_bytes)
         self.receiver = Receiver(self.flow, lambda _record, _now_us: None)
         self.transmitter = Transmitter(self.flow, lambda kinds, now_us: fill_report(self.flow, kinds, now_us))
         self.reliable: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
@@ -97,7 +98,7 @@ class Reader:
     def read(self, packet: bytes, peer_next_number: int) -> None:
         """Check one packet; `peer_next_number` is what its receiver would send next."""
         flow = self.sender.flow
-        assert len(packet) <= flow.config.datagram_bytes
+        assert len(packet) <= flow.datagram_bytes
         header = decode_data_header(packet)
         number = expand_packet_number(header.number16, self.highest)
         assert number == self.highest + 1
@@ -200,6 +201,7 @@ def exchange(rng: Random, sender: Sender, *, lanes: int, loss: float, sends: int
     """Queue random messages, deliver what is not lost to a receiver with the reference's limits, and bring its acks back."""
     reader = Reader(sender)
     peer = make_flow(Config(), REFERENCE)
+    peer.payload_bytes_max = sender.flow.datagram_bytes
     taker = Receiver(peer, lambda _record, _now_us: None)
     answers = Transmitter(peer, lambda kinds, now_us: fill_report(peer, kinds, now_us))
     now_us = 2_000_000
@@ -272,6 +274,7 @@ def test_a_number_that_lags_a_million_behind_is_caught_up_in_steps_a_reference_p
         sender.queue(0, True, bytes((at,)), 2_000_000)
     reader = Reader(sender)
     peer = make_flow(Config(), REFERENCE)
+    peer.payload_bytes_max = sender.flow.datagram_bytes
     taker = Receiver(peer, lambda _record, _now_us: None)
     for packet in sender.transmitter.poll(2_000_000):
         reader.read(packet, 2)
