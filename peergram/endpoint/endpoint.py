@@ -341,6 +341,11 @@ class Endpoint:
         """Messages that wait to be received, all channels."""
         return self._inbox.count
 
+    def pending_request(self, identity: Identity) -> SessionRequested | None:
+        """The request of this identity that waits for an answer now; None if there is none (any more)."""
+        peer = self._peers.get(identity)
+        return None if peer is None or peer.pending is None else _request_of(peer, peer.pending)
+
     @property
     def known_peers(self) -> list[Identity]:
         """Every identity there is a session with, in whatever state."""
@@ -773,17 +778,7 @@ class Endpoint:
     def _ask_application(self, peer: Peer, link: Link, now_us: int) -> None:
         if peer.session.state != SessionState.REQUESTED:
             peer.session.handle_requested(now_us)
-        handshake = link.connection.server_handshake
-        assert handshake is not None
-        self._events.tell_request(
-            SessionRequested(
-                identity=peer.identity,
-                proven_by=handshake.proven_by,
-                key_fingerprint=handshake.peer_fingerprint,
-                address=format_address(link.remote),
-            ),
-            now_us,
-        )
+        self._events.tell_request(_request_of(peer, link), now_us)
         self._schedule.arm(self._events, self._events.poll_timeout())
 
     def _accept_pending(self, peer: Peer, now_us: int) -> None:
@@ -890,3 +885,14 @@ def _is_same_run(link: Link, handshake: ServerHandshake) -> bool:
     if established is None or established.capabilities is None or asking is None:
         return False
     return _has_key(link, handshake.peer_key) and established.capabilities.run_id == asking.run_id
+
+
+def _request_of(peer: Peer, link: Link) -> SessionRequested:
+    handshake = link.connection.server_handshake
+    assert handshake is not None
+    return SessionRequested(
+        identity=peer.identity,
+        proven_by=handshake.proven_by,
+        key_fingerprint=handshake.peer_fingerprint,
+        address=format_address(link.remote),
+    )
