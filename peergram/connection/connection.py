@@ -21,6 +21,7 @@ from peergram.config import (
     CLOSE_DEBUG_BYTES_MAX,
     CLOSE_REPLIES_MAX,
     CONNECT_OK_INTERVAL_US,
+    CONTROL_REPLIES_MAX,
     FIN_WAIT_US,
     MESSAGE_CHARGE_BYTES_MIN,
     MESSAGE_HEADROOM_BYTES,
@@ -113,7 +114,7 @@ class Connection:
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
-        self._control: deque[bytes] = deque()
+        self._control: deque[bytes] = deque(maxlen=CONTROL_REPLIES_MAX)
         self._events: deque[ConnectionEvent] = deque()
         self._held: deque[tuple[bytes, int, int]] = deque()
         """(payload, flags, lane) of messages sent before the connection is up."""
@@ -122,6 +123,8 @@ class Connection:
         """When lingering, or answering stragglers, is over."""
         self._claimed: End | None = None
         self._claim_probes_at_us: list[int] = []
+        self._asks_at_us = 0
+        """From when on somebody's word makes us ask the peer at once again."""
         self._close_repeats_at_us: list[int] = []
         self._connect_ok_at_us = 0
         """From when on another ConnectOK may be repeated."""
@@ -295,10 +298,10 @@ class Connection:
         if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
             self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
 
-    def probe(self) -> None:
-        """Ask the peer for a sign of life."""
+    def probe(self, now_us: int) -> None:
+        """Somebody asks as if he did not know this connection: see whether the peer still does."""
         if self.flow is not None:
-            self.flow.probe_wanted = True
+            self._ask(self.flow, now_us + CONNECT_OK_INTERVAL_US, now_us)
 
     def age_us(self, now_us: int) -> int:
         """Time since the handshake was done; 0 before."""
@@ -610,6 +613,12 @@ class Connection:
             self._claimed = end
             wait_us = max(3 * flow.round_trip.smoothed_us, wait_us)
             self._claim_probes_at_us = [now_us + wait_us * (at + 1) // _CLAIM_PROBES for at in range(_CLAIM_PROBES)]
+            self._ask(flow, self._claim_probes_at_us[0], now_us)
+
+    def _ask(self, flow: Flow, again_at_us: int, now_us: int) -> None:
+        """Ask the peer for a sign of life, unless that was done a moment ago: others could make us talk all the time (E14)."""
+        if now_us >= self._asks_at_us:
+            self._asks_at_us = again_at_us
             flow.probe_wanted = True
 
     def _settle_linger(self, now_us: int) -> None:

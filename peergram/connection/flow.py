@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from heapq import heappush
 
-from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
+from peergram.config import (
+    ACK_DELAY_OWN_PEER_US,
+    ACK_DELAY_US,
+    ANSWER_INTERVAL_MAX_US,
+    ANSWER_INTERVAL_MIN_US,
+    BURST_PACKETS,
+    Config,
+)
 from peergram.connection.handshake import Established
 from peergram.connection.in_flight import PacketsInFlight
 from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
@@ -106,6 +113,8 @@ class Flow:
         """The peer asked for an answer at once."""
         self.answer_at_us = 0
         """From when on such a question is answered at once again."""
+        self.answer_put_off = False
+        """Whether one waits for that time."""
         self.probe_backoff = 0
         self.eliciting_sent_at_us = now_us
         self.last_sent_at_us = 0
@@ -128,6 +137,11 @@ class Flow:
     def is_proven(self) -> bool:
         """Whether an authentic packet came."""
         return self.replay.highest > self._first_highest
+
+    @property
+    def answer_interval_us(self) -> int:
+        """How long after an answer given at once the next question must wait."""
+        return min(max(self.round_trip.smoothed_us >> 2, ANSWER_INTERVAL_MIN_US), ANSWER_INTERVAL_MAX_US)
 
     def receive_lane(self, index: int) -> ReceiveLane:
         """The peer's lane `index`, made on first use."""

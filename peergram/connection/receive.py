@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from peergram.config import (
     ACK_EVERY_PACKETS,
-    ANSWER_INTERVAL_US,
     DATAGRAM_BYTES_MAX,
     PACKET_NUMBER_JUMP_MAX,
     PACKETS_UNREPORTED_MAX,
@@ -165,10 +164,15 @@ class Receiver:
 
     def _answer_at_once(self, now_us: int) -> None:
         flow = self._flow
+        if flow.answer_put_off and now_us >= flow.answer_at_us:
+            # The answer that waited until then was one, too.
+            flow.answer_put_off = False
+            flow.answer_at_us += flow.answer_interval_us
         if now_us >= flow.answer_at_us:
-            flow.answer_at_us = now_us + ANSWER_INTERVAL_US
+            flow.answer_at_us = now_us + flow.answer_interval_us
             flow.answer_wanted = True
         else:
+            flow.answer_put_off = True
             flow.acks.schedule(flow.answer_at_us)
 
     # --- the payload ---

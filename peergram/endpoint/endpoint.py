@@ -610,7 +610,7 @@ class Endpoint:
             return
         crossed = self._crossed_dial(socket_id, remote, handshake, now_us)
         if crossed is not None:
-            crossed.connection.probe()
+            crossed.connection.probe(now_us)
             self._after(crossed, now_us)
             return
         crossing = self._crossing_dial(socket_id, remote, handshake)
