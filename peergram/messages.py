@@ -21,6 +21,7 @@ from peergram.address import Address, canonical_address, parse_address
 from peergram.config import EVENTS_MAX, Config
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
@@ -89,6 +90,7 @@ class Messages:
         """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
         self._endpoint = Endpoint(self.identity, config=config, entropy=secure_entropy, key=key, wall_offset_us=wall_offset_us())
         self._names: dict[str, Identity] = {}
+        self._log_limit = LogLimit()
         self._waiting: deque[Event] = deque(maxlen=EVENTS_MAX)
         driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
         self._driver = ThreadDriver(driven, batching=batching)
@@ -126,7 +128,9 @@ class Messages:
             if endpoint.needs_service:
                 driver.flush(now_us)
         if result is not _OK and result in _EXPLAINED:
-            _log.warning("to %s: %s", to.printable, _EXPLAINED[result])
+            note = self._log_limit.note(result, now_us)
+            if note is not None:
+                _log.warning("to %s: %s%s", to.printable, _EXPLAINED[result], note)
         return result
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
@@ -230,9 +234,13 @@ class Messages:
         deadline_us = monotonic_us() + linger_us + _LINGER_MARGIN_US
         while self._driver.call(lambda _now_us: self._endpoint.is_flushing) and monotonic_us() < deadline_us:
             time.sleep(_LINGER_POLL_S)
+        lost: list[SessionFailed] = []
         for event in self._driver.poll_events():
             if isinstance(event, SessionFailed) and event.unconfirmed.messages:
-                _log.warning("%s: %s", event.identity, event.debug)
+                lost.append(event)
+        if lost:
+            more = f" (and {len(lost) - 1} sessions more)" if len(lost) > 1 else ""
+            _log.warning("%s: %s%s", lost[0].identity, lost[0].debug, more)
 
     def _resolve(self, identity: str | Identity) -> Identity:
         if isinstance(identity, Identity):

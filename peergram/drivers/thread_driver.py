@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
 from peergram.drivers.sockets import DriverSocket
 from peergram.drivers.system import monotonic_us, watch_process
@@ -98,6 +99,7 @@ class ThreadDriver:
         """How often the thread has woken up."""
         self._pump = Pump(endpoint, batching=batching, make_socket=make_socket)
         self._notify = notify
+        self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._wake = ReadableFlag()
         self._selector: selectors.BaseSelector = selectors.SelectSelector()
@@ -244,7 +246,9 @@ class ThreadDriver:
                 ready = self._wait(sleep_until_us)
                 sleep_until_us = self._turn(ready)
             except Exception:  # noqa: BLE001 - logged; the thread must live
-                _log.exception("defect: a turn of the driver failed")
+                note = self._log_limit.note("turn", monotonic_us())
+                if note is not None:
+                    _log.exception("defect: a turn of the driver failed%s", note)
                 sleep_until_us = 0
                 time.sleep(_FAILURE_PAUSE_S)
         self._finish()
@@ -291,7 +295,9 @@ class ThreadDriver:
         try:
             notify()
         except Exception:  # noqa: BLE001 - the application's; logged
-            _log.exception("the notify callback raised")
+            note = self._log_limit.note("notify", monotonic_us())
+            if note is not None:
+                _log.exception("the notify callback raised%s", note)
 
     def _watch_sockets(self) -> None:
         pump = self._pump
