@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic_ns
 from types import TracebackType
 
@@ -29,6 +29,7 @@ from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
+    DroppedDatagrams,
     Event,
     Message,
     RealTimeStatus,
@@ -208,6 +209,10 @@ class Messages:
     def local_addresses(self) -> list[Address]:
         """Where we listen."""
         return self._endpoint.local_addresses
+
+    def dropped_datagrams(self) -> DroppedDatagrams:
+        """How many datagrams came to nothing so far, by reason; for those who watch over a server."""
+        return replace(self._endpoint.dropped)
 
     def flush_messages(self, identity: str | Identity) -> None:
         """Send what waits for company (Nagle) now."""

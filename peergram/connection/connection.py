@@ -43,7 +43,7 @@ from peergram.connection.states import TRANSITIONS, Cause
 from peergram.connection.transmit import Transmitter
 from peergram.crypto.keys import Entropy
 from peergram.errors import End, EndReason, Result
-from peergram.events import ConnectionState, SendFlags, Unconfirmed
+from peergram.events import ConnectionState, DroppedDatagrams, SendFlags, Unconfirmed
 from peergram.timing import NEVER, Deadline
 from peergram.wire.control import (
     ChallengeReply,
@@ -99,8 +99,10 @@ class Connection:
         now_us: int,
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
+        dropped: DroppedDatagrams | None = None,
     ) -> None:
-        """`room` is what all connections of this peer may have us hold; None makes one of its own."""
+        """`room` is what all connections of this peer may have us hold, `dropped` counts for the endpoint; None makes one of its
+        own."""
         self.connection_id = connection_id
         self.state = ConnectionState.CONNECTING
         self.end: End | None = None
@@ -111,6 +113,7 @@ class Connection:
         self._entropy = entropy
         self._limits = limits
         self._room = room
+        self._datagrams_dropped = dropped or DroppedDatagrams()
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
@@ -351,6 +354,8 @@ class Connection:
                 self._handle_data(receiver, datagram, now_us)
             elif not self.is_live:
                 self._answer_straggler()
+            else:
+                self._datagrams_dropped.unknown += 1
         self._settle_linger(now_us)
         return others
 
@@ -359,6 +364,7 @@ class Connection:
             if receiver.handle_packet(datagram, now_us):
                 self._claimed = None
         except ConnectionViolated as violation:
+            self._datagrams_dropped.violating += 1
             self._fail(violation.reason, str(violation), now_us)
         goodbye = receiver.goodbye
         if goodbye is not None and self.is_live:
@@ -505,7 +511,7 @@ class Connection:
 
     def _open(self, established: Established, now_us: int) -> None:
         self.established = established
-        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room)
+        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room, self._datagrams_dropped)
         self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
         self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
         self._enter(Cause.HANDSHAKE_DONE)

@@ -27,6 +27,7 @@ from peergram.connection.room import ReceiveRoom
 from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import Stats
 from peergram.connection.unreliable import UnreliableReceiver
+from peergram.events import DroppedDatagrams
 from peergram.timing import NEVER
 
 ASK_ACK = 2
@@ -66,9 +67,11 @@ class Flow:
         now_us: int,
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
+        dropped: DroppedDatagrams | None = None,
     ) -> None:
-        """`room` is shared by all connections of a peer; None makes one of its own."""
+        """`room` is shared by all connections of a peer, `dropped` by all of the endpoint; None makes one of its own."""
         self.config = config
+        self.datagrams_dropped = dropped or DroppedDatagrams()
         self.limits = limits
         self.own_peer = established.capabilities is not None
         self.peer_version = established.protocol_version

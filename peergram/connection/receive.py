@@ -107,6 +107,7 @@ class Receiver:
             try:
                 header = decode_data_header(datagram)
             except WireError:
+                flow.datagrams_dropped.malformed += 1
                 return False
             blob, time_since_previous_us, payload_at = header.stats_blob, header.time_since_previous_us, header.payload_at
         replay = flow.replay
@@ -119,6 +120,7 @@ class Receiver:
             return False
         payload = flow.receive_cipher.open(number, datagram[payload_at:])
         if payload is None or len(payload) > DATAGRAM_BYTES_MAX:
+            flow.datagrams_dropped.forged += 1
             return False
         self._accept_number(number, highest, time_since_previous_us, now_us)
         outcome = self.handle_payload(payload, number, now_us)
@@ -128,6 +130,7 @@ class Receiver:
 
     def _count_old(self, number: int) -> None:
         stats = self._flow.stats
+        self._flow.datagrams_dropped.repeated += 1
         if number < self._flow.replay.floor:
             stats.lurch += 1
         else:

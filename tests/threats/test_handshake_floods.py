@@ -116,7 +116,7 @@ def test_forged_cookies_cost_no_memory_and_no_public_key(public_key_work: list[s
     public_key_work.clear()
     assert held_bytes(flood) <= 64 << 10
     assert bob.table_sizes == tables
-    assert bob.endpoint._strangers.refused_count >= 2_000
+    assert bob.endpoint.dropped.refused >= 2_000
     assert not public_key_work
     assert_session_works(world, alice, bob)
 
