@@ -72,6 +72,9 @@ PACKETS_IN_FLIGHT_MAX = 8_000
 """Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2). Data waits then; answers go
 on, and
 the oldest packet is given up for each (E12, E14)."""
+PACKET_REPORT_AGE_US = 60_000_000
+"""A packet nobody reported on for this long, several times what any path takes, is given up; so a peer who talks and never
+acknowledges costs a minute's record of packets, not an hour's (E12)."""
 PACKETS_UNREPORTED_MAX = 1 << 19
 """Span of packet numbers a peer may have us report on at once; one that never gives up on old packets is ended (E10, E13)."""
 LOST_PACKETS_KEPT = 1_024
@@ -92,8 +95,13 @@ NACK_DELAY_US = 3_000
 """How long a missing packet may merely be late, at first."""
 NACK_DELAY_MAX_US = 25_000
 """The same where packets were seen to overtake each other."""
-ANSWER_INTERVAL_US = 1_000
-"""Between two answers given at once because the peer, or somebody on the path, asked for them (E14, G19)."""
+ANSWER_INTERVAL_MIN_US = 1_000
+ANSWER_INTERVAL_MAX_US = 10_000
+"""Between two answers given at once because the peer, or somebody on the path, asked for them: a quarter of the round trip within
+these bounds (E14, G19). A sender whose window is full asks twice a round trip and must not wait; above the upper bound an
+ordinary acknowledgement would be due anyway."""
+CONTROL_REPLIES_MAX = 16
+"""Packets outside the encryption that one connection wants to send; the newest win (E14)."""
 
 MESSAGE_HEADROOM_BYTES = 16
 """A send buffer holds one message of its size with the header of the messages layer."""

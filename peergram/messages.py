@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic_ns
 from types import TracebackType
 
@@ -21,6 +21,7 @@ from peergram.address import Address, canonical_address, parse_address
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
@@ -29,6 +30,7 @@ from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
+    DroppedDatagrams,
     Message,
     RealTimeStatus,
     SendFlags,
@@ -92,6 +94,7 @@ class Messages:
         self.on_session_failed: Callable[[SessionFailed], object] | None = None
         """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
         self._endpoint = Endpoint(self.identity, config=config, entropy=secure_entropy, key=key, wall_offset_us=wall_offset_us())
+        self._log_limit = LogLimit()
         if bind is not None:
             self._endpoint.listen(bind)
         self._names: dict[str, Identity] = {}
@@ -130,7 +133,9 @@ class Messages:
             if endpoint.needs_service:
                 driver.flush(now_us)
         if result is not _OK and result in _EXPLAINED:
-            _log.warning("to %s: %s", to.printable, _EXPLAINED[result])
+            note = self._log_limit.note(result, now_us)
+            if note is not None:
+                _log.warning("to %s: %s%s", to.printable, _EXPLAINED[result], note)
         return result
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
@@ -225,6 +230,10 @@ class Messages:
         """Where we listen."""
         return self._endpoint.local_addresses
 
+    def dropped_datagrams(self) -> DroppedDatagrams:
+        """How many datagrams came to nothing so far, by reason; for those who watch over a server."""
+        return replace(self._endpoint.dropped)
+
     def flush_messages(self, identity: str | Identity) -> None:
         """Send what waits for company (Nagle) now."""
         who = self._resolve(identity)
@@ -253,11 +262,15 @@ class Messages:
         deadline_us = monotonic_us() + linger_us + _LINGER_MARGIN_US
         while self._driver.call(lambda _now_us: self._endpoint.is_flushing) and monotonic_us() < deadline_us:
             time.sleep(_LINGER_POLL_S)
+        lost: list[SessionFailed] = []
         for event in self._driver.poll_events():
             if isinstance(event, SessionFailed):
                 self._failures.tell(event)
                 if event.unconfirmed.messages:
-                    _log.warning("%s: %s", event.identity, event.debug)
+                    lost.append(event)
+        if lost:
+            more = f" (and {len(lost) - 1} sessions more)" if len(lost) > 1 else ""
+            _log.warning("%s: %s%s", lost[0].identity, lost[0].debug, more)
 
     def _resolve(self, identity: str | Identity) -> Identity:
         if isinstance(identity, Identity):

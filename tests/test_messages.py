@@ -218,6 +218,31 @@ def test_a_name_nobody_can_reach_fails_and_the_log_says_what_to_do(start: Start,
     assert "dial it as ip:ADDRESS:PORT" in caplog.text
 
 
+def test_sends_that_are_refused_all_the_time_write_a_line_a_second_and_kind(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A frame loop goes on sending to somebody the network took away."""
+    alice = start("alice")
+    begin_s = time.monotonic()
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(2_000):
+            assert alice.send_message_to_user("bob", b"?") == Result.FAIL
+            assert alice.send_message_to_user("carol", bytes(524_289)) == Result.INVALID_PARAM
+    assert len(caplog.records) <= 2 * (time.monotonic() - begin_s + 1)
+    assert len({record.message for record in caplog.records}) >= 2
+
+
+def test_closing_with_much_unconfirmed_writes_one_line(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Twenty sessions whose peers have fallen silent."""
+    alice = start("alice", config=Config(linger_us=20_000))
+    for port in range(20_000, 20_020):
+        assert alice.send_message_to_user(f"ip:127.0.0.1:{port}", b"hello?", RELIABLE) == Result.OK
+    with caplog.at_level(logging.DEBUG):
+        alice.close()
+    (record,) = caplog.records
+    assert "19 sessions more" in record.message
+
+
 def test_the_log_says_why_a_parameter_is_invalid(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """Row: invalid identity, or more than 524288 bytes; the log says which."""
     pair = Pair(start).connect()

@@ -21,6 +21,7 @@ from peergram.config import (
     CLOSE_DEBUG_BYTES_MAX,
     CLOSE_REPLIES_MAX,
     CONNECT_OK_INTERVAL_US,
+    CONTROL_REPLIES_MAX,
     FIN_WAIT_US,
     MESSAGE_CHARGE_BYTES_MIN,
     MESSAGE_HEADROOM_BYTES,
@@ -42,7 +43,7 @@ from peergram.connection.states import TRANSITIONS, Cause
 from peergram.connection.transmit import Transmitter
 from peergram.crypto.keys import Entropy
 from peergram.errors import End, EndReason, Result
-from peergram.events import ConnectionState, SendFlags, Unconfirmed
+from peergram.events import ConnectionState, DroppedDatagrams, SendFlags, Unconfirmed
 from peergram.timing import NEVER, Deadline
 from peergram.wire.control import (
     ChallengeReply,
@@ -98,8 +99,10 @@ class Connection:
         now_us: int,
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
+        dropped: DroppedDatagrams | None = None,
     ) -> None:
-        """`room` is what all connections of this peer may have us hold; None makes one of its own."""
+        """`room` is what all connections of this peer may have us hold, `dropped` counts for the endpoint; None makes one of its
+        own."""
         self.connection_id = connection_id
         self.state = ConnectionState.CONNECTING
         self.end: End | None = None
@@ -110,10 +113,11 @@ class Connection:
         self._entropy = entropy
         self._limits = limits
         self._room = room
+        self._datagrams_dropped = dropped or DroppedDatagrams()
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
-        self._control: deque[bytes] = deque()
+        self._control: deque[bytes] = deque(maxlen=CONTROL_REPLIES_MAX)
         self._events: deque[ConnectionEvent] = deque()
         self._held: deque[tuple[bytes, int, int]] = deque()
         """(payload, flags, lane) of messages sent before the connection is up."""
@@ -122,6 +126,8 @@ class Connection:
         """When lingering, or answering stragglers, is over."""
         self._claimed: End | None = None
         self._claim_probes_at_us: list[int] = []
+        self._asks_at_us = 0
+        """From when on somebody's word makes us ask the peer at once again."""
         self._close_repeats_at_us: list[int] = []
         self._connect_ok_at_us = 0
         """From when on another ConnectOK may be repeated."""
@@ -295,10 +301,10 @@ class Connection:
         if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
             self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
 
-    def probe(self) -> None:
-        """Ask the peer for a sign of life."""
+    def probe(self, now_us: int) -> None:
+        """Somebody asks as if he did not know this connection: see whether the peer still does."""
         if self.flow is not None:
-            self.flow.probe_wanted = True
+            self._ask(self.flow, now_us + CONNECT_OK_INTERVAL_US, now_us)
 
     def age_us(self, now_us: int) -> int:
         """Time since the handshake was done; 0 before."""
@@ -348,6 +354,8 @@ class Connection:
                 self._handle_data(receiver, datagram, now_us)
             elif not self.is_live:
                 self._answer_straggler()
+            else:
+                self._datagrams_dropped.unknown += 1
         self._settle_linger(now_us)
         return others
 
@@ -356,6 +364,7 @@ class Connection:
             if receiver.handle_packet(datagram, now_us):
                 self._claimed = None
         except ConnectionViolated as violation:
+            self._datagrams_dropped.violating += 1
             self._fail(violation.reason, str(violation), now_us)
         goodbye = receiver.goodbye
         if goodbye is not None and self.is_live:
@@ -502,7 +511,7 @@ class Connection:
 
     def _open(self, established: Established, now_us: int) -> None:
         self.established = established
-        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room)
+        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room, self._datagrams_dropped)
         self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
         self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
         self._enter(Cause.HANDSHAKE_DONE)
@@ -610,6 +619,12 @@ class Connection:
             self._claimed = end
             wait_us = max(3 * flow.round_trip.smoothed_us, wait_us)
             self._claim_probes_at_us = [now_us + wait_us * (at + 1) // _CLAIM_PROBES for at in range(_CLAIM_PROBES)]
+            self._ask(flow, self._claim_probes_at_us[0], now_us)
+
+    def _ask(self, flow: Flow, again_at_us: int, now_us: int) -> None:
+        """Ask the peer for a sign of life, unless that was done a moment ago: others could make us talk all the time (E14)."""
+        if now_us >= self._asks_at_us:
+            self._asks_at_us = again_at_us
             flow.probe_wanted = True
 
     def _settle_linger(self, now_us: int) -> None:

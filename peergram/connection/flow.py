@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from heapq import heappush
 
-from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
+from peergram.config import (
+    ACK_DELAY_OWN_PEER_US,
+    ACK_DELAY_US,
+    ANSWER_INTERVAL_MAX_US,
+    ANSWER_INTERVAL_MIN_US,
+    BURST_PACKETS,
+    Config,
+)
 from peergram.connection.handshake import Established
 from peergram.connection.in_flight import PacketsInFlight
 from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
@@ -20,6 +27,7 @@ from peergram.connection.room import ReceiveRoom
 from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import Stats
 from peergram.connection.unreliable import UnreliableReceiver
+from peergram.events import DroppedDatagrams
 from peergram.timing import NEVER
 
 ASK_ACK = 2
@@ -59,9 +67,11 @@ class Flow:
         now_us: int,
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
+        dropped: DroppedDatagrams | None = None,
     ) -> None:
-        """`room` is shared by all connections of a peer; None makes one of its own."""
+        """`room` is shared by all connections of a peer, `dropped` by all of the endpoint; None makes one of its own."""
         self.config = config
+        self.datagrams_dropped = dropped or DroppedDatagrams()
         self.limits = limits
         self.own_peer = established.capabilities is not None
         self.peer_version = established.protocol_version
@@ -106,6 +116,8 @@ class Flow:
         """The peer asked for an answer at once."""
         self.answer_at_us = 0
         """From when on such a question is answered at once again."""
+        self.answer_put_off = False
+        """Whether one waits for that time."""
         self.probe_backoff = 0
         self.eliciting_sent_at_us = now_us
         self.last_sent_at_us = 0
@@ -128,6 +140,11 @@ class Flow:
     def is_proven(self) -> bool:
         """Whether an authentic packet came."""
         return self.replay.highest > self._first_highest
+
+    @property
+    def answer_interval_us(self) -> int:
+        """How long after an answer given at once the next question must wait."""
+        return min(max(self.round_trip.smoothed_us >> 2, ANSWER_INTERVAL_MIN_US), ANSWER_INTERVAL_MAX_US)
 
     def receive_lane(self, index: int) -> ReceiveLane:
         """The peer's lane `index`, made on first use."""

@@ -17,6 +17,7 @@ from peergram.config import (
     ACK_BLOCKS_MAX,
     DATAGRAM_BYTES_MAX,
     PACKET_NUMBER_MAX,
+    PACKET_REPORT_AGE_US,
     PACKETS_IN_FLIGHT_MAX,
     PACKETS_PER_TRANSMIT_MAX,
 )
@@ -183,6 +184,8 @@ class Transmitter:
     def handle_timeout(self, now_us: int) -> None:
         """Send the oldest open data again, with a question, when nobody reported on it for too long (RFC 9002 section 6.2)."""
         flow = self._flow
+        while (oldest := flow.in_flight.oldest) is not None and oldest.sent_at_us < now_us - PACKET_REPORT_AGE_US:
+            self._give_up_oldest()
         if now_us < self.probe_at_us:
             return
         flow.probe_wanted = True
@@ -312,14 +315,18 @@ class Transmitter:
             delivered_at_us = now_us
         flow.in_flight.add(SentPacket(now_us, size, segments, eliciting, delivered_bytes, delivered_at_us, report_kinds))
         while len(flow.in_flight) > PACKETS_IN_FLIGHT_MAX:
-            for segment in flow.in_flight.give_up_oldest().segments:
-                flow.send_again(segment)
+            self._give_up_oldest()
         flow.bucket.tokens -= size
         flow.stats.packets_sent += 1
         flow.stats.bytes_sent += size
         flow.last_sent_at_us = now_us
         if eliciting:
             flow.eliciting_sent_at_us = now_us
+
+    def _give_up_oldest(self) -> None:
+        """Nobody will report on the oldest packet: what it carried goes again."""
+        for segment in self._flow.in_flight.give_up_oldest().segments:
+            self._flow.send_again(segment)
 
     @property
     def is_exhausted(self) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from peergram.config import LOG_INTERVAL_US
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
 from peergram.drivers.sockets import DriverSocket
 from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
@@ -101,6 +101,7 @@ class ThreadDriver:
         """How often the thread has woken up."""
         self._pump = Pump(endpoint, batching=batching, make_socket=make_socket)
         self._notify = notify
+        self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._wake = ReadableFlag()
         self._selector: selectors.BaseSelector = selectors.SelectSelector()
@@ -112,7 +113,6 @@ class ThreadDriver:
         self._finished = False
         self._busy = False
         self._readable: ReadableFlag | None = None
-        self._log_from_us = 0
 
     # For the application
 
@@ -248,16 +248,12 @@ class ThreadDriver:
                 ready = self._wait(sleep_until_us)
                 sleep_until_us = self._turn(ready)
             except Exception:  # noqa: BLE001 - logged; the thread must live
-                self._report_defect()
+                note = self._log_limit.note("turn", monotonic_us())
+                if note is not None:
+                    _log.exception("defect: a turn of the driver failed%s", note)
                 sleep_until_us = 0
                 time.sleep(_FAILURE_PAUSE_S)
         self._finish()
-
-    def _report_defect(self) -> None:
-        now_us = monotonic_us()
-        if now_us >= self._log_from_us:
-            self._log_from_us = now_us + LOG_INTERVAL_US
-            _log.exception("defect: a turn of the driver failed")
 
     def _wait(self, until_us: int) -> list[tuple[DriverSocket | None, int]]:
         timeout_us = min(max(0, until_us - monotonic_us()), _SLEEP_MAX_US) if until_us else 0
@@ -301,7 +297,9 @@ class ThreadDriver:
         try:
             notify()
         except Exception:  # noqa: BLE001 - the application's; logged
-            _log.exception("the notify callback raised")
+            note = self._log_limit.note("notify", monotonic_us())
+            if note is not None:
+                _log.exception("the notify callback raised%s", note)
 
     def _watch_sockets(self) -> None:
         pump = self._pump

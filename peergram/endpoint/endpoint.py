@@ -19,6 +19,7 @@ from peergram.address import Address, format_address
 from peergram.config import (
     CHALLENGE_TICK_US,
     CHALLENGE_TICKS_MAX,
+    DATAGRAM_BYTES_MIN,
     MESSAGE_BYTES_MAX,
     PADDED_BYTES_MIN,
     PENDING_REQUESTS_PER_HOST_MAX,
@@ -44,6 +45,7 @@ from peergram.errors import ClosedError, End, EndReason, Result, UsageError, Wir
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
+    DroppedDatagrams,
     Event,
     Message,
     RealTimeStatus,
@@ -95,10 +97,12 @@ class Endpoint:
         self.config = config or Config()
         self.wall_offset_us = wall_offset_us
         self.is_closed = False
+        self.dropped = DroppedDatagrams()
+        """Datagrams that came to nothing, by reason."""
         self._entropy = entropy
         self._credentials = self_made_credentials(identity, key or SigningKey.generate(entropy), entropy(16))
         self._sockets = SocketTable()
-        self._strangers = Strangers(self._credentials, self.config, entropy)
+        self._strangers = Strangers(self._credentials, self.config, entropy, self.dropped)
         self._schedule = Schedule()
         self._inbox = Inbox()
         self._events = EventQueue()
@@ -149,6 +153,7 @@ class Endpoint:
     def handle_datagrams(self, socket_id: int, remote: Address, data: bytes, segment_bytes: int, now_us: int) -> None:
         """Take datagrams of one source, laid end to end; never raises, whatever they are."""
         if segment_bytes <= 0:
+            self.dropped.short += 1
             return
         link = self._links.for_data(socket_id, remote, data) if data and data[0] >= 0x80 else None
         if link is not None:
@@ -374,7 +379,8 @@ class Endpoint:
     # --- datagrams ---
 
     def _handle_datagram(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
-        if len(datagram) < 5:
+        if len(datagram) < DATAGRAM_BYTES_MIN:
+            self.dropped.short += 1
             return
         if datagram[0] >= 0x80:
             self._handle_data(socket_id, remote, datagram, now_us)
@@ -382,15 +388,18 @@ class Endpoint:
         try:
             message = decode_control(datagram)
         except WireError:
+            self.dropped.malformed += 1
             return
         self._handle_control(socket_id, remote, message, now_us)
 
     def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
         link = self._links.for_data(socket_id, remote, datagram)
         if link is not None:
-            link.connection.handle_datagrams(datagram, len(datagram), now_us)
+            self.dropped.malformed += len(link.connection.handle_datagrams(datagram, len(datagram), now_us))
             self._after(link, now_us)
-        elif self._links.knows_address(socket_id, remote):
+            return
+        self.dropped.unknown += 1
+        if self._links.knows_address(socket_id, remote):
             answer = NoConnection(from_connection_id=int.from_bytes(datagram[1:5], "little"), to_connection_id=0)
             self._strangers.say_no_connection(socket_id, remote, answer, len(datagram), now_us)
 
@@ -403,9 +412,11 @@ class Endpoint:
             self._strangers.handle_challenge_request(socket_id, remote, message, now_us)
         elif isinstance(message, ConnectRequest):
             self._handle_connect_request(socket_id, remote, message, now_us)
-        elif isinstance(message, ConnectionClosed):
-            answer = NoConnection(message.to_connection_id, message.from_connection_id)
-            self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
+        else:
+            self.dropped.unknown += 1
+            if isinstance(message, ConnectionClosed):
+                answer = NoConnection(message.to_connection_id, message.from_connection_id)
+                self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
 
     # --- after anything happened to a link ---
 
@@ -571,7 +582,13 @@ class Endpoint:
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
         connection = Connection(
-            handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
+            handshake,
+            connection_id=connection_id,
+            config=self.config,
+            entropy=self._entropy,
+            now_us=now_us,
+            room=peer.room,
+            dropped=self.dropped,
         )
         socket_id = self._sockets.for_dial(remote, now_us, is_held=self._is_held)
         peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
@@ -615,7 +632,7 @@ class Endpoint:
             return
         crossed = self._crossed_dial(socket_id, remote, handshake, now_us)
         if crossed is not None:
-            crossed.connection.probe()
+            crossed.connection.probe(now_us)
             self._after(crossed, now_us)
             return
         crossing = self._crossing_dial(socket_id, remote, handshake)
@@ -681,7 +698,13 @@ class Endpoint:
     def _accept_link(self, socket_id: int, remote: Address, handshake: ServerHandshake, peer: Peer, now_us: int) -> Link:
         connection_id = self._links.new_connection_id()
         connection = Connection(
-            handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
+            handshake,
+            connection_id=connection_id,
+            config=self.config,
+            entropy=self._entropy,
+            now_us=now_us,
+            room=peer.room,
+            dropped=self.dropped,
         )
         link = Link(connection, socket_id=socket_id, remote=remote, peer=peer)
         link.client_key = (socket_id, remote, handshake.client_connection_id)

@@ -220,7 +220,7 @@ def test_a_callback_may_raise_command_and_close(start: Callable[..., ThreadDrive
         assert until_is(lambda: len(calls), number + 1)
     assert until(lambda: here.closed == 1)
     assert calls == [1, 1, 1]
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == 1, "a line a second: the network decides how often it is called"
 
 
 def test_a_defect_in_the_endpoint_does_not_end_the_thread(
