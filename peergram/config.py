@@ -101,6 +101,8 @@ CONNECT_OK_INTERVAL_US = 100_000
 """Between two repeats of a ConnectOK for one client (E14)."""
 CONNECT_RETRY_US = 500_000
 """Between two challenge requests."""
+BAD_ANSWERS_MAX = 3
+"""The same failing answer in so many retry intervals is what the server says, and not damage on the way (E22)."""
 CHALLENGE_TICK_US = 1 << 20
 """Unit of the coarse time inside a challenge."""
 CHALLENGE_TICKS_MAX = 3
