@@ -109,6 +109,8 @@ class Connection:
         self.established: Established | None = None
         self.flow: Flow | None = None
         self._handshake = handshake
+        self._unconfirmed_handshake: ClientHandshake | None = None
+        """Ours while no packet of the peer has opened: what it established may still be corrected."""
         self._config = config
         self._entropy = entropy
         self._limits = limits
@@ -363,6 +365,9 @@ class Connection:
         try:
             if receiver.handle_packet(datagram, now_us):
                 self._claimed = None
+                if self._unconfirmed_handshake is not None:
+                    self._unconfirmed_handshake.confirm()
+                    self._unconfirmed_handshake = None
         except ConnectionViolated as violation:
             self._datagrams_dropped.violating += 1
             self._fail(violation.reason, str(violation), now_us)
@@ -397,12 +402,18 @@ class Connection:
         self._look_at_handshake(handshake, now_us)
 
     def _look_at_handshake(self, handshake: ClientHandshake, now_us: int) -> None:
-        if self.state != ConnectionState.CONNECTING or handshake.outcome is None:
+        outcome = handshake.outcome
+        if outcome is None or outcome is self.established:
             return
-        if isinstance(handshake.outcome, Failed):
-            self._fail(handshake.outcome.reason, handshake.outcome.debug, now_us)
+        if isinstance(outcome, Failed):
+            self._fail(outcome.reason, outcome.debug, now_us)
+        elif self.flow is None:
+            self._open(outcome, now_us)
+            self._unconfirmed_handshake = handshake
         else:
-            self._open(handshake.outcome, now_us)
+            self.established = outcome
+            self.flow.correct(outcome)
+            self.flow.probe_wanted = True
 
     def _handle_repeat(self, now_us: int) -> None:
         """The client asks again: our ConnectOK was lost, or we are gone already."""
@@ -421,6 +432,8 @@ class Connection:
         if self.state == ConnectionState.CONNECTING:
             self._handle_handshake_timeout(now_us)
         if self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+            if self._unconfirmed_handshake is not None:
+                self._unconfirmed_handshake.handle_timeout(now_us)
             self._handle_flow_timeout(now_us)
         if self._close_repeats_at_us and now_us >= self._close_repeats_at_us[0]:
             del self._close_repeats_at_us[0]
@@ -472,11 +485,14 @@ class Connection:
         if self._control:
             packets.extend(self._control)
             self._control.clear()
-        if self.state == ConnectionState.CONNECTING and isinstance(self._handshake, ClientHandshake):
-            hello = self._handshake.poll_transmit(now_us)
+        asking = self._handshake if self.state == ConnectionState.CONNECTING else self._unconfirmed_handshake
+        if isinstance(asking, ClientHandshake) and self.is_live:
+            hello = asking.poll_transmit(now_us)
             if hello is not None:
                 packets.append(hello)
-        elif self._transmitter is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+                if self.flow is not None:
+                    self.flow.probe_wanted = True
+        if self._transmitter is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
             packets += self._transmitter.poll(now_us, packets_max)
         return packets
 
@@ -495,6 +511,9 @@ class Connection:
             deadlines.append(self.flow.liveness.poll_timeout())
             deadlines.append(self._transmitter.poll_timeout(now_us))
             deadlines.append(Deadline(self._transmitter.probe_at_us, "probe"))
+            asks = self._unconfirmed_handshake.poll_timeout() if self._unconfirmed_handshake is not None else None
+            if asks is not None:
+                deadlines.append(asks)
             if self._claimed is not None:
                 deadlines.append(Deadline(self._claim_probes_at_us[0], "close to be confirmed"))
         earliest = min(deadlines)

@@ -134,6 +134,15 @@ class Flow:
         if established.rtt_us is not None:
             self.round_trip.add_sample(established.rtt_us, now_us)
 
+    def correct(self, established: Established) -> None:
+        """The same handshake with another connection id or certificate of the peer: other keys, everything else as it was.
+
+        What was sent with the keys before is as good as lost; packet numbers go on.
+        """
+        self.peer_connection_id = established.peer_connection_id
+        self.send_cipher = established.send_cipher
+        self.receive_cipher = established.receive_cipher
+
     # --- receiving ---
 
     @property
