@@ -85,6 +85,8 @@ class Scenario:
     hosts: list[HostPlan] = field(default_factory=list)
     links: dict[tuple[int, int], LinkModel] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    ends_idle: bool = False
+    """Whether sessions must in the end go by themselves, for want of messages; else half of the seeds close them."""
 
     def story(self) -> list[str]:
         """What this seed is about, in a few lines."""
