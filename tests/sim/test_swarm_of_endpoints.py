@@ -3,6 +3,9 @@ failed."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from peergram.sim.swarm import check_replay, run_seed
@@ -55,3 +58,14 @@ def test_a_world_that_once_broke_a_promise_no_longer_does(seed: int) -> None:
 def test_the_same_seed_gives_the_same_run(seed: int) -> None:
     result = check_replay(seed)
     assert result.ok, result.report()
+
+
+def test_the_run_does_not_depend_on_the_hash_seed_of_the_process() -> None:
+    """V17 as far as a process cannot see it of itself: the order of sets of strings."""
+    code = "from peergram.sim.swarm import run_seed; print([run_seed(seed).trace_hash for seed in (1, 5, 12)])"
+
+    def hashes(seed: str) -> str:
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(path for path in sys.path if path)}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert hashes("1") == hashes("2") != ""
