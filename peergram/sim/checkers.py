@@ -4,8 +4,8 @@
 | V2 | unreliable messages: sent, whole, at most once |
 | V3 | nothing from a stranger, another channel, another session, or from nobody |
 | V4 | what `send_message` took is delivered, or reported as unconfirmed; reports do not exceed what was sent |
-| V5 | both ends agree that they are connected |
-| V6 | after closing, nothing is left: no session, no socket, no memory |
+| V5 | both ends agree that they are connected, and who closed |
+| V6 | one session per pair in the end; after closing, nothing is left: no session, no socket, no memory |
 | V7 | memory within the configured limits, and the counters they are enforced by are right |
 | V8 | bounded work for each call |
 | V9 | no more bytes to an unproven address than came from it |
@@ -33,7 +33,7 @@ from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.connection.unreliable import UnreliableReceiver
 from peergram.endpoint.peer import Peer
-from peergram.errors import Result, WireError
+from peergram.errors import EndReason, Result, WireError
 from peergram.events import ConnectionState, Event, Message, SessionFailed, SessionRequested
 from peergram.sim.footprint import belongings, footprint_bytes
 from peergram.sim.ledger import MARKER, Sent
@@ -98,7 +98,7 @@ class Checker:
     def woken(self, host: Host, turn: Turn, useful: bool) -> None: """`handle_timeout` at its deadline is drained."""
     def attack_begins(self, host: Host, source: Address) -> None: """An attacker's packet is about to arrive."""
     def attack_ends(self, host: Host, source: Address) -> None: """It was handled."""
-    def phase_entered(self, phase: str) -> None: """faults, calm, settled, quiet, quiet over, ended."""
+    def phase_entered(self, phase: str) -> None: """faults, calm, settled, quiet, quiet over, burst, ended."""
     # fmt: on
 
 
@@ -229,10 +229,23 @@ class V4(Checker):
 
 
 class V5(Checker):
-    """Both ends agree."""
+    """Both ends agree, and a peer is said to have closed only if he did."""
 
     def __init__(self) -> None:
         self._since_us: dict[int, int] = {}
+        self._closers: set[tuple[int, int]] = set()
+        """(who closed, whose session)."""
+
+    def command(self, host: Host, verb: str, name: str, result: object) -> None:
+        if verb in ("close_session", "close_channel") and result:
+            self._closers.add((host.index, self.world.named(name).index))
+        elif verb == "close":
+            self._closers.update((host.index, other.index) for other in self.world.hosts)
+
+    def failing(self, host: Host, event: SessionFailed, peer: Host) -> None:
+        closed_by_peer = event.state == ConnectionState.CLOSED_BY_PEER and event.reason == EndReason.SESSION_CLOSED
+        if closed_by_peer and (peer.index, host.index) not in self._closers:
+            self.violate(host, f"says that {event.identity.text} closed the session; he did not")
 
     def started(self, host: Host) -> None:
         self._since_us[host.index] = self.world.now_us
@@ -261,13 +274,22 @@ class V6(Checker):
 
     def __init__(self) -> None:
         self._empty_bytes: dict[int, int] = {}
+        self._in_use: dict[tuple[int, str], set[bytes]] = defaultdict(set)
+        """Connection ids that data of the last burst went to, by sender and destination."""
 
     def started(self, host: Host) -> None:
         self._empty_bytes[host.index] = _held_bytes(host)
 
+    def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None:
+        if self.world.phase == "burst" and packet[0] & DATA:
+            self._in_use[host.index, destination[0]].add(packet[1:5])
+
     def phase_entered(self, phase: str) -> None:
         if phase != "ended":
             return
+        for (index, destination), ids in sorted(self._in_use.items()):
+            if len(ids) > 1:
+                self.violate(self.world.hosts[index], f"{len(ids)} sessions with {destination} carry data at once")
         for host in self.world.hosts:
             if host.is_alive:
                 self._check(host)

@@ -314,6 +314,7 @@ class _Runner:
 
     def _prove_promptness(self) -> None:
         """After all that, a burst gets through in the time that its bytes need: no timer is missing, no peer is starved."""
+        self.world.enter("burst")
         bursts: list[tuple[Host, Host, list[Sent]]] = []
         for host, peer in sorted(self.health.healthy, key=lambda pair: (pair[0].index, pair[1].index)):
             records = self.world.ledger.records
