@@ -398,7 +398,7 @@ class Endpoint:
             self._strangers.handle_challenge_request(socket_id, remote, message, now_us)
         elif isinstance(message, ConnectRequest):
             self._handle_connect_request(socket_id, remote, message, now_us)
-        elif isinstance(message, ConnectionClosed):
+        elif isinstance(message, ConnectionClosed) and message.from_connection_id:
             answer = NoConnection(message.to_connection_id, message.from_connection_id)
             self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
 

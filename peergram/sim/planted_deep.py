@@ -142,8 +142,7 @@ def _send_again_on_the_open_lane(original: Method) -> Method:
     """A lost segment goes with whatever lane the packet has already."""
 
     def open_section(transmitter: Transmitter, sections: dict[int, Any], lane: SendLane) -> Any:
-        segment = transmitter._flow.retransmit
-        if sections and segment:
+        if sections and transmitter._flow.retransmit:
             return next(iter(sections.values())), 0
         return original(transmitter, sections, lane)
 

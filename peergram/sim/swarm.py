@@ -317,6 +317,8 @@ class _Runner:
         self.world.enter("burst")
         bursts: list[tuple[Host, Host, list[Sent]]] = []
         for host, peer in sorted(self.health.healthy, key=lambda pair: (pair[0].index, pair[1].index)):
+            if peer.config.pending_requests_max < len(self.world.hosts):
+                continue
             records = self.world.ledger.records
             first = len(records)
             for _ in range(BURST_MESSAGES):

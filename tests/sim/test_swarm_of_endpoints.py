@@ -38,6 +38,8 @@ ONCE_FAILED = (
     1334,
 )
 """Each showed a defect of the endpoint once."""
+DRAWN_LATER = frozenset({"pile up"})
+"""Features that these seeds did not have then."""
 SEEDS_TWICE = (0, 7, 77)
 
 
@@ -50,7 +52,7 @@ def test_every_promise_holds_in_worlds_drawn_from(first: int) -> None:
 
 @pytest.mark.parametrize("seed", ONCE_FAILED)
 def test_a_world_that_once_broke_a_promise_no_longer_does(seed: int) -> None:
-    result = run_seed(seed)
+    result = run_seed(seed, off=DRAWN_LATER)
     assert result.ok, result.report()
 
 
