@@ -5,6 +5,7 @@ Everything that waits has a deadline; nothing here measures speed.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -60,6 +61,17 @@ def start() -> Iterator[Start]:
     """Makes `Messages` that are closed after the test."""
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(Messages(*args, **options))
+
+
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Threads are switched as often as the interpreter can, and a hang shows where every thread stands (M9)."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    faulthandler.dump_traceback_later(900 if SOAK else 120)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    sys.setswitchinterval(interval_s)
 
 
 class Pair:
@@ -368,25 +380,39 @@ def test_a_handler_may_use_and_close_everything(start: Start) -> None:
         pair.bob.send_message_to_user("alice", b"?")
 
 
-def test_a_handler_that_blocks_holds_up_no_session(start: Start) -> None:
-    """M8: blocks; the other sessions of the process go on meanwhile."""
-    pair = Pair(start).connect()
-    carol = start("carol", listen=ANY_PORT)
-    released = threading.Event()
-    pair.bob.on_session_request = lambda request: released.wait(10)
-    carol.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
-    until(lambda: is_readable(pair.bob))
+@pytest.mark.parametrize("kind", ["request", "failure"])
+def test_a_handler_that_blocks_holds_up_no_session(start: Start, kind: str) -> None:
+    """M8: blocks, 5 s under PEERGRAM_SOAK; the other sessions of the process go on meanwhile."""
+    pair = Pair(start, config=Config(timeout_initial_us=1_000_000, timeout_connected_us=3_000_000)).connect()
+    entered, released = threading.Event(), threading.Event()
+
+    def block(event: object) -> None:
+        entered.set()
+        released.wait(30)
+
+    pair.bob.on_session_request = pair.bob.on_session_failed = block
+    if kind == "request":
+        start("carol", listen=ANY_PORT).send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+    else:
+        pair.bob.send_message_to_user("ip:127.0.0.1:9", b"anybody?", RELIABLE)
+    until(lambda: is_readable(pair.bob), 20)
     caller = threading.Thread(target=pair.bob.run_callbacks)
     caller.start()
-    for number in range(20):
-        pair.alice.send_message_to_user(pair.to_bob, b"%d" % number, RELIABLE)
-    got: list[Message] = []
+    assert entered.wait(5)
+    until_s = time.monotonic() + (5 if SOAK else 0.1)
+    sent: list[bytes] = []
+    got: list[bytes] = []
 
     def read() -> bool:
-        got.extend(pair.bob.receive_messages_on_channel(0, 100))
-        return len(got) == 20
+        got.extend(message.payload for message in pair.bob.receive_messages_on_channel(0, 100))
+        return len(got) == len(sent)
 
-    until(read)
+    while len(sent) < 20 or time.monotonic() < until_s:
+        sent.append(b"%d" % len(sent))
+        assert pair.alice.send_message_to_user(pair.to_bob, sent[-1], RELIABLE) == Result.OK
+        until(read)
+    assert got == sent
+    assert caller.is_alive(), "the handler was still blocked all that time"
     released.set()
     caller.join(5)
     assert not caller.is_alive()
@@ -529,6 +555,26 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
     assert (done.stdout, done.stderr) == ("6\n", "")
 
 
+def test_a_handler_that_raises_in_one_process_leaves_its_other_sessions_as_they_were(start: Start) -> None:
+    """M8: the session that failed, and the one that goes on, are consistent after the exception."""
+    pair = Pair(start, config=Config(timeout_initial_us=1_000_000)).connect()
+
+    def handler(event: object) -> None:
+        raise ZeroDivisionError
+
+    pair.bob.on_session_failed = handler
+    pair.bob.send_message_to_user("ip:127.0.0.1:9", b"anybody?", RELIABLE)
+    until(lambda: is_readable(pair.bob), 20)
+    with pytest.raises(ZeroDivisionError):
+        pair.bob.run_callbacks()
+    pair.bob.run_callbacks()
+    assert pair.bob.send_message_to_user("ip:127.0.0.1:9", b"?", RELIABLE) == Result.CONNECT_FAILED
+    assert pair.bob.close_session_with_user("ip:127.0.0.1:9")
+    assert pair.bob.get_session_connection_info("alice").state == ConnectionState.CONNECTED
+    pair.alice.send_message_to_user(pair.to_bob, b"still here", RELIABLE)
+    assert pair.read_at_bob(1) == [b"still here"]
+
+
 # --- waiting ---
 
 
@@ -570,7 +616,7 @@ def test_fileno_is_readable_while_a_message_to_oneself_waits(start: Start) -> No
 # --- threads ---
 
 
-def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool) -> None:
+def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool, hurried: None) -> None:
     """M9: 8 threads send, receive, close; 1e6 messages under PEERGRAM_SOAK, 8000 without."""
     each = 125_000 if SOAK else 1_000
     pair = Pair(start, batching=batching, config=Config(send_buffer_bytes=4_000_000)).connect()
@@ -610,8 +656,8 @@ def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool
         assert payloads == [b"%d" % number for number in range(each)]
 
 
-def test_threads_that_open_and_close_sessions_break_nothing(start: Start) -> None:
-    """M9: whatever threads do at once, calls raise nothing and return what they may."""
+def test_threads_that_open_and_close_sessions_break_nothing(start: Start, hurried: None) -> None:
+    """M9: whatever eight threads do at once, calls raise nothing and return what they may; afterwards everybody can talk."""
     nets = [start(name, listen=ANY_PORT) for name in ("a", "b", "c")]
     for net in nets:
         net.on_session_request = lambda request, net=net: net.accept_session_with_user(request.identity)
@@ -629,12 +675,30 @@ def test_threads_that_open_and_close_sessions_break_nothing(start: Start) -> Non
         except BaseException as error:  # noqa: BLE001 - shown by the test
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
     assert not errors
+    assert not any(thread.is_alive() for thread in threads)
+    for mine, other in zip(nets, nets[1:] + nets[:1], strict=True):
+        _talks_again(mine, other)
+
+
+def _talks_again(mine: Messages, other: Messages) -> None:
+    """A message gets through, whatever was left over from before."""
+    mine.close_session_with_user(dialed(other))
+    mine.send_message_to_user(dialed(other), b"the last word", RELIABLE | SendFlags.AUTO_RESTART_BROKEN_SESSION, 42)
+    payloads: list[bytes] = []
+
+    def read() -> bool:
+        for net in (mine, other):
+            net.run_callbacks()
+        payloads.extend(message.payload for message in other.receive_messages_on_channel(42, 100))
+        return b"the last word" in payloads
+
+    until(read, 20)
 
 
 # --- beginning and ending ---

@@ -127,7 +127,9 @@ class Connection:
         self._ends_at_us = NEVER
         """When lingering, or answering stragglers, is over."""
         self._claimed: End | None = None
-        self._claim_probes_at_us: list[int] = []
+        self._claim_probes_left = 0
+        self._claim_probe_at_us = NEVER
+        self._claim_step_us = 0
         self._asks_at_us = 0
         """From when on somebody's word makes us ask the peer at once again."""
         self._close_repeats_at_us: list[int] = []
@@ -436,7 +438,7 @@ class Connection:
                 self._unconfirmed_handshake.handle_timeout(now_us)
             self._handle_flow_timeout(now_us)
         if self._close_repeats_at_us and now_us >= self._close_repeats_at_us[0]:
-            del self._close_repeats_at_us[0]
+            self._close_repeats_at_us = [at_us for at_us in self._close_repeats_at_us if at_us > now_us]
             self._say_close()
         if now_us >= self._ends_at_us:
             if self.state == ConnectionState.LINGER:
@@ -472,9 +474,11 @@ class Connection:
             return
         flow.stats.sample_quality(now_us)
         transmitter.handle_timeout(now_us)
-        if self._claimed is not None and now_us >= self._claim_probes_at_us[0]:
-            del self._claim_probes_at_us[0]
-            if self._claim_probes_at_us:
+        if self._claimed is not None and now_us >= self._claim_probe_at_us:
+            self._claim_probes_left -= 1
+            if self._claim_probes_left:
+                # From now on, however late we are: he has as long to answer this probe as any other.
+                self._claim_probe_at_us = now_us + self._claim_step_us
                 flow.probe_wanted = True
             else:
                 self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
@@ -515,7 +519,7 @@ class Connection:
             if asks is not None:
                 deadlines.append(asks)
             if self._claimed is not None:
-                deadlines.append(Deadline(self._claim_probes_at_us[0], "close to be confirmed"))
+                deadlines.append(Deadline(self._claim_probe_at_us, "close to be confirmed"))
         earliest = min(deadlines)
         return None if earliest.at_us >= NEVER else earliest
 
@@ -636,9 +640,10 @@ class Connection:
             self._finish(Cause.PEER_CLOSED, end, now_us)
         elif self._claimed is None:
             self._claimed = end
-            wait_us = max(3 * flow.round_trip.smoothed_us, wait_us)
-            self._claim_probes_at_us = [now_us + wait_us * (at + 1) // _CLAIM_PROBES for at in range(_CLAIM_PROBES)]
-            self._ask(flow, self._claim_probes_at_us[0], now_us)
+            self._claim_step_us = -(-max(3 * flow.round_trip.smoothed_us, wait_us) // _CLAIM_PROBES)
+            self._claim_probe_at_us = now_us + self._claim_step_us
+            self._claim_probes_left = _CLAIM_PROBES
+            self._ask(flow, self._claim_probe_at_us, now_us)
 
     def _ask(self, flow: Flow, again_at_us: int, now_us: int) -> None:
         """Ask the peer for a sign of life, unless that was done a moment ago: others could make us talk all the time (E14)."""

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from heapq import heappush
-
 from peergram.config import (
     ACK_DELAY_OWN_PEER_US,
     ACK_DELAY_US,
@@ -23,6 +21,7 @@ from peergram.connection.liveness import Liveness
 from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
+from peergram.connection.resend import ResendQueue
 from peergram.connection.room import ReceiveRoom
 from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import Stats
@@ -97,10 +96,7 @@ class Flow:
         self.lanes = Lanes()
         self.queued_bytes = 0
         """Bytes queued for the first time, all lanes."""
-        self.retransmit: list[tuple[int, int, Segment]] = []
-        """A heap of (position, order, segment): what the peer misses first goes first, since he may have no room for what is
-        behind."""
-        self._retransmit_order = 0
+        self.retransmit = ResendQueue()
         self.retransmit_bytes = 0
         self.in_flight = PacketsInFlight(established.next_packet_number)
         self.flush_at_us = NEVER
@@ -210,14 +206,8 @@ class Flow:
         """This segment must go once more."""
         if segment.state == IN_FLIGHT:
             segment.state = TO_RETRANSMIT
-            if not segment.was_lost:
-                segment.was_lost = True
-                segment.lane.missing += 1
+            segment.lane.missing += segment.losses == 0
+            segment.losses += 1
             segment.lane.unacked_bytes -= len(segment.data)
             self.retransmit_bytes += len(segment.data)
-            self.queue_again(segment)
-
-    def queue_again(self, segment: Segment) -> None:
-        """Put a segment in the row of those that must go once more."""
-        self._retransmit_order += 1
-        heappush(self.retransmit, (segment.begin, self._retransmit_order, segment))
+            self.retransmit.push(segment)

@@ -29,7 +29,7 @@ _message_header = lru_cache(maxsize=4096)(encode_message_header)
 class Segment:
     """Stream bytes that went out once and are not confirmed yet; packets that carry them again refer to the same segment."""
 
-    __slots__ = ("begin", "data", "end", "lane", "state", "was_lost")
+    __slots__ = ("begin", "data", "end", "lane", "losses", "state")
 
     def __init__(self, lane: SendLane, begin: int, data: bytes) -> None:
         self.lane = lane
@@ -37,8 +37,8 @@ class Segment:
         self.data = data
         self.end = begin + len(data)
         self.state = IN_FLIGHT
-        self.was_lost = False
-        """Whether the peer reported it missing at least once."""
+        self.losses = 0
+        """How often the peer reported it missing."""
 
 
 class SendLane:
@@ -176,8 +176,8 @@ class SendLane:
         tail.state = segment.state
         segment.data = segment.data[:size]
         segment.end = tail.begin
-        tail.was_lost = segment.was_lost
-        self.missing += tail.was_lost
+        tail.losses = segment.losses
+        self.missing += tail.losses > 0
         self.segments.insert(bisect_left(self.segments, segment.begin, key=_begin_of) + 1, tail)
         return tail
 
@@ -185,7 +185,7 @@ class SendLane:
         """A packet with this segment arrived."""
         if segment.state == IN_FLIGHT:
             self.unacked_bytes -= len(segment.data)
-        self.missing -= segment.was_lost
+        self.missing -= segment.losses > 0
         segment.state = ACKED
         segments = self.segments
         while segments and segments[0].state == ACKED:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from heapq import heappop
 
 from peergram.config import (
     ACK_GAPS_MAX,
@@ -23,7 +22,7 @@ from peergram.config import (
 )
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, Flow
 from peergram.connection.in_flight import SentPacket
-from peergram.connection.lanes import IN_FLIGHT, TO_RETRANSMIT, Segment, SendLane
+from peergram.connection.lanes import IN_FLIGHT, Segment, SendLane
 from peergram.timing import NEVER, Deadline
 from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
 from peergram.wire.link_stats import UdpStats, encode_stats
@@ -351,7 +350,11 @@ class Transmitter:
         flow = self._flow
         sections: dict[int, _Section] = {}
         if flow.retransmit:
-            left = self._take_retransmissions(sections, left)
+            untried = self._untried_lane()
+            if untried is not None:
+                left = self._take_new(sections, untried, left)
+            if not sections:
+                left = self._take_retransmissions(sections, left)
         if not flow.retransmit_bytes:
             taken: set[int] = set()
             lane = flow.lanes.next_lane()
@@ -366,6 +369,16 @@ class Transmitter:
             _encode_section(section, section is ordered[0], section is ordered[-1], pieces)
             segments.extend(section.segments)
         return bool(sections)
+
+    def _untried_lane(self) -> SendLane | None:
+        """Where every lane that lost something is refused again and again, the peer may have room for the end of another lane's
+        message only, and that may never have been sent: a lane of which nothing is missing has its try first."""
+        flow = self._flow
+        first = flow.retransmit.first()
+        if first is None or first.losses < 2:
+            return None
+        lanes = flow.lanes.all()
+        return next((lane for lane in lanes if lane.reliable and not lane.missing), None)
 
     def _open_section(self, sections: dict[int, _Section], lane: SendLane) -> tuple[_Section, int]:
         """The lane's section, and what selecting the lane may cost."""
@@ -382,20 +395,23 @@ class Transmitter:
         return 2 if lane.index or self._flow.lanes.count > 1 else 0
 
     def _take_retransmissions(self, sections: dict[int, _Section], left: int) -> int:
-        """Move lost segments into the packet, cut where they no longer fit; how many bytes are left then."""
+        """Move lost segments into the packet, cut where they no longer fit; how many bytes are left then.
+
+        What was lost twice travels without other lanes: the peer may have no room for those, and refuses a packet as a whole.
+        """
         flow = self._flow
         queue = flow.retransmit
-        while queue:
-            segment = queue[0][2]
-            if segment.state != TO_RETRANSMIT:
-                heappop(queue)
-                continue
+        losses = 0
+        while (segment := queue.first()) is not None:
+            losses = max(losses, segment.losses)
+            if losses > 1 and sections and segment.lane.index not in sections:
+                break
             room = left - _RELIABLE_HEADER_BYTES - self._section_cost(sections, segment.lane)
             if len(segment.data) > room and (sections or room < _SPLIT_BYTES_MIN):
                 break
-            heappop(queue)
+            queue.pop()
             if len(segment.data) > room:
-                flow.queue_again(segment.lane.split(segment, room))
+                queue.push(segment.lane.split(segment, room))
             section, cost = self._open_section(sections, segment.lane)
             section.segments.append(segment)
             segment.state = IN_FLIGHT
@@ -403,6 +419,7 @@ class Transmitter:
             flow.retransmit_bytes -= len(segment.data)
             flow.stats.retransmitted_segments += 1
             left -= len(segment.data) + _RELIABLE_COST_BYTES + cost
+        queue.end_turn(sections)
         return left
 
     def _take_new(self, sections: dict[int, _Section], lane: SendLane, left: int) -> int:

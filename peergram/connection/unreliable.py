@@ -39,6 +39,11 @@ class UnreliableReceiver:
         self.pieces_dropped = 0
         """Pieces thrown away with messages that were never finished."""
 
+    @property
+    def charged_bytes(self) -> int:
+        """What is stored takes this of the room."""
+        return self.stored_bytes + self.stored_segments * MESSAGE_CHARGE_BYTES_MIN
+
     def add(self, number: int, offset: int, data: bytes, last: bool, now_us: int) -> bytes | None:
         """Take one segment; the whole message if it is complete now."""
         if offset + len(data) > UNRELIABLE_RECV_BYTES_MAX or len(data) > UNRELIABLE_SEGMENT_BYTES_MAX:

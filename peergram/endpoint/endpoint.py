@@ -414,7 +414,7 @@ class Endpoint:
             self._handle_connect_request(socket_id, remote, message, now_us)
         else:
             self.dropped.unknown += 1
-            if isinstance(message, ConnectionClosed):
+            if isinstance(message, ConnectionClosed) and message.from_connection_id:
                 answer = NoConnection(message.to_connection_id, message.from_connection_id)
                 self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
 
@@ -434,8 +434,10 @@ class Endpoint:
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
-            else:
-                self._handle_ended(link, event, now_us)
+                continue
+            self._handle_ended(link, event, now_us)
+            if link.owner is None:
+                connection.discard_received()
         if connection.state == ConnectionState.DEAD:
             self._forget_link(link, now_us)
         else:
@@ -575,7 +577,8 @@ class Endpoint:
     def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
         connection_id = self._links.new_connection_id()
         for link in self._links:
-            if link.closed_identity == peer.identity:
+            # He may have gone by another name then, if dials had crossed; the address is the same.
+            if link.closed_identity is not None and (link.closed_identity == peer.identity or link.remote == remote):
                 link.connection.stop_flushing(now_us)
                 self._after(link, now_us)
         handshake = ClientHandshake(
