@@ -694,6 +694,8 @@ class Endpoint:
                 self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
                 return
             self._drop_pending(peer, "A newer request replaced this one", now_us)
+            # Without that request there may have been nothing left worth remembering him for.
+            peer = dialed or self._peer(handshake.peer_identity, now_us)
         link = self._accept_link(socket_id, remote, handshake, peer, now_us)
         present = peer.link
         if present is not None and _has_key(present, handshake.peer_key):
