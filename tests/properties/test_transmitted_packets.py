@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergram.config import LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, UNRELIABLE_SEND_BYTES_MAX, Config
+from peergram.config import LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, STATS_LIFETIME_FORCED_US, UNRELIABLE_SEND_BYTES_MAX, Config
 from peergram.connection.flow import Flow
 from peergram.connection.limits import REFERENCE
 from peergram.connection.receive import Receiver
@@ -278,3 +278,17 @@ def test_a_number_that_lags_a_million_behind_is_caught_up_in_steps_a_reference_p
         assert taker.handle_packet(packet, 2_000_000)
     reader.check_content()
     assert [message[3] for message in peer.delivered] == [bytes((at,)) for at in range(5)]
+
+
+@pytest.mark.parametrize("datagram_bytes", DATAGRAM_BYTES)
+def test_a_statistics_report_makes_no_packet_too_long(datagram_bytes: int) -> None:
+    """G20: after billions of packets, with every counter at its longest; and what does not fit is not tried for ever."""
+    sender = Sender(datagram_bytes, own_peer=True)
+    stats = sender.flow.stats
+    stats.packets_sent = stats.bytes_sent = stats.packets_received = stats.bytes_received = stats.sequenced = 1 << 45
+    stats.dropped = stats.out_of_order = stats.duplicate = stats.lurch = 1 << 45
+    for histogram in (stats.ping_histogram, stats.jitter_histogram, stats.quality_histogram):
+        histogram[:] = [1 << 31] * len(histogram)
+    packets = sender.transmitter.poll(1_000_000 + STATS_LIFETIME_FORCED_US)
+    assert len(packets) == 1
+    assert len(packets[0]) <= datagram_bytes
