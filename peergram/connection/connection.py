@@ -34,7 +34,7 @@ from peergram.connection.handshake import Established
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.limits import OWN, ReceiveLimits
-from peergram.connection.peer_checks import Failed
+from peergram.connection.peer_checks import LANES_VERSION_MIN, Failed
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.connection.reports import fill_report, take_report
 from peergram.connection.room import ReceiveRoom
@@ -239,7 +239,7 @@ class Connection:
         return Result.OK
 
     def _queue_message(self, flow: Flow, data: bytes, flags: int, lane_index: int, now_us: int) -> None:
-        lane = flow.lanes.lane(lane_index)
+        lane = flow.lanes.lane(lane_index if flow.peer_version >= LANES_VERSION_MIN else 0)
         if not lane.reliable and not lane.unreliable:
             flow.lanes.wake(lane)
         deadline_us = 0 if flags & _NO_NAGLE else now_us + self._config.nagle_us
@@ -264,6 +264,8 @@ class Connection:
         try:
             self._receiver.resume()
         except ConnectionViolated as violation:
+            # What comes behind broken framing cannot be read, so that nothing waits for room any more.
+            self._receiver.discard()
             self._fail(violation.reason, str(violation), now_us)
 
     def discard_received(self) -> None:
@@ -438,9 +440,10 @@ class Connection:
                 self._fail(failed.reason, failed.debug, now_us)
 
     def _handle_flow_timeout(self, now_us: int) -> None:
-        flow, transmitter = self.flow, self._transmitter
+        flow, transmitter, receiver = self.flow, self._transmitter, self._receiver
         assert flow is not None
         assert transmitter is not None
+        assert receiver is not None
         flow.liveness.handle_timeout(now_us)
         if flow.liveness.is_lost(now_us):
             self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
@@ -449,6 +452,7 @@ class Connection:
             self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
             return
         flow.stats.sample_quality(now_us)
+        receiver.handle_timeout(now_us)
         transmitter.handle_timeout(now_us)
         if self._claimed is not None and now_us >= self._claim_probes_at_us[0]:
             del self._claim_probes_at_us[0]
@@ -506,10 +510,9 @@ class Connection:
         self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
         self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
         self._enter(Cause.HANDSHAKE_DONE)
-        lanes_known = established.protocol_version >= 11
         while self._held:
             data, flags, lane = self._held.popleft()
-            self._queue_message(flow, data, flags, lane if lanes_known else 0, now_us)
+            self._queue_message(flow, data, flags, lane, now_us)
         self._held_bytes = 0
         self._events.append(Opened(established))
         if self._close_when_open is not None:
@@ -528,8 +531,7 @@ class Connection:
             for index, lane in self.flow.receive_lanes.items():
                 stream = lane.reliable
                 self._taken_at_end.append((index, stream.in_order_position if index in blocked else stream.consumed_position))
-            if not self.flow.blocked_lanes:
-                self._receiver.discard()
+            self._receiver.discard_unfinished()
         was_lingering = self.state == ConnectionState.LINGER
         self._enter(cause)
         if not was_lingering or self.end is None:
