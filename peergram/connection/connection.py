@@ -192,7 +192,9 @@ class Connection:
             return None
         waiting = flow.queued_bytes + flow.retransmit_bytes
         debt = max(-flow.bucket.tokens, 0.0)
-        return int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+        paced_us = int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+        # Nobody knows when a path that stands still goes on; what has waited so long already, waits on.
+        return max(paced_us, now_us - flow.stalled_since_us)
 
     # --- commands ---
 

@@ -108,7 +108,10 @@ class Transmitter:
         flow.is_blocked = False
         while len(packets) < packets_max:
             sends_data = self._data_wanted(now_us)
-            if sends_data and not self._data_allowed():
+            if (sends_data or flow.stalled_since_us != NEVER) and self._has_room():
+                flow.stalled_since_us = NEVER
+            elif sends_data and not flow.probe_wanted:
+                flow.stalled_since_us = min(flow.stalled_since_us, now_us)
                 flow.is_blocked = True
                 sends_data = False
             if not sends_data and not self._control_wanted(now_us):
@@ -127,10 +130,9 @@ class Transmitter:
         wanted = flow.queued_bytes >= self._plain_bytes_max or flow.flush_at_us <= now_us
         return wanted and flow.lanes.next_lane() is not None
 
-    def _data_allowed(self) -> bool:
+    def _has_room(self) -> bool:
+        """Whether rate, window and record take one more packet of data; a probe does not ask."""
         flow = self._flow
-        if flow.probe_wanted:
-            return True
         in_flight = flow.in_flight
         return (
             flow.bucket.tokens >= 0
