@@ -160,6 +160,8 @@ PENDING_REQUEST_BYTES_MAX = 65_536
 """What a stranger may have us hold before he is accepted (M4)."""
 PENDING_REQUESTS_PER_HOST_MAX = 16
 """Strangers of one IP address waiting to be accepted (E19)."""
+ENDED_CONNECTIONS_UNREAD_MAX = 16
+"""Ended connections of one peer whose last messages wait for the application; until it reads, he gets no new one (M1)."""
 EVENTS_MAX = 1_024
 """Undelivered callbacks kept; per peer the newest state wins."""
 CHANNELS_PER_SESSION_MAX = 4_096

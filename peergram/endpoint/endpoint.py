@@ -19,6 +19,7 @@ from peergram.address import Address, format_address
 from peergram.config import (
     CHALLENGE_TICK_US,
     CHALLENGE_TICKS_MAX,
+    ENDED_CONNECTIONS_UNREAD_MAX,
     MESSAGE_BYTES_MAX,
     PADDED_BYTES_MIN,
     PENDING_REQUESTS_PER_HOST_MAX,
@@ -687,6 +688,10 @@ class Endpoint:
         if not self._make_room(remote, now_us):
             return
         peer = dialed or self._peer(handshake.peer_identity, now_us)
+        if len(peer.draining) >= ENDED_CONNECTIONS_UNREAD_MAX:
+            text = "Messages of earlier connections are still unread; try again later"
+            self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
+            return
         if peer.pending is not None:
             waiting = peer.pending.connection.server_handshake
             if waiting is not None and waiting.peer_key != handshake.peer_key:
