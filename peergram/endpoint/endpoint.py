@@ -107,6 +107,8 @@ class Endpoint:
         self._links = LinkTable(entropy)
         self._requests: dict[Link, None] = {}
         """Requests that wait for the application, oldest first."""
+        self._flushing: dict[Identity, list[Link]] = {}
+        """Connections of sessions that we closed, until they have sent what they owe."""
         self._framing: dict[Identity, bool] = {}
         self._loopback_number = 0
 
@@ -355,7 +357,7 @@ class Endpoint:
     @property
     def is_flushing(self) -> bool:
         """Whether a closed session still sends what it owes."""
-        return any(link.connection.is_flushing for link in self._links)
+        return bool(self._flushing)
 
     def close(self, now_us: int) -> None:
         """End every session at once; drain the transmits, then close the sockets."""
@@ -395,6 +397,8 @@ class Endpoint:
         if link is not None:
             link.connection.handle_control(message, remote, now_us)
             self._after(link, now_us)
+        elif isinstance(message, ChallengeRequest | ConnectRequest) and not self._sockets.is_listening(socket_id):
+            return
         elif isinstance(message, ChallengeRequest):
             self._strangers.handle_challenge_request(socket_id, remote, message, now_us)
         elif isinstance(message, ConnectRequest):
@@ -482,6 +486,10 @@ class Endpoint:
             headers_bytes = ended.unconfirmed.messages * link.closed_header_bytes
             unconfirmed = Unconfirmed(ended.unconfirmed.messages, ended.unconfirmed.bytes - headers_bytes)
             self._tell(SessionFailed(link.closed_identity, ended.end.reason, ConnectionState.NONE, debug, unconfirmed))
+        flushing = self._flushing[link.closed_identity]
+        flushing.remove(link)
+        if not flushing:
+            del self._flushing[link.closed_identity]
         link.closed_identity = None
 
     def _forget_link(self, link: Link, now_us: int) -> None:
@@ -536,7 +544,8 @@ class Endpoint:
         remote = to.ip_address
         if remote is None:
             return None
-        for link in [link for link in self._links if link.remote == remote and link.client_key is not None]:
+        links = [link for socket_id in self._sockets.listening for link in self._links.at(socket_id, remote)]
+        for link in [link for link in links if link.client_key is not None]:
             if link.peer is not None and link.connection.is_live and self._is_own_peer(link):
                 self._add_alias(link.peer, to)
                 return link.peer
@@ -559,10 +568,9 @@ class Endpoint:
 
     def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
         connection_id = self._links.new_connection_id()
-        for link in self._links:
-            if link.closed_identity == peer.identity:
-                link.connection.stop_flushing(now_us)
-                self._after(link, now_us)
+        for link in list(self._flushing.get(peer.identity, ())):
+            link.connection.stop_flushing(now_us)
+            self._after(link, now_us)
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
@@ -821,6 +829,7 @@ class Endpoint:
         for link in links:
             link.peer = None
             link.closed_identity = peer.identity
+            self._flushing.setdefault(peer.identity, []).append(link)
             link.closed_header_bytes = peer.header_bytes
             self._requests.pop(link, None)
             link.connection.close(end.reason, end.debug, now_us, linger_us=linger_us)

@@ -9,6 +9,7 @@ import pytest
 
 from peergram.config import CHANNELS_PER_SESSION_MAX, EVENTS_MAX, LANES_RECV_MAX
 from peergram.connection.receive import ConnectionViolated, Receiver
+from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.schedule import Schedule
 from peergram.errors import WireError
@@ -20,7 +21,7 @@ from peergram.wire.data_packet import encode_data_header
 from peergram.wire.frames import MESSAGE_NUMBER_MAX, DecodeContext, decode_frames
 from peergram.wire.varint import encode_varint
 from tests.connection.flows import make_flow
-from tests.threats.world import SOAK, friends, full_or
+from tests.threats.world import SOAK, friends, full_or, operations
 
 HASH_MODULUS = (1 << 61) - 1
 """CPython's: integers that differ by multiples of it collide."""
@@ -118,3 +119,13 @@ def _seconds_for(keys: list[int]) -> float:
     table = dict.fromkeys(keys)
     assert all(key in table for key in keys)
     return time.process_time() - begin
+
+
+def test_a_dial_costs_the_same_however_many_sessions_there_are() -> None:
+    """E25: no table is looked through for it."""
+    endpoint = Endpoint(Identity.of("alice"), entropy=Random(1).randbytes)
+    costs = []
+    for at in range(300):
+        identity = Identity.ip((f"10.0.{at >> 8}.{at & 255}", 7_000))
+        costs.append(operations(lambda identity=identity: endpoint.send_message(identity, b"x", 8, 0, 1_000)))  # type: ignore[misc]
+    assert max(costs[-10:]) <= 1.2 * max(costs[10:20])
