@@ -151,7 +151,9 @@ PING_MS_MAX = 2_000
 """A slower sample says more about a stalled process than about the network."""
 
 CONNECTIONS_MAX = 16_384
-"""Connections of one endpoint, ended ones that still answer included (E25)."""
+"""Connections of one endpoint, ended ones that still answer included; the one that ended first gives way to a new one (E25)."""
+ENDED_SESSIONS_MAX = 4_096
+"""Ended sessions remembered for questions until their idle time; beyond, the oldest is forgotten, as if it were closed (E25)."""
 REQUEST_REPEAT_US = 3_000_000
 """Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX = 256

@@ -299,6 +299,14 @@ class Connection:
         if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
             self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
 
+    def stop_answering(self) -> None:
+        """It ended, and its place is wanted: the peer hears no more of it."""
+        if not self.is_live and self.state != ConnectionState.DEAD:
+            self._enter(Cause.ANSWERED_LONG_ENOUGH)
+            self._ends_at_us = NEVER
+            self._control.clear()
+            self._close_repeats_at_us.clear()
+
     def probe(self) -> None:
         """Ask the peer for a sign of life."""
         if self.flow is not None:

@@ -20,6 +20,7 @@ from peergram.config import (
     CHALLENGE_TICK_US,
     CHALLENGE_TICKS_MAX,
     ENDED_CONNECTIONS_UNREAD_MAX,
+    ENDED_SESSIONS_MAX,
     MESSAGE_BYTES_MAX,
     PADDED_BYTES_MIN,
     PENDING_REQUESTS_PER_HOST_MAX,
@@ -107,6 +108,10 @@ class Endpoint:
         self._links = LinkTable(entropy)
         self._requests: dict[Link, None] = {}
         """Requests that wait for the application, oldest first."""
+        self._ended_links: dict[Link, None] = {}
+        """Connections that ended and still answer, in the order of their ends."""
+        self._ended_peers: dict[Peer, None] = {}
+        """Those whose session ended, in that order; some may have a new one since."""
         self._flushing: dict[Identity, list[Link]] = {}
         """Connections of sessions that we closed, until they have sent what they owe."""
         self._framing: dict[Identity, bool] = {}
@@ -436,6 +441,7 @@ class Endpoint:
             peer.session.handle_opened(now_us)
 
     def _handle_ended(self, link: Link, ended: Ended, now_us: int) -> None:
+        self._ended_links[link] = None
         peer = link.peer
         if peer is None:
             self._report_linger(link, ended)
@@ -458,6 +464,18 @@ class Endpoint:
             self._promote_successor(peer, now_us)
         elif peer.pending is not None:
             self._ask_application(peer, peer.pending, now_us)
+        else:
+            self._note_ended(peer)
+
+    def _note_ended(self, peer: Peer) -> None:
+        """His session is remembered for a while, but not those of a crowd."""
+        self._ended_peers.pop(peer, None)
+        self._ended_peers[peer] = None
+        if len(self._ended_peers) > ENDED_SESSIONS_MAX:
+            oldest = next(iter(self._ended_peers))
+            del self._ended_peers[oldest]
+            if oldest.is_over:
+                self._drop_peer(oldest)
 
     def _handle_request_gone(self, peer: Peer, link: Link, ended: Ended, now_us: int) -> None:
         """A stranger gave up, or was given up, before anybody let him in."""
@@ -472,10 +490,14 @@ class Endpoint:
     def _forget_peer(self, peer: Peer) -> None:
         """Keep nothing of somebody with whom there is nothing."""
         if peer.is_forgettable:
-            for identity in (peer.identity, *peer.aliases):
-                if self._peers.get(identity) is peer:
-                    del self._peers[identity]
-            self._schedule.arm(peer, None)
+            self._drop_peer(peer)
+
+    def _drop_peer(self, peer: Peer) -> None:
+        for identity in (peer.identity, *peer.aliases):
+            if self._peers.get(identity) is peer:
+                del self._peers[identity]
+        self._ended_peers.pop(peer, None)
+        self._schedule.arm(peer, None)
 
     def _report_linger(self, link: Link, ended: Ended) -> None:
         """A session that we closed ourselves has now flushed what it could; say what is still unconfirmed."""
@@ -494,6 +516,7 @@ class Endpoint:
 
     def _forget_link(self, link: Link, now_us: int) -> None:
         self._schedule.arm(link, None)
+        self._ended_links.pop(link, None)
         if not self._links.remove(link):
             return
         if self._may_be_held(link):
@@ -524,7 +547,7 @@ class Endpoint:
         if peer is not None and (refusal := peer.session.refusal(restarts=bool(flags & _AUTO_RESTART))) is not None:
             return refusal
         remote = to.ip_address
-        if remote is None or not remote[1] or self._links.is_full:
+        if remote is None or not remote[1] or not self._has_place(now_us):
             return Result.FAIL
         self._dial(peer or self._peer(to, now_us), remote, now_us)
         return None
@@ -766,7 +789,7 @@ class Endpoint:
 
     def _make_room(self, remote: Address, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
-        if self._links.is_full:
+        if not self._has_place(now_us):
             return False
         of_host = sum(link.remote[0] == remote[0] for link in self._requests)
         if of_host >= PENDING_REQUESTS_PER_HOST_MAX:
@@ -775,6 +798,17 @@ class Endpoint:
             oldest = next(iter(self._requests)).peer
             if oldest is not None:
                 self._drop_pending(oldest, "Too many requests wait here; try again later", now_us)
+        return True
+
+    def _has_place(self, now_us: int) -> bool:
+        """Whether there may be one more connection; the one that ended first gives way (E25)."""
+        if not self._links.is_full:
+            return True
+        ended = next(iter(self._ended_links), None)
+        if ended is None:
+            return False
+        ended.connection.stop_answering()
+        self._forget_link(ended, now_us)
         return True
 
     def _drop_pending(self, peer: Peer, debug: str, now_us: int) -> None:
@@ -818,6 +852,7 @@ class Endpoint:
         for identity in (peer.identity, *peer.aliases):
             self._peers.pop(identity, None)
             self._events.answer_request(identity)
+        self._ended_peers.pop(peer, None)
         self._schedule.arm(peer, None)
         links = [link for link in (peer.link, peer.successor, peer.pending) if link is not None]
         peer.link = peer.successor = peer.pending = None
