@@ -161,13 +161,17 @@ PING_MS_MAX = 2_000
 """A slower sample says more about a stalled process than about the network."""
 
 CONNECTIONS_MAX = 16_384
-"""Connections of one endpoint, ended ones that still answer included (E25)."""
+"""Connections of one endpoint, ended ones that still answer included; the one that ended first gives way to a new one (E25)."""
+ENDED_SESSIONS_MAX = 4_096
+"""Ended sessions remembered for questions until their idle time; beyond, the oldest is forgotten, as if it were closed (E25)."""
 REQUEST_REPEAT_US = 3_000_000
 """Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX = 256
 """Strangers waiting to be accepted; the oldest gives way (M4). Of each only the hello is kept, whose fields have limits."""
 PENDING_REQUESTS_PER_HOST_MAX = 16
 """Strangers of one IP address waiting to be accepted (E19)."""
+ENDED_CONNECTIONS_UNREAD_MAX = 16
+"""Ended connections of one peer whose last messages wait for the application; until it reads, he gets no new one (M1)."""
 EVENTS_MAX = 1_024
 """Undelivered callbacks kept; per peer the newest state wins."""
 CHANNELS_PER_SESSION_MAX = 4_096

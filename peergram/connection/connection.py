@@ -35,7 +35,7 @@ from peergram.connection.handshake import Established
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.limits import OWN, ReceiveLimits
-from peergram.connection.peer_checks import Failed
+from peergram.connection.peer_checks import LANES_VERSION_MIN, Failed
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.connection.reports import fill_report, take_report
 from peergram.connection.room import ReceiveRoom
@@ -202,7 +202,9 @@ class Connection:
             return None
         waiting = flow.queued_bytes + flow.retransmit_bytes
         debt = max(-flow.bucket.tokens, 0.0)
-        return int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+        paced_us = int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+        # Nobody knows when a path that stands still goes on; what has waited so long already, waits on.
+        return max(paced_us, now_us - flow.stalled_since_us)
 
     # --- commands ---
 
@@ -249,7 +251,7 @@ class Connection:
         return Result.OK
 
     def _queue_message(self, flow: Flow, data: bytes, flags: int, lane_index: int, now_us: int) -> None:
-        lane = flow.lanes.lane(lane_index)
+        lane = flow.lanes.lane(lane_index if flow.peer_version >= LANES_VERSION_MIN else 0)
         if not lane.reliable and not lane.unreliable:
             flow.lanes.wake(lane)
         deadline_us = 0 if flags & _NO_NAGLE else now_us + self._config.nagle_us
@@ -274,6 +276,8 @@ class Connection:
         try:
             self._receiver.resume()
         except ConnectionViolated as violation:
+            # What comes behind broken framing cannot be read, so that nothing waits for room any more.
+            self._receiver.discard()
             self._fail(violation.reason, str(violation), now_us)
 
     def discard_received(self) -> None:
@@ -304,6 +308,14 @@ class Connection:
         messages."""
         if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
             self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
+
+    def stop_answering(self) -> None:
+        """It ended, and its place is wanted: the peer hears no more of it."""
+        if not self.is_live and self.state != ConnectionState.DEAD:
+            self._enter(Cause.ANSWERED_LONG_ENOUGH)
+            self._ends_at_us = NEVER
+            self._control.clear()
+            self._close_repeats_at_us.clear()
 
     def probe(self, now_us: int) -> None:
         """Somebody asks as if he did not know this connection: see whether the peer still does."""
@@ -462,9 +474,10 @@ class Connection:
                 self._fail(failed.reason, failed.debug, now_us)
 
     def _handle_flow_timeout(self, now_us: int) -> None:
-        flow, transmitter = self.flow, self._transmitter
+        flow, transmitter, receiver = self.flow, self._transmitter, self._receiver
         assert flow is not None
         assert transmitter is not None
+        assert receiver is not None
         flow.liveness.handle_timeout(now_us)
         if flow.liveness.is_lost(now_us):
             self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
@@ -473,6 +486,7 @@ class Connection:
             self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
             return
         flow.stats.sample_quality(now_us)
+        receiver.handle_timeout(now_us)
         transmitter.handle_timeout(now_us)
         if self._claimed is not None and now_us >= self._claim_probe_at_us:
             self._claim_probes_left -= 1
@@ -538,10 +552,9 @@ class Connection:
         self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
         self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
         self._enter(Cause.HANDSHAKE_DONE)
-        lanes_known = established.protocol_version >= 11
         while self._held:
             data, flags, lane = self._held.popleft()
-            self._queue_message(flow, data, flags, lane if lanes_known else 0, now_us)
+            self._queue_message(flow, data, flags, lane, now_us)
         self._held_bytes = 0
         self._events.append(Opened(established))
         if self._close_when_open is not None:
@@ -560,8 +573,7 @@ class Connection:
             for index, lane in self.flow.receive_lanes.items():
                 stream = lane.reliable
                 self._taken_at_end.append((index, stream.in_order_position if index in blocked else stream.consumed_position))
-            if not self.flow.blocked_lanes:
-                self._receiver.discard()
+            self._receiver.discard_unfinished()
         was_lingering = self.state == ConnectionState.LINGER
         self._enter(cause)
         if not was_lingering or self.end is None:

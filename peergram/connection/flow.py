@@ -103,6 +103,8 @@ class Flow:
         """When what is queued must go although it fills no packet."""
         self.is_blocked = False
         """Whether data waits for tokens, the window or acks, rather than for a poll."""
+        self.stalled_since_us = NEVER
+        """Since when data waits and rate, window or record let none go."""
         self.full_bytes = config.datagram_bytes - 7 - established.send_cipher.overhead_bytes
         """Queued bytes that fill a packet."""
         self.burst_bytes = BURST_PACKETS * self.full_bytes

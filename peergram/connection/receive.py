@@ -362,6 +362,18 @@ class Receiver:
             lane.unreliable.discard()
         self._flow.blocked_lanes.clear()
 
+    def discard_unfinished(self) -> None:
+        """Nothing more will come: give back the room of all but the lanes whose messages wait for the application."""
+        for index, lane in self._flow.receive_lanes.items():
+            lane.unreliable.discard()
+            if index not in self._flow.blocked_lanes:
+                lane.reliable.discard()
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Give up what is too old to be finished."""
+        for lane in self._flow.receive_lanes.values():
+            lane.unreliable.give_up_old(now_us)
+
     def resume(self) -> None:
         """The application read something: hand out what waited for room."""
         flow = self._flow

@@ -234,7 +234,7 @@ class AcksOwed:
         if oldest.begin > self.stop_waiting:
             blocks.append((oldest.end - oldest.begin, oldest.begin - self.stop_waiting))
         newest = runs[shown - 1]
-        delay_us = now_us - newest.end_at_us if newest.end_at_us >= 0 else None
+        delay_us = max(now_us - newest.end_at_us, 0) if newest.end_at_us >= 0 else None
         self.packets_unreported = 0
         self.due_at_us = NEVER
         if shown < len(runs):

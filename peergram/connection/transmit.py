@@ -23,6 +23,7 @@ from peergram.config import (
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, Flow
 from peergram.connection.in_flight import SentPacket
 from peergram.connection.lanes import IN_FLIGHT, Segment, SendLane
+from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.timing import NEVER, Deadline
 from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
 from peergram.wire.link_stats import UdpStats, encode_stats
@@ -46,11 +47,15 @@ _UNRELIABLE_MARGIN_BYTES = 32
 _UNRELIABLE_WHOLE = [bytes((0x20 | size >> 8, size & 255)) for size in range(1280)]
 """Header of a whole unreliable message whose number follows the one before, by size."""
 _ASK_INTERVAL_MIN_US = 20_000
+_OPEN_PACKETS_ASKED = PACKETS_IN_FLIGHT_MAX // 4
+"""Nobody acknowledges bare acks. Once so many packets are open we ask, or one who only receives could not send any more."""
 _TIME_FIELD_INTERVAL_US = 20_000
 _TIME_FIELD_MAX_US = 250_000
 _ACK_BLOCK_BYTES = 7
 """An ack block takes no more than this in any case that matters."""
 _ACK_FIXED_BYTES = 24
+_BLOB_EXTRA_BYTES = 6
+"""Length, flags and the time field, beside a statistics record."""
 
 FillReport = Callable[[int, int], UdpStats]
 """Makes the statistics record for (kinds, now)."""
@@ -75,6 +80,7 @@ class Transmitter:
         "_fill_report",
         "_flow",
         "_plain_bytes_max",
+        "_report_bytes_max",
         "_stop_waiting_sent",
         "_time_field_at_us",
         "_whole_bytes_max",
@@ -86,6 +92,7 @@ class Transmitter:
         """Payload of a packet with neither blob nor time field."""
         self._whole_bytes_max = min(self._plain_bytes_max - _UNRELIABLE_MARGIN_BYTES, 1270)
         """Largest unreliable message that is never cut."""
+        self._report_bytes_max = self._plain_bytes_max - _ACK_FIXED_BYTES - _BLOB_EXTRA_BYTES
         self._fill_report = fill_report
         self._stop_waiting_sent = 0
         self._asked_at_us = 0
@@ -101,7 +108,10 @@ class Transmitter:
         flow.is_blocked = False
         while len(packets) < packets_max:
             sends_data = self._data_wanted(now_us)
-            if sends_data and not self._data_allowed():
+            if (sends_data or flow.stalled_since_us != NEVER) and self._has_room():
+                flow.stalled_since_us = NEVER
+            elif sends_data and not flow.probe_wanted:
+                flow.stalled_since_us = min(flow.stalled_since_us, now_us)
                 flow.is_blocked = True
                 sends_data = False
             if not sends_data and not self._control_wanted(now_us):
@@ -120,10 +130,9 @@ class Transmitter:
         wanted = flow.queued_bytes >= self._plain_bytes_max or flow.flush_at_us <= now_us
         return wanted and flow.lanes.next_lane() is not None
 
-    def _data_allowed(self) -> bool:
+    def _has_room(self) -> bool:
+        """Whether rate, window and record take one more packet of data; a probe does not ask."""
         flow = self._flow
-        if flow.probe_wanted:
-            return True
         in_flight = flow.in_flight
         return (
             flow.bucket.tokens >= 0
@@ -184,7 +193,7 @@ class Transmitter:
         """Send the oldest open data again, with a question, when nobody reported on it for too long (RFC 9002 section 6.2)."""
         flow = self._flow
         while (oldest := flow.in_flight.oldest) is not None and oldest.sent_at_us < now_us - PACKET_REPORT_AGE_US:
-            self._give_up_oldest()
+            self._give_up_oldest(now_us)
         if now_us < self.probe_at_us:
             return
         flow.probe_wanted = True
@@ -227,20 +236,34 @@ class Transmitter:
             flow.liveness.pinged(now_us)
         elif sends_data and self._fills_window(now_us):
             flags = ASK_ACK_NOW
-        elif flow.liveness.wants_keepalive(now_us) or (sends_data and self._must_ask(now_us)):
+        elif (
+            flow.liveness.wants_keepalive(now_us)
+            or (sends_data and self._must_ask(now_us))
+            or (len(flow.in_flight) >= _OPEN_PACKETS_ASKED and self._may_ask(now_us))
+        ):
             flags = ASK_ACK
         flow.answer_wanted = False
         kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer)
         if now_us >= flow.stats.forced_at_us:
             kinds |= flow.stats.report_forced(now_us)
-        report = None
-        if kinds:
-            report = self._fill_report(kinds, now_us)
+        report, kinds = self._fitting_report(kinds, now_us)
+        if report is not None:
             flow.stats.report_sent(kinds)
             flags |= ASK_ACK
         if flags:
             self._asked_at_us = now_us
         return flags, report, kinds
+
+    def _fitting_report(self, kinds: int, now_us: int) -> tuple[UdpStats | None, int]:
+        """The record of these kinds and what it holds: one too long for a packet goes without its totals (G20)."""
+        if not kinds:
+            return None, 0
+        report = self._fill_report(kinds, now_us)
+        if len(encode_stats(report)) <= self._report_bytes_max:
+            return report, kinds
+        self._flow.stats.report_dropped(REPORT_LIFETIME, now_us)
+        report.lifetime = None
+        return (report, REPORT_INSTANT) if report.instantaneous is not None else (None, 0)
 
     def _fills_window(self, now_us: int) -> bool:
         """Whether this packet uses up the window: the peer's ack delay must not be what we wait for then."""
@@ -252,10 +275,14 @@ class Transmitter:
     def _must_ask(self, now_us: int) -> bool:
         """Whether packets without reliable data need a question, since a reference peer does not answer them in time."""
         flow = self._flow
-        if flow.own_peer:
-            return False
-        interval_us = max(flow.round_trip.smoothed_us, _ASK_INTERVAL_MIN_US)
-        return now_us - self._asked_at_us >= interval_us and flow.eliciting_sent_at_us + interval_us <= now_us
+        return not flow.own_peer and self._may_ask(now_us) and flow.eliciting_sent_at_us + self._ask_interval_us <= now_us
+
+    def _may_ask(self, now_us: int) -> bool:
+        return now_us - self._asked_at_us >= self._ask_interval_us
+
+    @property
+    def _ask_interval_us(self) -> int:
+        return max(self._flow.round_trip.smoothed_us, _ASK_INTERVAL_MIN_US)
 
     def _encode_prefix(self, flags: int, report: UdpStats | None, now_us: int) -> bytes:
         """Header, blob and time field: all that stands before the encrypted part."""
@@ -314,7 +341,7 @@ class Transmitter:
             delivered_at_us = now_us
         flow.in_flight.add(SentPacket(now_us, size, segments, eliciting, delivered_bytes, delivered_at_us, report_kinds))
         while len(flow.in_flight) > PACKETS_IN_FLIGHT_MAX:
-            self._give_up_oldest()
+            self._give_up_oldest(now_us)
         flow.bucket.tokens -= size
         flow.stats.packets_sent += 1
         flow.stats.bytes_sent += size
@@ -322,10 +349,14 @@ class Transmitter:
         if eliciting:
             flow.eliciting_sent_at_us = now_us
 
-    def _give_up_oldest(self) -> None:
+    def _give_up_oldest(self, now_us: int) -> None:
         """Nobody will report on the oldest packet: what it carried goes again."""
-        for segment in self._flow.in_flight.give_up_oldest().segments:
-            self._flow.send_again(segment)
+        flow = self._flow
+        given_up = flow.in_flight.give_up_oldest()
+        for segment in given_up.segments:
+            flow.send_again(segment)
+        if given_up.carries_stats:
+            flow.stats.report_settled(given_up.carries_stats, arrived=False, now_us=now_us)
 
     @property
     def is_exhausted(self) -> bool:

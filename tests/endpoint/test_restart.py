@@ -11,8 +11,9 @@ from peergram.address import Address
 from peergram.config import CLAIM_WAIT_OWN_PEER_US, Config
 from peergram.errors import End, EndReason, Result
 from peergram.events import ConnectionState
+from peergram.identity import Identity
 from peergram.wire.control import ConnectionClosed, NoConnection, encode_control
-from tests.endpoint.world import NO_NAGLE, RELIABLE, SECOND_US, Host, World, connected, steady
+from tests.endpoint.world import NO_NAGLE, PORT, RELIABLE, SECOND_US, Host, World, connected, steady
 
 TWICE = "the restarted peer's dial is keyed by its certificate, so the session under its address is neither ended nor replaced"
 
@@ -221,6 +222,31 @@ def test_dials_without_a_listening_socket_share_one() -> None:
     world.run(SECOND_US)
     assert len(sources(world, alice)) == 1
     assert len(alice.sockets) == 1
+
+
+def test_strangers_find_nobody_behind_a_socket_that_only_dials() -> None:
+    """Who does not listen is reachable for those he dialed."""
+    world = World()
+    alice, bob, carol = world.add("alice", listens=False), world.add("bob"), world.add("carol")
+    alice.send(bob, b"hello")
+    world.run_until(lambda: bob.received)
+    (dialing,) = alice.sockets.values()
+    carol.send(Identity.ip(dialing), b"let me in")
+    world.run(2 * SECOND_US)
+    assert not alice.requests
+    assert not alice.received
+
+
+def test_strangers_may_dial_every_socket_that_listens() -> None:
+    """Two addresses of one family, and both are told."""
+    world = World()
+    alice, bob = world.add("alice"), world.add("bob")
+    second = (bob.ip, PORT + 1)
+    bob.endpoint.listen(second)
+    bob.drain()
+    assert bob.endpoint.local_addresses == [bob.address, second]
+    alice.send(Identity.ip(second), b"hello")
+    world.run_until(lambda: bob.received)
 
 
 def test_a_second_dial_to_a_peer_that_did_not_answer_takes_a_fresh_port() -> None:

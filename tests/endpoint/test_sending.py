@@ -205,6 +205,23 @@ def test_no_delay_messages_are_dropped_while_more_than_200_ms_is_queued() -> Non
     assert small == [b"free way", b"150 ms", b"free again"]
 
 
+def test_no_delay_messages_are_dropped_while_nothing_can_go() -> None:
+    """Row: NoDelay; a path that is cut holds up more than any rate does."""
+    world, alice, bob = connected()
+    world.cut.add(frozenset((alice, bob)))
+    results = []
+    for _ in range(200):
+        results.append(alice.send(bob, bytes(1_000), UNRELIABLE | NO_DELAY | NO_NAGLE))
+        world.run(10_000)
+    assert results[-50:] == [Result.IGNORED] * 50
+    status = alice.status(bob)
+    assert status is not None
+    assert (status.queue_time_us or 0) > 200_000
+    world.cut.clear()
+    world.run(2 * SECOND_US)
+    assert alice.send(bob, b"free again", UNRELIABLE | NO_DELAY | NO_NAGLE) == Result.OK
+
+
 def test_a_full_send_buffer_refuses_and_takes_again_later() -> None:
     """Row: send buffer full."""
     world, alice, bob = connected(Config(rate="fixed", send_rate_bytes=1_000_000, send_buffer_bytes=100_000))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peergram.address import Address
-from peergram.config import LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, UNRELIABLE_SEND_BYTES_MAX, Config
+from peergram.config import LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, STATS_LIFETIME_FORCED_US, UNRELIABLE_SEND_BYTES_MAX, Config
 from peergram.connection.flow import Flow
 from peergram.connection.limits import REFERENCE
 from peergram.connection.receive import OK, REFUSED, Receiver
@@ -357,3 +357,17 @@ def test_unreliable_data_that_comes_when_no_data_is_taken_is_not_acknowledged() 
     assert receiver.handle_payload(b"\x37\x01\x00\x00\x00late", 2, 2_000_000) == REFUSED
     assert flow.acks.top == 1
     assert not flow.delivered
+
+
+@pytest.mark.parametrize("datagram_bytes", DATAGRAM_BYTES)
+def test_a_statistics_report_makes_no_packet_too_long(datagram_bytes: int) -> None:
+    """G20: after billions of packets, with every counter at its longest; and what does not fit is not tried for ever."""
+    sender = Sender(datagram_bytes, own_peer=True)
+    stats = sender.flow.stats
+    stats.packets_sent = stats.bytes_sent = stats.packets_received = stats.bytes_received = stats.sequenced = 1 << 45
+    stats.dropped = stats.out_of_order = stats.duplicate = stats.lurch = 1 << 45
+    for histogram in (stats.ping_histogram, stats.jitter_histogram, stats.quality_histogram):
+        histogram[:] = [1 << 31] * len(histogram)
+    packets = sender.transmitter.poll(1_000_000 + STATS_LIFETIME_FORCED_US)
+    assert len(packets) == 1
+    assert len(packets[0]) <= datagram_bytes

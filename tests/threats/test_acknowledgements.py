@@ -282,6 +282,27 @@ def test_a_peer_that_talks_and_never_acknowledges_is_remembered_up_to_a_limit() 
     assert len(node.flow.in_flight) <= PACKETS_IN_FLIGHT_MAX
 
 
+def test_a_statistics_report_that_was_given_up_is_not_waited_for() -> None:
+    """E12: after a peer that acknowledges nothing, reports go on as before."""
+    node = Node(own_peer=True)
+    never_acks(node, PACKETS_IN_FLIGHT_MAX + 8_000, 1_000)
+    assert any(packet.carries_stats for packet in node.flow.in_flight.open_packets())
+
+
+def test_one_who_only_receives_can_still_send() -> None:
+    """E12: nobody acknowledges bare acks, so that their record fills up unless we ask."""
+    node = Node(own_peer=True)
+    flow = node.flow
+    for at in range(PACKETS_IN_FLIGHT_MAX):
+        now_us = NOW_US + at * 500
+        flow.acks.schedule(now_us)
+        for packet in node.transmitter.poll(now_us):
+            number = flow.in_flight.next_number - 1
+            if packet[0] & 1:
+                node.take(encode_ack(number, 0, []), flow.replay.highest + 1, now_us)
+    assert len(flow.in_flight) < PACKETS_IN_FLIGHT_MAX // 2
+
+
 def test_a_peer_that_acknowledges_one_packet_in_fifty_gets_everything_in_the_end() -> None:
     """E12: a collapsed window is slow, not stuck."""
     world, alice, bob = friends()
