@@ -12,6 +12,7 @@ from peergram.errors import (
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
+    DroppedDatagrams,
     InfoFlags,
     Message,
     RealTimeStatus,
@@ -29,6 +30,7 @@ __all__ = [
     "Config",
     "ConnectionInfo",
     "ConnectionState",
+    "DroppedDatagrams",
     "EndReason",
     "Identity",
     "InfoFlags",

@@ -63,14 +63,14 @@ LANES_SEND_MAX = 8
 """Lanes we send on: 0..7, since a reference sender and its logs break above (G1)."""
 LANES_RECV_MAX = 256
 """Lanes a peer may use: 0..255 on the wire."""
-RELIABLE_GAPS_MAX = 64
+RELIABLE_GAPS_MAX = 1_024
 """Holes kept in one reliable stream (E8); the reference keeps 30 when appending, 20 when splitting."""
-ACK_BLOCKS_MAX = 64
-"""Blocks written in one ack frame."""
 ACK_GAPS_MAX = 62
-"""Runs of missing packets kept for reporting (E13)."""
+"""Runs of received packets kept for reporting, and so blocks in one ack frame (E13)."""
 REPLAY_RANGES_MAX = 1024
 """Runs of accepted packet numbers kept; the oldest run goes first and raises the floor (E6, E13)."""
+REPLAY_REACH_PACKETS = 8_192
+"""How far below the highest packet number a late packet is still taken; a multiple of 64, counted from a block of 64 (E6)."""
 PACKET_NUMBER_JUMP_MAX = 0x4000
 """A packet number further ahead than this ends the connection with 5001 (E13)."""
 PACKET_NUMBER_MAX = 1 << 48
@@ -86,6 +86,9 @@ PACKETS_IN_FLIGHT_MAX = 8_000
 """Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2). Data waits then; answers go
 on, and
 the oldest packet is given up for each (E12, E14)."""
+PACKET_REPORT_AGE_US = 60_000_000
+"""A packet nobody reported on for this long, several times what any path takes, is given up; so a peer who talks and never
+acknowledges costs a minute's record of packets, not an hour's (E12)."""
 PACKETS_UNREPORTED_MAX = 1 << 19
 """Span of packet numbers a peer may have us report on at once; one that never gives up on old packets is ended (E10, E13)."""
 LOST_PACKETS_KEPT = 1_024
@@ -108,8 +111,13 @@ NACK_DELAY_US = 3_000
 """How long a missing packet may merely be late, at first."""
 NACK_DELAY_MAX_US = 25_000
 """The same where packets were seen to overtake each other."""
-ANSWER_INTERVAL_US = 1_000
-"""Between two answers given at once because the peer, or somebody on the path, asked for them (E14, G19)."""
+ANSWER_INTERVAL_MIN_US = 1_000
+ANSWER_INTERVAL_MAX_US = 10_000
+"""Between two answers given at once because the peer, or somebody on the path, asked for them: a quarter of the round trip within
+these bounds (E14, G19). A sender whose window is full asks twice a round trip and must not wait; above the upper bound an
+ordinary acknowledgement would be due anyway."""
+CONTROL_REPLIES_MAX = 16
+"""Packets outside the encryption that one connection wants to send; the newest win (E14)."""
 
 MESSAGE_HEADROOM_BYTES = 16
 """A send buffer holds one message of its size with the header of the messages layer."""
@@ -117,6 +125,8 @@ CONNECT_OK_INTERVAL_US = 100_000
 """Between two repeats of a ConnectOK for one client (E14)."""
 CONNECT_RETRY_US = 500_000
 """Between two challenge requests."""
+BAD_ANSWERS_MAX = 3
+"""The same failing answer in so many retry intervals is what the server says, and not damage on the way (E22)."""
 CHALLENGE_TICK_US = 1 << 20
 """Unit of the coarse time inside a challenge."""
 CHALLENGE_TICKS_MAX = 3
@@ -167,15 +177,17 @@ PING_MS_MAX = 2_000
 """A slower sample says more about a stalled process than about the network."""
 
 CONNECTIONS_MAX = 16_384
-"""Connections of one endpoint, ended ones that still answer included (E25)."""
+"""Connections of one endpoint, ended ones that still answer included; the one that ended first gives way to a new one (E25)."""
+ENDED_SESSIONS_MAX = 4_096
+"""Ended sessions remembered for questions until their idle time; beyond, the oldest is forgotten, as if it were closed (E25)."""
 REQUEST_REPEAT_US = 3_000_000
 """Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX = 256
-"""Strangers waiting to be accepted; the oldest gives way (M4)."""
-PENDING_REQUEST_BYTES_MAX = 65_536
-"""What a stranger may have us hold before he is accepted (M4)."""
+"""Strangers waiting to be accepted; the oldest gives way (M4). Of each only the hello is kept, whose fields have limits."""
 PENDING_REQUESTS_PER_HOST_MAX = 16
 """Strangers of one IP address waiting to be accepted (E19)."""
+ENDED_CONNECTIONS_UNREAD_MAX = 16
+"""Ended connections of one peer whose last messages wait for the application; until it reads, he gets no new one (M1)."""
 EVENTS_MAX = 1_024
 """Undelivered callbacks kept; per peer the newest state wins."""
 CHANNELS_PER_SESSION_MAX = 4_096

@@ -86,6 +86,26 @@ class Unconfirmed:
     bytes: int = 0
 
 
+@dataclass(slots=True)
+class DroppedDatagrams:
+    """How many datagrams came to nothing since the endpoint was made, by reason. Large numbers mean a flood, or a bad path."""
+
+    short: int = 0
+    """Too short to be anything (fewer than 5 bytes)."""
+    malformed: int = 0
+    """No packet of the protocol: damaged, or made up."""
+    unknown: int = 0
+    """About a connection that we do not have, or not with that address."""
+    refused: int = 0
+    """Requests to connect whose challenge, certificate or version is not good."""
+    forged: int = 0
+    """For a connection of ours, but not encrypted with its key."""
+    repeated: int = 0
+    """Their number came before, or is too old to tell; mostly genuine once."""
+    violating: int = 0
+    """Genuine, but against the protocol; each ended its connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionRequested:
     """A stranger sent us something; answer by accepting, sending to him, or not at all."""

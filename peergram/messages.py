@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from time import monotonic_ns
 from types import TracebackType
 
 from peergram.address import Address, canonical_address, parse_address
-from peergram.config import EVENTS_MAX, Config
+from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
+from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
-    Event,
+    DroppedDatagrams,
     Message,
     RealTimeStatus,
     SendFlags,
@@ -80,6 +82,10 @@ class Messages:
         reached as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
         the network bad on purpose. Raises UsageError for a bad identity or address, AddressInUseError if the port is taken.
         """
+        if not isinstance(config, Config | None):
+            raise UsageError(f"config: give a peergram.Config(...), not {type(config).__name__}")
+        if not isinstance(fake_network, FakeNetwork | None):
+            raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
         bind = None if listen is None else _address_of(listen)
         key = SigningKey.generate(secure_entropy)
         self.identity = Identity.generic_bytes(key.public_bytes) if identity is None else Identity.of(identity)
@@ -88,12 +94,13 @@ class Messages:
         self.on_session_failed: Callable[[SessionFailed], object] | None = None
         """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
         self._endpoint = Endpoint(self.identity, config=config, entropy=secure_entropy, key=key, wall_offset_us=wall_offset_us())
-        self._names: dict[str, Identity] = {}
-        self._waiting: deque[Event] = deque(maxlen=EVENTS_MAX)
-        driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
-        self._driver = ThreadDriver(driven, batching=batching)
+        self._log_limit = LogLimit()
         if bind is not None:
             self._endpoint.listen(bind)
+        self._names: dict[str, Identity] = {}
+        self._requests, self._failures = EventQueue(), EventQueue()
+        driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
+        self._driver = ThreadDriver(driven, batching=batching)
         self._driver.start()
 
     def __enter__(self) -> Messages:
@@ -127,7 +134,9 @@ class Messages:
             if endpoint.needs_service:
                 driver.flush(now_us)
         if result is not _OK and result in _EXPLAINED:
-            _log.warning("to %s: %s", to.printable, _EXPLAINED[result])
+            note = self._log_limit.note(result, now_us)
+            if note is not None:
+                _log.warning("to %s: %s%s", to.printable, _EXPLAINED[result], note)
         return result
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
@@ -175,20 +184,36 @@ class Messages:
     # --- callbacks and waiting ---
 
     def run_callbacks(self) -> None:
-        """Call `on_session_request` and `on_session_failed` for what happened; events without a handler are kept."""
-        if self.on_session_request is None and self.on_session_failed is None:
-            return
-        self._waiting.extend(self._driver.poll_events())
-        kept: list[Event] = []
-        while self._waiting:
-            event = self._waiting.popleft()
-            if isinstance(event, SessionRequested) and self.on_session_request is not None:
-                self.on_session_request(event)
-            elif isinstance(event, SessionFailed) and self.on_session_failed is not None:
-                self.on_session_failed(event)
-            else:
-                kept.append(event)
-        self._waiting.extend(kept)
+        """Call `on_session_failed` and `on_session_request` for what happened; events without a handler are kept.
+
+        Of several events of one peer the newest counts, what they report as lost is added up, and a request is delivered only
+        while it waits for an answer. What a handler raises comes out here; the events behind it stay for the next call.
+        """
+        self._take_events()
+        while (on_failed := self.on_session_failed) is not None and (failure := self._next_failure()) is not None:
+            on_failed(failure)
+        while (on_request := self.on_session_request) is not None and (request := self._next_request()) is not None:
+            on_request(request)
+
+    def _take_events(self) -> None:
+        with self._driver.lock:
+            for event in self._driver.poll_events():
+                (self._requests if isinstance(event, SessionRequested) else self._failures).tell(event)
+
+    def _next_failure(self) -> SessionFailed | None:
+        with self._driver.lock:
+            event = self._failures.poll()
+        assert event is None or isinstance(event, SessionFailed)
+        return event
+
+    def _next_request(self) -> SessionRequested | None:
+        with self._driver.lock:
+            while (event := self._requests.poll()) is not None:
+                # He may have given up since, been answered, or asked again with another key.
+                request = self._endpoint.pending_request(event.identity)
+                if request is not None:
+                    return request
+        return None
 
     def fileno(self) -> int:
         """A descriptor for `select` and foreign event loops: readable while messages or events wait."""
@@ -206,6 +231,10 @@ class Messages:
         """Where we listen."""
         return self._endpoint.local_addresses
 
+    def dropped_datagrams(self) -> DroppedDatagrams:
+        """How many datagrams came to nothing so far, by reason; for those who watch over a server."""
+        return replace(self._endpoint.dropped)
+
     def flush_messages(self, identity: str | Identity) -> None:
         """Send what waits for company (Nagle) now."""
         who = self._resolve(identity)
@@ -221,19 +250,28 @@ class Messages:
 
         Reliable messages already sent get up to `config.linger_us` to arrive; what is unconfirmed then is logged.
         """
-        if not self._driver.closed:
-            self._flush_and_close()
-        self._driver.close(_CLOSE_TIMEOUT_S)
+        try:
+            # Another thread may close at the same moment.
+            with suppress(ClosedError):
+                self._flush()
+        finally:
+            self._driver.close(_CLOSE_TIMEOUT_S)
 
-    def _flush_and_close(self) -> None:
+    def _flush(self) -> None:
         linger_us = self._endpoint.config.linger_us
         self._driver.call(lambda now_us: self._endpoint.close_all(now_us, linger_us=linger_us))
         deadline_us = monotonic_us() + linger_us + _LINGER_MARGIN_US
         while self._driver.call(lambda _now_us: self._endpoint.is_flushing) and monotonic_us() < deadline_us:
             time.sleep(_LINGER_POLL_S)
+        lost: list[SessionFailed] = []
         for event in self._driver.poll_events():
-            if isinstance(event, SessionFailed) and event.unconfirmed.messages:
-                _log.warning("%s: %s", event.identity, event.debug)
+            if isinstance(event, SessionFailed):
+                self._failures.tell(event)
+                if event.unconfirmed.messages:
+                    lost.append(event)
+        if lost:
+            more = f" (and {len(lost) - 1} sessions more)" if len(lost) > 1 else ""
+            _log.warning("%s: %s%s", lost[0].identity, lost[0].debug, more)
 
     def _resolve(self, identity: str | Identity) -> Identity:
         if isinstance(identity, Identity):

@@ -52,7 +52,11 @@ ONLY_BY: dict[str, set[str]] = {"sim": {"cli", "sim"}, "cli": {"cli", "__main__"
 """Parts that nobody else may import."""
 
 CORE = {name for name, level in LEVELS.items() if level <= 4}
-CORE_FORBIDDEN = {"time", "random", "secrets", "os", "asyncio", "socket", "select", "selectors", "threading", "datetime"}
+CORE_FORBIDDEN = {
+    *("time", "random", "secrets", "os", "asyncio", "socket", "select", "selectors", "threading", "datetime"),
+    # What the network does to the core must never write a line.
+    "logging",
+}
 BOUND: dict[str, str] = {"cryptography": "crypto", "google": "wire"}
 """Libraries that only one folder may import."""
 BASE_ALLOWED_OUTSIDE = {"cryptography", "google", "websockets", "nats", "ifaddr", "rich", "click", "textual", "prometheus_client"}

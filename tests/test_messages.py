@@ -5,15 +5,18 @@ Everything that waits has a deadline; nothing here measures speed.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 
@@ -58,6 +61,17 @@ def start() -> Iterator[Start]:
     """Makes `Messages` that are closed after the test."""
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(Messages(*args, **options))
+
+
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Threads are switched as often as the interpreter can, and a hang shows where every thread stands (M9)."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    faulthandler.dump_traceback_later(900 if SOAK else 120)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    sys.setswitchinterval(interval_s)
 
 
 class Pair:
@@ -216,6 +230,31 @@ def test_a_name_nobody_can_reach_fails_and_the_log_says_what_to_do(start: Start,
     assert "dial it as ip:ADDRESS:PORT" in caplog.text
 
 
+def test_sends_that_are_refused_all_the_time_write_a_line_a_second_and_kind(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A frame loop goes on sending to somebody the network took away."""
+    alice = start("alice")
+    begin_s = time.monotonic()
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(2_000):
+            assert alice.send_message_to_user("bob", b"?") == Result.FAIL
+            assert alice.send_message_to_user("carol", bytes(524_289)) == Result.INVALID_PARAM
+    assert len(caplog.records) <= 2 * (time.monotonic() - begin_s + 1)
+    assert len({record.message for record in caplog.records}) >= 2
+
+
+def test_closing_with_much_unconfirmed_writes_one_line(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Twenty sessions whose peers have fallen silent."""
+    alice = start("alice", config=Config(linger_us=20_000))
+    for port in range(20_000, 20_020):
+        assert alice.send_message_to_user(f"ip:127.0.0.1:{port}", b"hello?", RELIABLE) == Result.OK
+    with caplog.at_level(logging.DEBUG):
+        alice.close()
+    (record,) = caplog.records
+    assert "19 sessions more" in record.message
+
+
 def test_the_log_says_why_a_parameter_is_invalid(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """Row: invalid identity, or more than 524288 bytes; the log says which."""
     pair = Pair(start).connect()
@@ -341,28 +380,199 @@ def test_a_handler_may_use_and_close_everything(start: Start) -> None:
         pair.bob.send_message_to_user("alice", b"?")
 
 
-def test_a_handler_that_blocks_holds_up_no_session(start: Start) -> None:
-    """M8: blocks; the other sessions of the process go on meanwhile."""
-    pair = Pair(start).connect()
-    carol = start("carol", listen=ANY_PORT)
-    released = threading.Event()
-    pair.bob.on_session_request = lambda request: released.wait(10)
-    carol.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
-    until(lambda: is_readable(pair.bob))
+@pytest.mark.parametrize("kind", ["request", "failure"])
+def test_a_handler_that_blocks_holds_up_no_session(start: Start, kind: str) -> None:
+    """M8: blocks, 5 s under PEERGRAM_SOAK; the other sessions of the process go on meanwhile."""
+    pair = Pair(start, config=Config(timeout_initial_us=1_000_000, timeout_connected_us=3_000_000)).connect()
+    entered, released = threading.Event(), threading.Event()
+
+    def block(event: object) -> None:
+        entered.set()
+        released.wait(30)
+
+    pair.bob.on_session_request = pair.bob.on_session_failed = block
+    if kind == "request":
+        start("carol", listen=ANY_PORT).send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+    else:
+        pair.bob.send_message_to_user("ip:127.0.0.1:9", b"anybody?", RELIABLE)
+    until(lambda: is_readable(pair.bob), 20)
     caller = threading.Thread(target=pair.bob.run_callbacks)
     caller.start()
-    for number in range(20):
-        pair.alice.send_message_to_user(pair.to_bob, b"%d" % number, RELIABLE)
-    got: list[Message] = []
+    assert entered.wait(5)
+    until_s = time.monotonic() + (5 if SOAK else 0.1)
+    sent: list[bytes] = []
+    got: list[bytes] = []
 
     def read() -> bool:
-        got.extend(pair.bob.receive_messages_on_channel(0, 100))
-        return len(got) == 20
+        got.extend(message.payload for message in pair.bob.receive_messages_on_channel(0, 100))
+        return len(got) == len(sent)
 
-    until(read)
+    while len(sent) < 20 or time.monotonic() < until_s:
+        sent.append(b"%d" % len(sent))
+        assert pair.alice.send_message_to_user(pair.to_bob, sent[-1], RELIABLE) == Result.OK
+        until(read)
+    assert got == sent
+    assert caller.is_alive(), "the handler was still blocked all that time"
     released.set()
     caller.join(5)
     assert not caller.is_alive()
+
+
+def test_a_request_is_not_delivered_after_its_sender_gave_up(start: Start) -> None:
+    """Row: request callback, kept until a handler exists or the attempt ends."""
+    pair = Pair(start)
+    asked: list[SessionRequested] = []
+    pair.bob.on_session_request = None
+    pair.bob.on_session_failed = lambda failure: None
+    pair.alice.send_message_to_user(pair.to_bob, b"hello", RELIABLE)
+    until(lambda: pair.bob.get_session_connection_info("alice").state == ConnectionState.CONNECTING)
+    pair.bob.run_callbacks()
+    pair.alice.close()
+    until(lambda: pair.bob.get_session_connection_info("alice").state == ConnectionState.NONE)
+    pair.bob.on_session_request = asked.append
+    pair.bob.run_callbacks()
+    assert asked == []
+
+
+def test_of_several_requests_of_one_name_the_latest_is_delivered(start: Start) -> None:
+    """Row: request callback; what it says of the key is what accepting accepts."""
+    bob = start("bob", listen=ANY_PORT)
+    first, second = start("alice"), start("alice")
+    first.send_message_to_user(dialed(bob), b"1", RELIABLE)
+    until(lambda: bob.get_session_connection_info("alice").state == ConnectionState.CONNECTING)
+    first.close()
+    until(lambda: bob.get_session_connection_info("alice").state == ConnectionState.NONE)
+    second.send_message_to_user(dialed(bob), b"2", RELIABLE)
+    until(lambda: bob.get_session_connection_info("alice").state == ConnectionState.CONNECTING)
+    asked: list[SessionRequested] = []
+    bob.on_session_request = asked.append
+    bob.run_callbacks()
+    assert [request.key_fingerprint for request in asked] == [second.key_fingerprint]
+
+
+def test_events_without_a_handler_leave_the_descriptor_quiet_once_callbacks_ran(start: Start) -> None:
+    """A loop of `select` and `run_callbacks` must not spin because nobody handles failures."""
+    alice = start("alice", config=Config(timeout_initial_us=50_000))
+    alice.send_message_to_user("ip:127.0.0.1:9", b"anybody?", RELIABLE)
+    until(lambda: is_readable(alice))
+    alice.run_callbacks()
+    assert not is_readable(alice)
+    failures: list[SessionFailed] = []
+    alice.on_session_failed = failures.append
+    alice.run_callbacks()
+    assert [failure.unconfirmed.messages for failure in failures] == [1]
+
+
+def test_a_handler_that_raises_costs_no_event_of_another_kind(start: Start) -> None:
+    """M8: a request that nobody handles yet waits, although the handler of failures raises."""
+    bob, carol = start("bob", listen=ANY_PORT), start("carol")
+    carol.send_message_to_user(dialed(bob), b"hello", RELIABLE)
+    until(lambda: bob.get_session_connection_info("carol").state == ConnectionState.CONNECTING)
+    bob.send_message_to_user(dialed(bob), b"to my own address, which fails", RELIABLE)
+    until(lambda: bob.get_session_connection_info(dialed(bob)).state != ConnectionState.CONNECTING)
+
+    def handler(failure: SessionFailed) -> None:
+        raise ZeroDivisionError
+
+    bob.on_session_failed = handler
+    with pytest.raises(ZeroDivisionError):
+        bob.run_callbacks()
+    asked: list[SessionRequested] = []
+    bob.on_session_request = asked.append
+    bob.run_callbacks()
+    assert [str(request.identity) for request in asked] == ["str:carol"]
+
+
+def test_failures_that_closing_brings_can_be_fetched_afterwards(start: Start) -> None:
+    alice = Messages("alice", config=Config(linger_us=0))
+    failures: list[SessionFailed] = []
+    alice.on_session_failed = failures.append
+    alice.send_message_to_user("ip:127.0.0.1:9", b"lost", RELIABLE)
+    alice.close()
+    alice.run_callbacks()
+    assert [failure.unconfirmed.messages for failure in failures] == [1]
+
+
+def test_threads_that_close_at_once_raise_nothing() -> None:
+    for _ in range(20):
+        alice = Messages("alice")
+        errors: list[BaseException] = []
+        start_at_once = threading.Barrier(4)
+
+        def close(
+            alice: Messages = alice, barrier: threading.Barrier = start_at_once, errors: list[BaseException] = errors
+        ) -> None:
+            barrier.wait()
+            try:
+                alice.close()
+            except BaseException as error:  # noqa: BLE001 - shown by the test
+                errors.append(error)
+
+        threads = [threading.Thread(target=close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert not errors
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_told_so_by_every_use(start: Start) -> None:
+    """C6: also by a send that would only queue."""
+    script = f"""
+import os, sys, warnings
+sys.path.insert(0, {os.getcwd()!r})
+warnings.simplefilter("ignore")
+import peergram
+from peergram import SendFlags
+bob = peergram.Messages("bob", listen="127.0.0.1:0", config=peergram.Config(nagle_us=20_000))
+alice = peergram.Messages("alice", config=peergram.Config(nagle_us=20_000))
+bob.on_session_request = lambda request: bob.accept_session_with_user(request.identity)
+to = "ip:%s:%d" % bob.local_addresses[0]
+alice.send_message_to_user(to, b"1", SendFlags.RELIABLE)
+while not bob.receive_messages_on_channel(0, 1):
+    bob.run_callbacks()
+alice.send_message_to_user(to, b"2", SendFlags.RELIABLE)
+if os.fork() == 0:
+    told = 0
+    for use in (
+        lambda: alice.send_message_to_user(to, b"3", SendFlags.RELIABLE),
+        lambda: alice.send_message_to_user("alice", b"3"),
+        lambda: alice.receive_messages_on_channel(0, 1),
+        alice.run_callbacks,
+        alice.fileno,
+        lambda: alice.close_session_with_user(to),
+    ):
+        try:
+            use()
+        except peergram.ClosedError as error:
+            told += "forked child" in str(error)
+    alice.close()
+    os._exit(told)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("6\n", "")
+
+
+def test_a_handler_that_raises_in_one_process_leaves_its_other_sessions_as_they_were(start: Start) -> None:
+    """M8: the session that failed, and the one that goes on, are consistent after the exception."""
+    pair = Pair(start, config=Config(timeout_initial_us=1_000_000)).connect()
+
+    def handler(event: object) -> None:
+        raise ZeroDivisionError
+
+    pair.bob.on_session_failed = handler
+    pair.bob.send_message_to_user("ip:127.0.0.1:9", b"anybody?", RELIABLE)
+    until(lambda: is_readable(pair.bob), 20)
+    with pytest.raises(ZeroDivisionError):
+        pair.bob.run_callbacks()
+    pair.bob.run_callbacks()
+    assert pair.bob.send_message_to_user("ip:127.0.0.1:9", b"?", RELIABLE) == Result.CONNECT_FAILED
+    assert pair.bob.close_session_with_user("ip:127.0.0.1:9")
+    assert pair.bob.get_session_connection_info("alice").state == ConnectionState.CONNECTED
+    pair.alice.send_message_to_user(pair.to_bob, b"still here", RELIABLE)
+    assert pair.read_at_bob(1) == [b"still here"]
 
 
 # --- waiting ---
@@ -406,7 +616,7 @@ def test_fileno_is_readable_while_a_message_to_oneself_waits(start: Start) -> No
 # --- threads ---
 
 
-def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool) -> None:
+def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool, hurried: None) -> None:
     """M9: 8 threads send, receive, close; 1e6 messages under PEERGRAM_SOAK, 8000 without."""
     each = 125_000 if SOAK else 1_000
     pair = Pair(start, batching=batching, config=Config(send_buffer_bytes=4_000_000)).connect()
@@ -446,8 +656,8 @@ def test_eight_threads_keep_their_order_per_channel(start: Start, batching: bool
         assert payloads == [b"%d" % number for number in range(each)]
 
 
-def test_threads_that_open_and_close_sessions_break_nothing(start: Start) -> None:
-    """M9: whatever threads do at once, calls raise nothing and return what they may."""
+def test_threads_that_open_and_close_sessions_break_nothing(start: Start, hurried: None) -> None:
+    """M9: whatever eight threads do at once, calls raise nothing and return what they may; afterwards everybody can talk."""
     nets = [start(name, listen=ANY_PORT) for name in ("a", "b", "c")]
     for net in nets:
         net.on_session_request = lambda request, net=net: net.accept_session_with_user(request.identity)
@@ -460,18 +670,35 @@ def test_threads_that_open_and_close_sessions_break_nothing(start: Start) -> Non
             while time.monotonic() < until_s:
                 assert mine.send_message_to_user(dialed(other), bytes(number * 50), RELIABLE, number) in Result
                 mine.receive_messages_on_channel(number, 5)
-                with suppress(IndexError):
-                    mine.run_callbacks()
+                mine.run_callbacks()
                 mine.close_session_with_user(dialed(other))
         except BaseException as error:  # noqa: BLE001 - shown by the test
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
     assert not errors
+    assert not any(thread.is_alive() for thread in threads)
+    for mine, other in zip(nets, nets[1:] + nets[:1], strict=True):
+        _talks_again(mine, other)
+
+
+def _talks_again(mine: Messages, other: Messages) -> None:
+    """A message gets through, whatever was left over from before."""
+    mine.close_session_with_user(dialed(other))
+    mine.send_message_to_user(dialed(other), b"the last word", RELIABLE | SendFlags.AUTO_RESTART_BROKEN_SESSION, 42)
+    payloads: list[bytes] = []
+
+    def read() -> bool:
+        for net in (mine, other):
+            net.run_callbacks()
+        payloads.extend(message.payload for message in other.receive_messages_on_channel(42, 100))
+        return b"the last word" in payloads
+
+    until(read, 20)
 
 
 # --- beginning and ending ---

@@ -14,7 +14,17 @@ import click
 
 from peergram.address import format_address
 from peergram.cli.call import Call, wait_for_news
-from peergram.cli.terminal import describe_request, dial_identity, listen_address, name_of, on_terminal, out, printable
+from peergram.cli.terminal import (
+    describe_proof,
+    describe_request,
+    dial_identity,
+    listen_address,
+    name_of,
+    on_terminal,
+    out,
+    printable,
+    still_asks,
+)
 from peergram.cli.terminal import say as say_line
 from peergram.config import Config
 from peergram.errors import Result, UsageError
@@ -60,7 +70,7 @@ def chat(who: str | None, listen: str | None, to: str | None, timeout: float) ->
     peer = None if to is None else dial_identity(to)
     address = None if listen is None else listen_address(listen)
     with Messages(who, listen=address, config=_CONFIG) as net:
-        say_line(f"You are {net.identity.printable}.")
+        say_line(f"You are {net.identity.printable}, key {net.key_fingerprint}.")
         if address is not None:
             say_line(f"Others can call you at {format_address(net.local_addresses[0])}.")
         room = Room(net)
@@ -102,8 +112,8 @@ class Room:
             self._present[peer] = name_of(claimed)
             self._show(f"{claimed.printable} is here.", "green")
             if connection is not None and peer != claimed:
-                proof = "proven by its key" if connection.proven_by == "key" else "not proven"
-                self._show(f"  at {connection.address}, {proof}, key {connection.key_fingerprint}")
+                for line in describe_proof(connection):
+                    self._show(line)
 
     def run(self) -> None:
         """Until the user ends his input."""
@@ -113,6 +123,8 @@ class Room:
             try:
                 line = input(_PROMPT if self._is_typing else "")
             except EOFError:
+                if on_terminal():
+                    out.print()
                 return
             finally:
                 self._is_typing = False
@@ -124,8 +136,6 @@ class Room:
         self._is_over.set()
         if self._watcher.is_alive():
             self._watcher.join()
-        if on_terminal():
-            out.print()
 
     # The keyboard
 
@@ -143,7 +153,7 @@ class Room:
         if answer.startswith("n"):
             self._net.close_session_with_user(request.identity)
             self._show(f"{name_of(request.identity)} was refused.")
-        elif self._net.accept_session_with_user(request.identity):
+        elif still_asks(self._net, request) and self._net.accept_session_with_user(request.identity):
             self.add(request.identity)
         else:
             self._show(f"{name_of(request.identity)} has given up in the meantime.", "yellow")
@@ -189,7 +199,13 @@ class Room:
         return self._net.get_session_connection_info(peer, False, False).state
 
     def _handle_request(self, request: SessionRequested) -> None:
-        self._asking = deque(other for other in self._asking if other.identity != request.identity)
+        for place, other in enumerate(self._asking):
+            if other.identity == request.identity:
+                # He keeps his place, so that an answer that is being typed goes to the one it is meant for.
+                self._asking[place] = request
+                if place == 0 and request != other:
+                    self._ask_next()
+                return
         self._asking.append(request)
         if len(self._asking) == 1:
             self._ask_next()

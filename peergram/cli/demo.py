@@ -21,7 +21,7 @@ import peergram
 from peergram.cli.call import Call
 from peergram.cli.demo_peer import NAME, TICK_S, LineReader, bad_network, snapshot, tallies_of
 from peergram.cli.demo_traffic import CONFIG, HELLO_CHANNEL, Traffic, has_arrived
-from peergram.cli.demo_view import Scene, Side, progress_line, say_verdict, screen, summary
+from peergram.cli.demo_view import Scene, Side, heading, progress_line, say_verdict, screen, summary
 from peergram.cli.terminal import Failure, on_terminal, out, printable, say
 from peergram.drivers.fake_network import FakeNetwork
 from peergram.events import SendFlags
@@ -57,7 +57,11 @@ def demo(loss: float, lag: float, seconds: float) -> int:
         with Messages("alice", config=CONFIG, fake_network=network) as net:
             peer = Identity.ip(("127.0.0.1", second.wait_listening()))
             waited_s = Performance(scene, live, second, net, network, Traffic(net, peer, Random(seed + 2))).play()
-    out.print(summary(scene))
+    if on_terminal():
+        for line in heading(scene):
+            say(line)
+        say("")
+    out.print(summary(scene, width=out.width if on_terminal() else 80))
     return 0 if say_verdict(scene, waited_s) else 1
 
 
@@ -167,7 +171,15 @@ class Performance:
         self._scene.phase = "alice calls bob"
         self._net.send_message_to_user(self._traffic.peer, b"", SendFlags.RELIABLE, HELLO_CHANNEL)
         self._show()
-        self._call.wait_connected(CONFIG.timeout_initial_us / 1e6)
+        timeout_s = CONFIG.timeout_initial_us / 1e6
+        try:
+            self._call.wait_connected(timeout_s)
+        except Failure:
+            self._second.check()
+            raise Failure(
+                f"alice and bob did not reach each other within {timeout_s:.0f} s through {self._scene.loss:g} % loss and"
+                f" {self._scene.lag_ms:g} ms delay each way: try less of it"
+            ) from None
         self._started_at_s = time.monotonic()
 
     def _wait_for_the_rest(self) -> float:

@@ -19,6 +19,11 @@ from peergram.events import ConnectionState
 
 _WIDTH_MAX = 100
 _AIRY_HEIGHT = 28
+_SUMMARY_WIDTH = 80
+"""Narrower terminals get a summary of fewer words."""
+_CELL_WIDTH_MIN = 17
+"""Room for `1234/s, 1.0 MB/s` and its padding."""
+_PADDING = (0, 1, 0, 0)
 _NOTHING = "–"
 _STATE_STYLES = {ConnectionState.CONNECTED: "green", ConnectionState.CONNECTING: "yellow"}
 
@@ -50,7 +55,7 @@ class Scene:
 
     @property
     def title(self) -> str:
-        return f"two processes, encrypted UDP, each way {self.loss:g} % loss and {self.lag_ms:g} ms delay"
+        return f"{self.loss:g} % loss and {self.lag_ms:g} ms delay each way; two processes, encrypted UDP"
 
 
 # While it runs
@@ -59,7 +64,7 @@ class Scene:
 def screen(scene: Scene, *, height: int) -> RenderableType:
     """The whole live view; fits 80 columns and 24 lines, and is more airy if `height` allows it."""
     air = [Text()] if height >= _AIRY_HEIGHT else []
-    title = Text.assemble(("peergram demo ", "bold"), scene.title, no_wrap=True, overflow="ellipsis")
+    title = Text.assemble(("peergram demo: ", "bold"), scene.title, no_wrap=True, overflow="ellipsis")
     request = Text(scene.request or " ", style="green", no_wrap=True, overflow="ellipsis")
     body = Group(*air, title, _progress(scene), request, *air, _status_table(scene), Text(), _traffic_table(scene), *air)
     return Constrain(body, _WIDTH_MAX)
@@ -75,10 +80,10 @@ def _progress(scene: Scene) -> RenderableType:
 
 
 def _status_table(scene: Scene) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1), show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=_PADDING, show_edge=False)
     table.add_column("connection", style="dim", no_wrap=True, ratio=4)
     for side in (scene.alice, scene.bob):
-        table.add_column(side.name, no_wrap=True, ratio=3, header_style="bold cyan")
+        table.add_column(side.name, no_wrap=True, ratio=3, min_width=_CELL_WIDTH_MIN, header_style="bold cyan")
     for label, show in _STATUS_ROWS:
         cells = (_cell(show, side.status) for side in (scene.alice, scene.bob))
         table.add_row(label, *cells)
@@ -108,8 +113,8 @@ _STATUS_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("state", _state),
     ("ping", lambda s: _NOTHING if s["ping_ms"] is None else f"{s['ping_ms']} ms"),
     ("quality local / remote", lambda s: f"{_quality(s['quality_local'])} / {_quality(s['quality_remote'])}"),
-    ("out, packets and bytes", lambda s: f"{s['out_packets_per_s']:.0f} p/s, {bytes_text(s['out_bytes_per_s'])}/s"),
-    ("in, packets and bytes", lambda s: f"{s['in_packets_per_s']:.0f} p/s, {bytes_text(s['in_bytes_per_s'])}/s"),
+    ("out, packets and bytes", lambda s: f"{s['out_packets_per_s']:.0f}/s, {bytes_text(s['out_bytes_per_s'])}/s"),
+    ("in, packets and bytes", lambda s: f"{s['in_packets_per_s']:.0f}/s, {bytes_text(s['in_bytes_per_s'])}/s"),
     ("send rate allowed", lambda s: f"{bytes_text(s['send_rate_bytes_per_s'])}/s"),
     ("pending reliable", lambda s: bytes_text(s["pending_reliable_bytes"])),
     ("pending unreliable", lambda s: bytes_text(s["pending_unreliable_bytes"])),
@@ -120,10 +125,12 @@ _STATUS_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
 
 
 def _traffic_table(scene: Scene) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column("channel", style="dim", no_wrap=True, ratio=4)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=_PADDING, show_edge=False)
+    table.add_column("received of sent", style="dim", no_wrap=True, ratio=4)
     for source, target in _directions(scene):
-        table.add_column(f"{source.name} → {target.name}", no_wrap=True, ratio=3, header_style="bold cyan")
+        table.add_column(
+            f"{source.name} → {target.name}", no_wrap=True, ratio=3, min_width=_CELL_WIDTH_MIN, header_style="bold cyan"
+        )
     for stream in STREAMS:
         cells = (_counts(stream, source, target) for source, target in _directions(scene))
         table.add_row(f"{stream.channel} {stream.name}, {stream.kind}", *cells)
@@ -133,7 +140,7 @@ def _traffic_table(scene: Scene) -> Table:
 def _counts(stream: Stream, source: Side, target: Side) -> str:
     sent, received = _pair(stream, source, target)
     # The two numbers are from different processes; the older one must not look like a wonder.
-    return f"{sent.messages} sent, {min(sent.messages, received.messages)} got"
+    return f"{min(sent.messages, received.messages)} of {sent.messages}"
 
 
 def _directions(scene: Scene) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
@@ -161,33 +168,39 @@ def progress_line(scene: Scene) -> str:
 # At the end
 
 
-def summary(scene: Scene) -> Table:
-    """What became of every message, by direction and channel."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+def heading(scene: Scene) -> list[str]:
+    """What the live view said and took away: the conditions, and who was let in."""
+    return [f"peergram demo: {scene.title}", *filter(None, [scene.request])]
+
+
+def summary(scene: Scene, *, width: int) -> Table:
+    """What became of every message, by direction and channel; in few words if `width` is small."""
+    is_narrow = width < _SUMMARY_WIDTH
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=_PADDING if is_narrow else (0, 1), show_edge=False)
     table.add_column("channel", no_wrap=True)
-    for name in ("sent", "received", "lost", "data"):
+    for name in ("sent", "received", "lost") if is_narrow else ("sent", "received", "lost", "data"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("check", no_wrap=True)
     for source, target in _directions(scene):
         table.add_row(Text(f"{source.name} → {target.name}", style="bold cyan"))
         for stream in STREAMS:
-            table.add_row(*_summary_cells(stream, source, target))
+            table.add_row(*_summary_cells(stream, source, target, is_narrow=is_narrow))
     return table
 
 
-def _summary_cells(stream: Stream, source: Side, target: Side) -> list[Text]:
+def _summary_cells(stream: Stream, source: Side, target: Side, *, is_narrow: bool) -> list[Text]:
     sent, received = _pair(stream, source, target)
     lost = sent.messages - received.messages
     good = is_intact(stream, sent, received)
-    verdict = ("same SHA-256" if stream.reliable else "undamaged") if good else "WRONG"
-    return [
+    verdict = ("good" if is_narrow else "same SHA-256" if stream.reliable else "undamaged") if good else "WRONG"
+    cells = [
         Text(f"  {stream.channel} {stream.name}, {stream.kind}"),
         Text(str(sent.messages)),
         Text(str(received.messages)),
         Text(_lost_text(lost, sent.messages), style="bold red" if lost and stream.reliable else "yellow" if lost else ""),
-        Text(bytes_text(received.size_bytes)),
         Text(verdict, style="green" if good else "bold red"),
     ]
+    return cells if is_narrow else [*cells[:-1], Text(bytes_text(received.size_bytes)), cells[-1]]
 
 
 def _lost_text(lost: int, sent: int) -> str:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, Task, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.text import Text
 
 from peergram.cli.terminal import bytes_text, on_terminal, out, say, seconds_text
 
 _LINE_INTERVAL_S = 1.0
+_RATE_AFTER_S = 0.5
+
+
+class _Rate(TransferSpeedColumn):
+    """Nothing rather than a question mark while the rate is unknown."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.finished_speed or task.speed else Text()
 
 
 class TransferProgress:
@@ -22,7 +31,7 @@ class TransferProgress:
         self._line_at_s = self._started_at_s + _LINE_INTERVAL_S
         self._bar: Progress | None = None
         if on_terminal():
-            columns = (BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+            columns = (BarColumn(bar_width=None), DownloadColumn(), _Rate(), TimeRemainingColumn(compact=True))
             self._bar = Progress(TextColumn("{task.description}", markup=False), *columns, console=out, expand=True)
             self._task = self._bar.add_task(_shortened(label), total=total_bytes)
 
@@ -46,8 +55,10 @@ class TransferProgress:
     @property
     def summary(self) -> str:
         """`5.2 MB in 2 s (2.6 MB/s)`, if all is done."""
-        elapsed_s = max(1e-3, time.monotonic() - self._started_at_s)
-        return f"{bytes_text(self._total_bytes)} in {elapsed_s:.1f} s ({bytes_text(self._total_bytes / elapsed_s)}/s)"
+        elapsed_s = time.monotonic() - self._started_at_s
+        took = f"{bytes_text(self._total_bytes)} in {elapsed_s:.1f} s"
+        # Of a moment's work the rate says nothing.
+        return took if elapsed_s < _RATE_AFTER_S else f"{took} ({bytes_text(self._total_bytes / elapsed_s)}/s)"
 
     def _line(self, done_bytes: int, elapsed_s: float) -> str:
         rate = done_bytes / elapsed_s

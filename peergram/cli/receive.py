@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections import deque
 from pathlib import Path
 
 import click
@@ -13,7 +12,17 @@ import click
 from peergram.address import format_address
 from peergram.cli.call import Call, wait_for_news
 from peergram.cli.progress import TransferProgress
-from peergram.cli.terminal import Failure, ask_yes, bytes_text, describe_request, listen_address, name_of, say, say_error
+from peergram.cli.terminal import (
+    Failure,
+    ask_yes,
+    bytes_text,
+    describe_request,
+    listen_address,
+    name_of,
+    say,
+    say_error,
+    still_asks,
+)
 from peergram.cli.transfer import (
     CHANNEL,
     DATA,
@@ -28,6 +37,7 @@ from peergram.cli.transfer import (
 from peergram.config import Config
 from peergram.errors import UsageError
 from peergram.events import SessionRequested
+from peergram.identity import Identity
 from peergram.messages import Messages
 
 _CONFIG = Config(timeout_initial_us=300_000_000, recv_buffer_bytes=4 << 20)
@@ -56,10 +66,11 @@ def receive(who: str, listen: str, folder: Path, once: bool, yes: bool) -> int:
     """
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is no folder: create it first, or name another with --out")
-    asking: deque[SessionRequested] = deque()
+    asking: dict[Identity, SessionRequested] = {}
     with Messages(who, listen=listen_address(listen), config=_CONFIG) as net:
-        net.on_session_request = asking.append
+        net.on_session_request = lambda request: asking.update({request.identity: request})
         say(f"Waiting for files as {net.identity.printable} at {format_address(net.local_addresses[0])} (Ctrl-C ends).")
+        say(f"  our key {net.key_fingerprint}")
         while True:
             request = _next_request(net, asking)
             if not _let_in(net, request, yes=yes):
@@ -69,7 +80,7 @@ def receive(who: str, listen: str, folder: Path, once: bool, yes: bool) -> int:
                 return 0 if saved else 1
 
 
-def _next_request(net: Messages, asking: deque[SessionRequested]) -> SessionRequested:
+def _next_request(net: Messages, asking: dict[Identity, SessionRequested]) -> SessionRequested:
     while not asking:
         wait_for_news(net, 3600)
         net.run_callbacks()
@@ -78,7 +89,7 @@ def _next_request(net: Messages, asking: deque[SessionRequested]) -> SessionRequ
             pass
         if not asking:
             time.sleep(0.01)
-    return asking.popleft()
+    return asking.pop(next(iter(asking)))
 
 
 def _let_in(net: Messages, request: SessionRequested, *, yes: bool) -> bool:
@@ -90,7 +101,7 @@ def _let_in(net: Messages, request: SessionRequested, *, yes: bool) -> bool:
         net.close_session_with_user(request.identity)
         say("Refused.")
         return False
-    if not net.accept_session_with_user(request.identity):
+    if not (still_asks(net, request) and net.accept_session_with_user(request.identity)):
         say_error(f"{name_of(request.identity)} has given up in the meantime.")
         return False
     return True

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from io import TextIOWrapper
 
 import click
 
@@ -57,6 +58,10 @@ def peergram(verbose: bool) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what is returned is the exit code."""
+    for stream in (sys.stdout, sys.stderr, sys.stdin):
+        # No character of ours, or of what somebody sends or types, may end a command because the terminal lacks it.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = peergram.main(args=arguments, prog_name="peergram", standalone_mode=False)
     except click.UsageError as error:

@@ -56,6 +56,7 @@ def send(file: Path, who: str, to: str, timeout: float) -> None:
         header = FileHeader(sendable_name(file), os.fstat(source.fileno()).st_size)
         call = Call(net, peer, CHANNEL)
         say(f"Calling {to.removeprefix('ip:')} to send {header.name} ({bytes_text(header.size_bytes)}).")
+        say(f"  our key {net.key_fingerprint}")
         call.send(encode_file(header))
         call.wait_connected(timeout)
         say(f"{call.name} has accepted.")
@@ -66,13 +67,15 @@ def send(file: Path, who: str, to: str, timeout: float) -> None:
 
 
 def _open(path: Path) -> BinaryIO:
+    if path.is_dir():
+        raise UsageError(f"{printable(str(path))!r} is a folder: pack it into one file first, for example with tar")
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise UsageError(f"{printable(str(path))!r} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise UsageError(f"{printable(str(path))!r} is no regular file: pack folders into one first, for example with tar")
+        raise UsageError(f"{printable(str(path))!r} is no regular file: copy what it yields into one first")
     return file
 
 

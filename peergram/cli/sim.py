@@ -26,14 +26,16 @@ REPLAY_EVERY = 50
 REPORTED_MAX = 10
 
 
-@click.command()
-@click.option("--seeds", default=100, show_default=True, metavar="N", help="How many seeds to run.")
-@click.option("--from", "first", default=0, show_default=True, metavar="SEED", help="The first seed.")
+@click.command(short_help="Run the protocol in a simulated, hostile world.")
+@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many seeds to run.")
+@click.option("--from", "first", type=click.IntRange(0), default=0, show_default=True, metavar="SEED", help="The first seed.")
 @click.option("--trace", is_flag=True, help="Print everything that happened (for one seed or a few).")
 @click.option("--off", multiple=True, type=click.Choice(FEATURES), metavar="FEATURE", help="Leave a feature out; repeatable.")
 @click.option("--plant", type=click.Choice(sorted(PLANTED)), metavar="DEFECT", help="Plant a deliberate defect.")
 @click.option("--shrink/--no-shrink", "shrinks", default=True, help="Make failing seeds smaller before reporting them.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, metavar="N", help="Processes to use.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, metavar="N", help="Processes to use."
+)
 @click.option("--list", "lists", is_flag=True, help="List features and defects, and stop.")
 def sim(
     seeds: int, first: int, trace: bool, off: tuple[str, ...], plant: str | None, shrinks: bool, jobs: int, lists: bool

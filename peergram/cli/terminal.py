@@ -10,8 +10,9 @@ from rich.text import Text
 
 from peergram.address import parse_address
 from peergram.errors import UsageError
-from peergram.events import SessionRequested
+from peergram.events import ConnectionInfo, SessionRequested
 from peergram.identity import Identity
+from peergram.messages import Messages
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -28,13 +29,13 @@ class Failure(Exception):
 
 
 def say(text: str, style: str = "") -> None:
-    """One line, never wrapped or interpreted."""
-    out.print(Text(text, style=style), soft_wrap=True)
+    """One line, never interpreted; wrapped between words, but only on a terminal."""
+    out.print(Text(text, style=style), soft_wrap=not on_terminal())
 
 
 def say_error(text: str) -> None:
     """One red line on the error output."""
-    err.print(Text(text, style="red"), soft_wrap=True)
+    err.print(Text(text, style="red"), soft_wrap=not sys.stderr.isatty())
 
 
 def printable(text: str) -> str:
@@ -52,11 +53,18 @@ def name_of(identity: Identity) -> str:
 
 def describe_request(request: SessionRequested) -> list[str]:
     """Who asks, from where, and how far that can be believed; one line each."""
-    return [
-        f"{request.identity.printable} at {request.address}",
-        f"  {_PROOFS.get(request.proven_by, f'proven by {request.proven_by}')}",
-        f"  key {request.key_fingerprint}",
-    ]
+    return [f"{request.identity.printable} at {request.address}", *describe_proof(request)]
+
+
+def describe_proof(who: SessionRequested | ConnectionInfo) -> list[str]:
+    """How far a name can be believed; one line each."""
+    return [f"  {_PROOFS.get(who.proven_by, f'proven by {who.proven_by}')}", f"  key {who.key_fingerprint}"]
+
+
+def still_asks(net: Messages, request: SessionRequested) -> bool:
+    """Whether the request that was shown to the user is the one that accepting would let in."""
+    connection = net.get_session_connection_info(request.identity, get_status=False).connection
+    return connection is not None and connection.key_fingerprint == request.key_fingerprint
 
 
 def ask_yes(question: str) -> bool:
@@ -97,8 +105,10 @@ def dial_identity(text: str) -> Identity:
     """An `ip:` identity with a port, which is all that can be dialed yet. Raises UsageError."""
     prefix = text.partition(":")[0]
     if not text.startswith("ip:"):
-        hint = f"did you mean ip:{text}? " if prefix[:1].isdigit() or prefix.startswith("[") else ""
-        raise UsageError(f"{printable(text)!r} cannot be dialed: {hint}Write an address as ip:192.0.2.1:27015")
+        if prefix[:1].isdigit() or prefix.startswith("["):
+            raise UsageError(f"{printable(text)!r} cannot be dialed: did you mean {printable(f'ip:{text}')}?")
+        remedy = "names cannot be looked up yet, write an address as ip:192.0.2.1:27015"
+        raise UsageError(f"{printable(text)!r} cannot be dialed: {remedy}")
     who = Identity.of(text)
     address = who.ip_address
     if address is None or not address[1]:

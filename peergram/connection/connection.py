@@ -21,6 +21,7 @@ from peergram.config import (
     CLOSE_DEBUG_BYTES_MAX,
     CLOSE_REPLIES_MAX,
     CONNECT_OK_INTERVAL_US,
+    CONTROL_REPLIES_MAX,
     FIN_WAIT_US,
     MESSAGE_CHARGE_BYTES_MIN,
     MESSAGE_HEADROOM_BYTES,
@@ -34,7 +35,7 @@ from peergram.connection.handshake import Established
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.limits import OWN, ReceiveLimits
-from peergram.connection.peer_checks import Failed
+from peergram.connection.peer_checks import LANES_VERSION_MIN, Failed
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.connection.reports import fill_report, take_report
 from peergram.connection.room import ReceiveRoom
@@ -42,7 +43,7 @@ from peergram.connection.states import TRANSITIONS, Cause
 from peergram.connection.transmit import Transmitter
 from peergram.crypto.keys import Entropy
 from peergram.errors import End, EndReason, Result
-from peergram.events import ConnectionState, SendFlags, Unconfirmed
+from peergram.events import ConnectionState, DroppedDatagrams, SendFlags, Unconfirmed
 from peergram.timing import NEVER, Deadline
 from peergram.wire.control import (
     ChallengeReply,
@@ -99,23 +100,28 @@ class Connection:
         now_us: int,
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
+        dropped: DroppedDatagrams | None = None,
     ) -> None:
-        """`room` is what all connections of this peer may have us hold; None makes one of its own."""
+        """`room` is what all connections of this peer may have us hold, `dropped` counts for the endpoint; None makes one of its
+        own."""
         self.connection_id = connection_id
         self.state = ConnectionState.CONNECTING
         self.end: End | None = None
         self.established: Established | None = None
         self.flow: Flow | None = None
         self._handshake = handshake
+        self._unconfirmed_handshake: ClientHandshake | None = None
+        """Ours while no packet of the peer has opened: what it established may still be corrected."""
         self._config = config
         self._entropy = entropy
         self._limits = limits
         self._room = room
         self._nagle_us = config.nagle_us
+        self._datagrams_dropped = dropped or DroppedDatagrams()
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
-        self._control: deque[bytes] = deque()
+        self._control: deque[bytes] = deque(maxlen=CONTROL_REPLIES_MAX)
         self._events: deque[ConnectionEvent] = deque()
         self._held: deque[tuple[bytes, int, int]] = deque()
         """(payload, flags, lane) of messages sent before the connection is up."""
@@ -123,7 +129,11 @@ class Connection:
         self._ends_at_us = NEVER
         """When lingering, or answering stragglers, is over."""
         self._claimed: End | None = None
-        self._claim_probes_at_us: list[int] = []
+        self._claim_probes_left = 0
+        self._claim_probe_at_us = NEVER
+        self._claim_step_us = 0
+        self._asks_at_us = 0
+        """From when on somebody's word makes us ask the peer at once again."""
         self._close_repeats_at_us: list[int] = []
         self._connect_ok_at_us = 0
         """From when on another ConnectOK may be repeated."""
@@ -194,7 +204,9 @@ class Connection:
             return None
         waiting = flow.queued_bytes + flow.retransmit_bytes
         debt = max(-flow.bucket.tokens, 0.0)
-        return int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+        paced_us = int((waiting + debt) * 1_000_000 / flow.rate.rate_bytes_per_s)
+        # Nobody knows when a path that stands still goes on; what has waited so long already, waits on.
+        return max(paced_us, now_us - flow.stalled_since_us)
 
     # --- commands ---
 
@@ -241,7 +253,8 @@ class Connection:
         return Result.OK
 
     def _queue_message(self, flow: Flow, data: bytes, flags: int, lane_index: int, now_us: int) -> None:
-        lane = flow.send_lanes.get(lane_index) or flow.lanes.lane(lane_index)
+        index = lane_index if flow.peer_version >= LANES_VERSION_MIN else 0
+        lane = flow.send_lanes.get(index) or flow.lanes.lane(index)
         if not lane.reliable and not lane.unreliable:
             flow.lanes.wake(lane)
         deadline_us = 0 if flags & _NO_NAGLE else now_us + self._nagle_us
@@ -266,6 +279,8 @@ class Connection:
         try:
             self._receiver.resume()
         except ConnectionViolated as violation:
+            # What comes behind broken framing cannot be read, so that nothing waits for room any more.
+            self._receiver.discard()
             self._fail(violation.reason, str(violation), now_us)
 
     def discard_received(self) -> None:
@@ -301,10 +316,18 @@ class Connection:
         """Whether what `poll_transmit` just gave is a probe of the path's MTU."""
         return self.flow is not None and len(packets) == 1 and len(packets[0]) > self.flow.datagram_bytes
 
-    def probe(self) -> None:
-        """Ask the peer for a sign of life."""
+    def stop_answering(self) -> None:
+        """It ended, and its place is wanted: the peer hears no more of it."""
+        if not self.is_live and self.state != ConnectionState.DEAD:
+            self._enter(Cause.ANSWERED_LONG_ENOUGH)
+            self._ends_at_us = NEVER
+            self._control.clear()
+            self._close_repeats_at_us.clear()
+
+    def probe(self, now_us: int) -> None:
+        """Somebody asks as if he did not know this connection: see whether the peer still does."""
         if self.flow is not None:
-            self.flow.probe_wanted = True
+            self._ask(self.flow, now_us + CONNECT_OK_INTERVAL_US, now_us)
 
     def age_us(self, now_us: int) -> int:
         """Time since the handshake was done; 0 before."""
@@ -360,6 +383,8 @@ class Connection:
                 self._handle_data(receiver, datagram, now_us)
             elif not self.is_live:
                 self._answer_straggler()
+            else:
+                self._datagrams_dropped.unknown += 1
         self._settle_linger(now_us)
         return others
 
@@ -369,11 +394,19 @@ class Connection:
         try:
             heard = receiver.handle_run(data, begin, segment_bytes, self.connection_id, now_us)
         except ConnectionViolated as violation:
+            self._datagrams_dropped.violating += 1
             self._fail(violation.reason, str(violation), now_us)
         if heard > begin:
-            self._claimed = None
+            self._note_authentic()
             self._heed_goodbye(receiver, now_us)
         return heard
+
+    def _note_authentic(self) -> None:
+        """The peer lives, and has the keys."""
+        self._claimed = None
+        if self._unconfirmed_handshake is not None:
+            self._unconfirmed_handshake.confirm()
+            self._unconfirmed_handshake = None
 
     def _heed_goodbye(self, receiver: Receiver, now_us: int) -> None:
         goodbye = receiver.goodbye
@@ -383,8 +416,9 @@ class Connection:
     def _handle_data(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
         try:
             if receiver.handle_packet(datagram, now_us):
-                self._claimed = None
+                self._note_authentic()
         except ConnectionViolated as violation:
+            self._datagrams_dropped.violating += 1
             self._fail(violation.reason, str(violation), now_us)
         self._heed_goodbye(receiver, now_us)
 
@@ -415,12 +449,18 @@ class Connection:
         self._look_at_handshake(handshake, now_us)
 
     def _look_at_handshake(self, handshake: ClientHandshake, now_us: int) -> None:
-        if self.state != ConnectionState.CONNECTING or handshake.outcome is None:
+        outcome = handshake.outcome
+        if outcome is None or outcome is self.established:
             return
-        if isinstance(handshake.outcome, Failed):
-            self._fail(handshake.outcome.reason, handshake.outcome.debug, now_us)
+        if isinstance(outcome, Failed):
+            self._fail(outcome.reason, outcome.debug, now_us)
+        elif self.flow is None:
+            self._open(outcome, now_us)
+            self._unconfirmed_handshake = handshake
         else:
-            self._open(handshake.outcome, now_us)
+            self.established = outcome
+            self.flow.correct(outcome)
+            self.flow.probe_wanted = True
 
     def _handle_repeat(self, now_us: int) -> None:
         """The client asks again: our ConnectOK was lost, or we are gone already."""
@@ -439,9 +479,11 @@ class Connection:
         if self.state == ConnectionState.CONNECTING:
             self._handle_handshake_timeout(now_us)
         if self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+            if self._unconfirmed_handshake is not None:
+                self._unconfirmed_handshake.handle_timeout(now_us)
             self._handle_flow_timeout(now_us)
         if self._close_repeats_at_us and now_us >= self._close_repeats_at_us[0]:
-            del self._close_repeats_at_us[0]
+            self._close_repeats_at_us = [at_us for at_us in self._close_repeats_at_us if at_us > now_us]
             self._say_close()
         if now_us >= self._ends_at_us:
             if self.state == ConnectionState.LINGER:
@@ -465,9 +507,10 @@ class Connection:
                 self._fail(failed.reason, failed.debug, now_us)
 
     def _handle_flow_timeout(self, now_us: int) -> None:
-        flow, transmitter = self.flow, self._transmitter
+        flow, transmitter, receiver = self.flow, self._transmitter, self._receiver
         assert flow is not None
         assert transmitter is not None
+        assert receiver is not None
         flow.liveness.handle_timeout(now_us)
         if flow.liveness.is_lost(now_us):
             self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
@@ -476,10 +519,13 @@ class Connection:
             self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
             return
         flow.stats.sample_quality(now_us)
+        receiver.handle_timeout(now_us)
         transmitter.handle_timeout(now_us)
-        if self._claimed is not None and now_us >= self._claim_probes_at_us[0]:
-            del self._claim_probes_at_us[0]
-            if self._claim_probes_at_us:
+        if self._claimed is not None and now_us >= self._claim_probe_at_us:
+            self._claim_probes_left -= 1
+            if self._claim_probes_left:
+                # From now on, however late we are: he has as long to answer this probe as any other.
+                self._claim_probe_at_us = now_us + self._claim_step_us
                 flow.probe_wanted = True
             else:
                 self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
@@ -490,11 +536,14 @@ class Connection:
         if self._control:
             packets.extend(self._control)
             self._control.clear()
-        if self.state == ConnectionState.CONNECTING and isinstance(self._handshake, ClientHandshake):
-            hello = self._handshake.poll_transmit(now_us)
+        asking = self._handshake if self.state == ConnectionState.CONNECTING else self._unconfirmed_handshake
+        if isinstance(asking, ClientHandshake) and self.is_live:
+            hello = asking.poll_transmit(now_us)
             if hello is not None:
                 packets.append(hello)
-        elif self._transmitter is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+                if self.flow is not None:
+                    self.flow.probe_wanted = True
+        if self._transmitter is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
             packets += self._transmitter.poll(now_us, packets_max)
         return packets
 
@@ -513,8 +562,11 @@ class Connection:
             deadlines.append(self.flow.liveness.poll_timeout())
             deadlines.append(self._transmitter.poll_timeout(now_us))
             deadlines.append(Deadline(self._transmitter.probe_at_us, "probe"))
+            asks = self._unconfirmed_handshake.poll_timeout() if self._unconfirmed_handshake is not None else None
+            if asks is not None:
+                deadlines.append(asks)
             if self._claimed is not None:
-                deadlines.append(Deadline(self._claim_probes_at_us[0], "close to be confirmed"))
+                deadlines.append(Deadline(self._claim_probe_at_us, "close to be confirmed"))
         earliest = min(deadlines)
         return None if earliest.at_us >= NEVER else earliest
 
@@ -529,14 +581,13 @@ class Connection:
 
     def _open(self, established: Established, now_us: int) -> None:
         self.established = established
-        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room)
+        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room, self._datagrams_dropped)
         self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
         self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
         self._enter(Cause.HANDSHAKE_DONE)
-        lanes_known = established.protocol_version >= 11
         while self._held:
             data, flags, lane = self._held.popleft()
-            self._queue_message(flow, data, flags, lane if lanes_known else 0, now_us)
+            self._queue_message(flow, data, flags, lane, now_us)
         self._held_bytes = 0
         self._events.append(Opened(established))
         if self._close_when_open is not None:
@@ -555,8 +606,7 @@ class Connection:
             for index, lane in self.flow.receive_lanes.items():
                 stream = lane.reliable
                 self._taken_at_end.append((index, stream.in_order_position if index in blocked else stream.consumed_position))
-            if not self.flow.blocked_lanes:
-                self._receiver.discard()
+            self._receiver.discard_unfinished()
         was_lingering = self.state == ConnectionState.LINGER
         self._enter(cause)
         if not was_lingering or self.end is None:
@@ -635,8 +685,15 @@ class Connection:
             self._finish(Cause.PEER_CLOSED, end, now_us)
         elif self._claimed is None:
             self._claimed = end
-            wait_us = max(3 * flow.round_trip.smoothed_us, wait_us)
-            self._claim_probes_at_us = [now_us + wait_us * (at + 1) // _CLAIM_PROBES for at in range(_CLAIM_PROBES)]
+            self._claim_step_us = -(-max(3 * flow.round_trip.smoothed_us, wait_us) // _CLAIM_PROBES)
+            self._claim_probe_at_us = now_us + self._claim_step_us
+            self._claim_probes_left = _CLAIM_PROBES
+            self._ask(flow, self._claim_probe_at_us, now_us)
+
+    def _ask(self, flow: Flow, again_at_us: int, now_us: int) -> None:
+        """Ask the peer for a sign of life, unless that was done a moment ago: others could make us talk all the time (E14)."""
+        if now_us >= self._asks_at_us:
+            self._asks_at_us = again_at_us
             flow.probe_wanted = True
 
     def _settle_linger(self, now_us: int) -> None:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from heapq import heappush
-
 from peergram.config import (
     ACK_DELAY_OWN_PEER_US,
     ACK_DELAY_US,
+    ANSWER_INTERVAL_MAX_US,
+    ANSWER_INTERVAL_MIN_US,
     BURST_BYTES_MAX,
     BURST_PACKETS,
     DATAGRAM_BYTES_MAX,
@@ -25,10 +25,12 @@ from peergram.connection.path_mtu import PathMtu
 from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
+from peergram.connection.resend import ResendQueue
 from peergram.connection.room import ReceiveRoom
 from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import Stats
 from peergram.connection.unreliable import UnreliableReceiver
+from peergram.events import DroppedDatagrams
 from peergram.timing import NEVER
 
 ASK_ACK = 2
@@ -73,9 +75,11 @@ class Flow:
         now_us: int,
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
+        dropped: DroppedDatagrams | None = None,
     ) -> None:
-        """`room` is shared by all connections of a peer; None makes one of its own."""
+        """`room` is shared by all connections of a peer, `dropped` by all of the endpoint; None makes one of its own."""
         self.config = config
+        self.datagrams_dropped = dropped or DroppedDatagrams()
         self.limits = limits
         self.own_peer = established.capabilities is not None
         self.peer_version = established.protocol_version
@@ -103,16 +107,15 @@ class Flow:
         """The lanes used so far, for those who ask very often."""
         self.queued_bytes = 0
         """Bytes queued for the first time, all lanes."""
-        self.retransmit: list[tuple[int, int, Segment]] = []
-        """A heap of (position, order, segment): what the peer misses first goes first, since he may have no room for what is
-        behind."""
-        self._retransmit_order = 0
+        self.retransmit = ResendQueue()
         self.retransmit_bytes = 0
         self.in_flight = PacketsInFlight(established.next_packet_number)
         self.flush_at_us = NEVER
         """When what is queued must go although it fills no packet."""
         self.is_blocked = False
         """Whether data waits for tokens, the window or acks, rather than for a poll."""
+        self.stalled_since_us = NEVER
+        """Since when data waits and rate, window or record let none go."""
         large = established.capabilities is not None and bool(established.capabilities.features & LARGE_DATAGRAMS)
         self.payload_bytes_max = DATAGRAM_BYTES_OWN_PEER_MAX if large else DATAGRAM_BYTES_MAX
         """Largest plaintext taken from the peer."""
@@ -124,6 +127,8 @@ class Flow:
         """The peer asked for an answer at once."""
         self.answer_at_us = 0
         """From when on such a question is answered at once again."""
+        self.answer_put_off = False
+        """Whether one waits for that time."""
         self.probe_backoff = 0
         self.eliciting_sent_at_us = now_us
         self.last_sent_at_us = 0
@@ -149,12 +154,26 @@ class Flow:
         """Queued bytes that are worth a system call at once."""
         self.lanes.set_bundle_bytes_max(self.full_bytes - REPORTS_MARGIN_BYTES)
 
+    def correct(self, established: Established) -> None:
+        """The same handshake with another connection id or certificate of the peer: other keys, everything else as it was.
+
+        What was sent with the keys before is as good as lost; packet numbers go on.
+        """
+        self.peer_connection_id = established.peer_connection_id
+        self.send_cipher = established.send_cipher
+        self.receive_cipher = established.receive_cipher
+
     # --- receiving ---
 
     @property
     def is_proven(self) -> bool:
         """Whether an authentic packet came."""
         return self.replay.highest > self._first_highest
+
+    @property
+    def answer_interval_us(self) -> int:
+        """How long after an answer given at once the next question must wait."""
+        return min(max(self.round_trip.smoothed_us >> 2, ANSWER_INTERVAL_MIN_US), ANSWER_INTERVAL_MAX_US)
 
     def receive_lane(self, index: int) -> ReceiveLane:
         """The peer's lane `index`, made on first use."""
@@ -218,12 +237,11 @@ class Flow:
         for segment in self._parts(lane, begin, end):
             if segment.state == IN_FLIGHT:
                 segment.state = TO_RETRANSMIT
-                if not segment.was_lost:
-                    segment.was_lost = True
-                    lane.missing += 1
+                lane.missing += segment.losses == 0
+                segment.losses += 1
                 lane.unacked_bytes -= len(segment.data)
                 self.retransmit_bytes += len(segment.data)
-                self.queue_again(segment)
+                self.retransmit.push(segment)
 
     def _parts(self, lane: SendLane, begin: int, end: int) -> list[Segment]:
         """The unconfirmed segments within `[begin, end)`, cut where its borders lie inside one."""
@@ -238,10 +256,5 @@ class Flow:
         """Cut a segment down to `size` bytes; the rest, in the same state."""
         tail = segment.lane.split(segment, size)
         if tail.state == TO_RETRANSMIT:
-            self.queue_again(tail)
+            self.retransmit.push(tail)
         return tail
-
-    def queue_again(self, segment: Segment) -> None:
-        """Put a segment in the row of those that must go once more."""
-        self._retransmit_order += 1
-        heappush(self.retransmit, (segment.begin, self._retransmit_order, segment))

@@ -19,7 +19,7 @@ from peergram.connection.peer_checks import (
     PeerClaims,
     run_checks,
 )
-from peergram.crypto.derive import Side, derive_session_keys
+from peergram.crypto.derive import Side, derive_session_keys, hello_binding
 from peergram.crypto.keys import AgreementKey, Entropy, SigningKey, fingerprint
 from peergram.crypto.seal import PacketCipher, make_cipher
 from peergram.errors import UsageError, WireError
@@ -90,9 +90,15 @@ class LocalCrypt:
 
 
 def local_crypt_info(
-    credentials: LocalCredentials, agreement_key: AgreementKey, ciphers: tuple[int, ...], entropy: Entropy
+    credentials: LocalCredentials,
+    agreement_key: AgreementKey,
+    ciphers: tuple[int, ...],
+    entropy: Entropy,
+    *,
+    connection_id: int,
 ) -> LocalCrypt:
     """The signed record (chapter 8) that offers `ciphers`, in order of preference; a server offers the one it chose."""
+    binding = hello_binding(connection_id, credentials.signed_certificate)
     nonce = int.from_bytes(entropy(8), "little")
     info = encode_crypt_info(
         CryptInfo(
@@ -101,7 +107,7 @@ def local_crypt_info(
             nonce,
             PROTOCOL_VERSION,
             ciphers,
-            Capabilities(OWN_FEATURES, credentials.run_id),
+            Capabilities(OWN_FEATURES, credentials.run_id, binding),
         )
     )
     return LocalCrypt(agreement_key, nonce, SignedCryptInfo(info, credentials.signing_key.sign(info)))

@@ -78,6 +78,7 @@ def check_connect_request(
         cert=message.cert,
         crypt=message.crypt,
         identity=identity,
+        connection_id=message.client_connection_id,
         trust=config.trust,
         wall_s=wall_s,
         local_ciphers=ciphers_of_option(config.unencrypted),
@@ -168,7 +169,8 @@ class ServerHandshake:
         if failed is not None:
             return failed
         self._connection_id = connection_id
-        self._local = local_crypt_info(self._credentials, agreement_key, (self._claims.cipher,), entropy)
+        ciphers = (self._claims.cipher,)
+        self._local = local_crypt_info(self._credentials, agreement_key, ciphers, entropy, connection_id=connection_id)
         return establish(
             self._claims,
             self._credentials,

@@ -46,7 +46,7 @@ _message_header = lru_cache(maxsize=4096)(encode_message_header)
 class Segment:
     """Stream bytes that went out, in one state: of one packet or of a whole burst, cut up as reports tell its parts apart."""
 
-    __slots__ = ("begin", "data", "end", "lane", "state", "was_lost")
+    __slots__ = ("begin", "data", "end", "lane", "losses", "state")
 
     def __init__(self, lane: SendLane, begin: int, data: bytes) -> None:
         self.lane = lane
@@ -54,8 +54,8 @@ class Segment:
         self.data = data
         self.end = begin + len(data)
         self.state = IN_FLIGHT
-        self.was_lost = False
-        """Whether the peer reported it missing at least once."""
+        self.losses = 0
+        """How often the peer reported it missing."""
 
 
 StreamRange = tuple["SendLane", int, int]
@@ -290,8 +290,8 @@ class SendLane:
         tail.state = segment.state
         segment.data = segment.data[:size]
         segment.end = tail.begin
-        tail.was_lost = segment.was_lost
-        self.missing += tail.was_lost
+        tail.losses = segment.losses
+        self.missing += tail.losses > 0
         self.segments.insert(bisect_left(self.segments, segment.begin, key=_begin_of) + 1, tail)
         return tail
 
@@ -312,7 +312,7 @@ class SendLane:
         """All of this segment arrived."""
         if segment.state == IN_FLIGHT:
             self.unacked_bytes -= len(segment.data)
-        self.missing -= segment.was_lost
+        self.missing -= segment.losses > 0
         segment.state = ACKED
         segments = self.segments
         while segments and segments[0].state == ACKED:

@@ -4,7 +4,7 @@ Each check looks at a `PeerClaims`, may fill in what it found, and answers None 
 reference's reason and sentence. `PEER_CHECKS` are for both roles and cost two signature checks at most, `AGREEMENT_CHECKS` make
 the shared secret: a client runs both on ConnectOK, a server the first on ConnectRequest and the second when it accepts.
 
-One row is ours: `proves_identity_by_key`, for `trust="key"`.
+Two rows are ours: `proves_identity_by_key`, for `trust="key"`, and `hello_is_the_one_signed`, for own peers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from peergram.config import PROTOCOL_VERSION_MIN
+from peergram.crypto.derive import hello_binding
 from peergram.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, AgreementKey, verify
 from peergram.crypto.trust import Scope, TrustStore
 from peergram.errors import EndReason, WireError
@@ -71,6 +72,8 @@ class PeerClaims:
     crypt: SignedCryptInfo
     identity: Identity
     """Whom we take the peer for; its certificate must agree."""
+    connection_id: int = 0
+    """What the hello says is the peer's."""
     policy: int = POLICY_ACCEPT
     trust: Literal["open", "key"] = "open"
     trust_store: TrustStore | None = None
@@ -229,6 +232,14 @@ def crypt_info_parses(claims: PeerClaims) -> Failed | None:
     return None
 
 
+def hello_is_the_one_signed(claims: PeerClaims) -> Failed | None:
+    """Ours: connection id and certificate of an own peer's hello are those that it signed, not damaged ones."""
+    capabilities = claims.info.capabilities
+    if capabilities is None or capabilities.binding == hello_binding(claims.connection_id, claims.cert):
+        return None
+    return Failed(_BAD_CRYPT, "Connection ID or cert is not the one signed")
+
+
 def version_is_new_enough(claims: PeerClaims) -> Failed | None:
     """Row 14."""
     version = claims.info.protocol_version
@@ -300,6 +311,7 @@ PEER_CHECKS: tuple[Check, ...] = (
     proves_identity_by_key,
     certificate_key_signed_info,
     crypt_info_parses,
+    hello_is_the_one_signed,
     version_is_new_enough,
     version_is_the_one_said_before,
     version_knows_lanes,

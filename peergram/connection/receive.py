@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from peergram.config import (
     ACK_EVERY_PACKETS,
-    ANSWER_INTERVAL_US,
     DATAGRAM_BYTES_MAX,
     PACKET_NUMBER_JUMP_MAX,
     PACKETS_UNREPORTED_MAX,
@@ -110,6 +109,7 @@ class Receiver:
             try:
                 header = decode_data_header(datagram)
             except WireError:
+                flow.datagrams_dropped.malformed += 1
                 return False
             blob, time_since_previous_us, payload_at = header.stats_blob, header.time_since_previous_us, header.payload_at
         replay = flow.replay
@@ -122,6 +122,7 @@ class Receiver:
             return False
         payload = flow.receive_cipher.open(number, datagram[payload_at:])
         if payload is None or len(payload) > flow.payload_bytes_max:
+            flow.datagrams_dropped.forged += 1
             return False
         self._accept_number(number, highest, time_since_previous_us, now_us)
         outcome = self.handle_payload(payload, number, now_us)
@@ -247,6 +248,7 @@ class Receiver:
 
     def _count_old(self, number: int) -> None:
         stats = self._flow.stats
+        self._flow.datagrams_dropped.repeated += 1
         if number < self._flow.replay.floor:
             stats.lurch += 1
         else:
@@ -283,10 +285,15 @@ class Receiver:
 
     def _answer_at_once(self, now_us: int) -> None:
         flow = self._flow
+        if flow.answer_put_off and now_us >= flow.answer_at_us:
+            # The answer that waited until then was one, too.
+            flow.answer_put_off = False
+            flow.answer_at_us += flow.answer_interval_us
         if now_us >= flow.answer_at_us:
-            flow.answer_at_us = now_us + ANSWER_INTERVAL_US
+            flow.answer_at_us = now_us + flow.answer_interval_us
             flow.answer_wanted = True
         else:
+            flow.answer_put_off = True
             flow.acks.schedule(flow.answer_at_us)
 
     # --- the payload ---
@@ -482,6 +489,18 @@ class Receiver:
             lane.reliable.discard()
             lane.unreliable.discard()
         self._flow.blocked_lanes.clear()
+
+    def discard_unfinished(self) -> None:
+        """Nothing more will come: give back the room of all but the lanes whose messages wait for the application."""
+        for index, lane in self._flow.receive_lanes.items():
+            lane.unreliable.discard()
+            if index not in self._flow.blocked_lanes:
+                lane.reliable.discard()
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Give up what is too old to be finished."""
+        for lane in self._flow.receive_lanes.values():
+            lane.unreliable.give_up_old(now_us)
 
     def resume(self) -> None:
         """The application read something: hand out what waited for room."""

@@ -76,6 +76,11 @@ class ReliableReceiver:
         """Bytes held that are not delivered yet."""
         return self._pieces_bytes + self.island_bytes
 
+    @property
+    def charged_bytes(self) -> int:
+        """What that takes of the room, bookkeeping of islands included."""
+        return self.buffered_bytes + len(self._islands) * PIECE_CHARGE_BYTES
+
     def add(self, position: int, data: bytes) -> bool:
         """Take one segment; False if there is no room for it (the packet then counts as lost). Then call `take_ready`."""
         size = len(data)
@@ -259,7 +264,7 @@ class ReliableReceiver:
 
     def discard(self) -> None:
         """Give back the room of everything that is held; the stream is of no use afterwards."""
-        self._room.stream_bytes -= self.buffered_bytes + len(self._islands) * PIECE_CHARGE_BYTES
+        self._room.stream_bytes -= self.charged_bytes
         self._room.finished(self)
         self._pieces, self._pieces_bytes, self._need_bytes = [], 0, 1
         self._islands, self._island_begins, self.island_bytes, self.holes = [], [], 0, 0

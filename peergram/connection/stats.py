@@ -237,6 +237,10 @@ class Stats:
         """A packet with these reports is on its way; no other is sent until its fate is known."""
         self._report_in_flight = kinds
 
+    def report_dropped(self, kind: int, now_us: int) -> None:
+        """This kind of report fits no packet: the next one is tried a whole interval later."""
+        self._restart(kind, now_us)
+
     def report_settled(self, kinds: int, *, arrived: bool, now_us: int) -> None:
         """The packet with these reports arrived, or did not."""
         self._report_in_flight = 0

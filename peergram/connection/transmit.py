@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from heapq import heappop
 
 from peergram.config import (
-    ACK_BLOCKS_MAX,
+    ACK_GAPS_MAX,
     LANES_SEND_MAX,
     PACKET_NUMBER_MAX,
+    PACKET_REPORT_AGE_US,
     PACKETS_IN_FLIGHT_MAX,
     PACKETS_PER_TRANSMIT_MAX,
 )
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
 from peergram.connection.in_flight import PATH_PROBE, SentPacket
-from peergram.connection.lanes import IN_FLIGHT, TO_RETRANSMIT, Bundle, LargeMessage, Segment, SendLane, StreamRange
+from peergram.connection.lanes import IN_FLIGHT, Bundle, LargeMessage, Segment, SendLane, StreamRange
+from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.timing import NEVER, Deadline
 from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
 from peergram.wire.link_stats import UdpStats, encode_stats
@@ -47,11 +48,15 @@ _PROBES_PER_SECOND_MIN = 100
 _SELECT_LANE = [b"" if lane == 0 else encode_select_lane(lane) for lane in range(LANES_SEND_MAX)]
 """What selects a lane at the beginning of a payload."""
 _ASK_INTERVAL_MIN_US = 20_000
+_OPEN_PACKETS_ASKED = PACKETS_IN_FLIGHT_MAX // 4
+"""Nobody acknowledges bare acks. Once so many packets are open we ask, or one who only receives could not send any more."""
 _TIME_FIELD_INTERVAL_US = 20_000
 _TIME_FIELD_MAX_US = 250_000
 _ACK_BLOCK_BYTES = 7
 """An ack block takes no more than this in any case that matters."""
 _ACK_FIXED_BYTES = 24
+_BLOB_EXTRA_BYTES = 6
+"""Length, flags and the time field, beside a statistics record."""
 
 FillReport = Callable[[int, int], UdpStats]
 """Makes the statistics record for (kinds, now)."""
@@ -101,7 +106,10 @@ class Transmitter:
             return [self._build_probe(now_us)]
         while len(packets) < packets_max:
             sends_data = self._data_wanted(now_us)
-            if sends_data and not self._data_allowed():
+            if (sends_data or flow.stalled_since_us != NEVER) and self._has_room():
+                flow.stalled_since_us = NEVER
+            elif sends_data and not flow.probe_wanted:
+                flow.stalled_since_us = min(flow.stalled_since_us, now_us)
                 flow.is_blocked = True
                 sends_data = False
             if not sends_data and not self._control_wanted(now_us):
@@ -125,10 +133,9 @@ class Transmitter:
         wanted = flow.queued_bytes >= flow.full_bytes or flow.flush_at_us <= now_us
         return wanted and flow.lanes.next_lane() is not None
 
-    def _data_allowed(self) -> bool:
+    def _has_room(self) -> bool:
+        """Whether rate, window and record take one more packet of data; a probe does not ask."""
         flow = self._flow
-        if flow.probe_wanted:
-            return True
         in_flight = flow.in_flight
         return (
             flow.bucket.tokens >= 0
@@ -189,6 +196,8 @@ class Transmitter:
     def handle_timeout(self, now_us: int) -> None:
         """Send the oldest open data again, with a question, when nobody reported on it for too long (RFC 9002 section 6.2)."""
         flow = self._flow
+        while (oldest := flow.in_flight.oldest) is not None and oldest.sent_at_us < now_us - PACKET_REPORT_AGE_US:
+            self._give_up_oldest(now_us)
         if now_us < self.probe_at_us:
             return
         flow.probe_wanted = True
@@ -211,7 +220,7 @@ class Transmitter:
         return (
             path_mtu.wants_probe(now_us)
             and path_mtu.probe_bytes <= flow.rate.rate_bytes_per_s // _PROBES_PER_SECOND_MIN
-            and self._data_allowed()
+            and self._has_room()
         )
 
     def _build_probe(self, now_us: int) -> bytes:
@@ -257,20 +266,34 @@ class Transmitter:
             flow.liveness.pinged(now_us)
         elif sends_data and self._fills_window(now_us):
             flags = ASK_ACK_NOW
-        elif flow.liveness.wants_keepalive(now_us) or (sends_data and self._must_ask(now_us)):
+        elif (
+            flow.liveness.wants_keepalive(now_us)
+            or (sends_data and self._must_ask(now_us))
+            or (len(flow.in_flight) >= _OPEN_PACKETS_ASKED and self._may_ask(now_us))
+        ):
             flags = ASK_ACK
         flow.answer_wanted = False
         kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer)
         if now_us >= flow.stats.forced_at_us:
             kinds |= flow.stats.report_forced(now_us)
-        report = None
-        if kinds:
-            report = self._fill_report(kinds, now_us)
+        report, kinds = self._fitting_report(kinds, now_us)
+        if report is not None:
             flow.stats.report_sent(kinds)
             flags |= ASK_ACK
         if flags:
             self._asked_at_us = now_us
         return flags, report, kinds
+
+    def _fitting_report(self, kinds: int, now_us: int) -> tuple[UdpStats | None, int]:
+        """The record of these kinds and what it holds: one too long for a packet goes without its totals (G20)."""
+        if not kinds:
+            return None, 0
+        report = self._fill_report(kinds, now_us)
+        if len(encode_stats(report)) <= self._flow.full_bytes - _ACK_FIXED_BYTES - _BLOB_EXTRA_BYTES:
+            return report, kinds
+        self._flow.stats.report_dropped(REPORT_LIFETIME, now_us)
+        report.lifetime = None
+        return (report, REPORT_INSTANT) if report.instantaneous is not None else (None, 0)
 
     def _fills_window(self, now_us: int) -> bool:
         """Whether this packet uses up the window: the peer's ack delay must not be what we wait for then."""
@@ -282,10 +305,14 @@ class Transmitter:
     def _must_ask(self, now_us: int) -> bool:
         """Whether packets without reliable data need a question, since a reference peer does not answer them in time."""
         flow = self._flow
-        if flow.own_peer:
-            return False
-        interval_us = max(flow.round_trip.smoothed_us, _ASK_INTERVAL_MIN_US)
-        return now_us - self._asked_at_us >= interval_us and flow.eliciting_sent_at_us + interval_us <= now_us
+        return not flow.own_peer and self._may_ask(now_us) and flow.eliciting_sent_at_us + self._ask_interval_us <= now_us
+
+    def _may_ask(self, now_us: int) -> bool:
+        return now_us - self._asked_at_us >= self._ask_interval_us
+
+    @property
+    def _ask_interval_us(self) -> int:
+        return max(self._flow.round_trip.smoothed_us, _ASK_INTERVAL_MIN_US)
 
     def _encode_prefix(self, flags: int, report: UdpStats | None, now_us: int) -> bytes:
         """Header, blob and time field: all that stands before the encrypted part."""
@@ -324,7 +351,7 @@ class Transmitter:
                 return 0
             return self._add_stop_waiting(pieces)
         size = self._add_stop_waiting(pieces)
-        report = acks.report(now_us, max(min(ACK_BLOCKS_MAX, (limit - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES), 1))
+        report = acks.report(now_us, max(min(ACK_GAPS_MAX, (limit - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES), 1))
         frame = encode_ack(report.latest, report.delay_us, report.blocks)
         pieces.append(frame)
         return size + len(frame)
@@ -345,14 +372,24 @@ class Transmitter:
         ranges = [(segment.lane, segment.begin, segment.end) for segment in segments]
         flow.in_flight.add(SentPacket(now_us, size, ranges, eliciting, delivered_bytes, delivered_at_us, report_kinds))
         while len(flow.in_flight) > PACKETS_IN_FLIGHT_MAX:
-            for lane, begin, end in flow.in_flight.give_up_oldest().ranges:
-                flow.send_again(lane, begin, end)
+            self._give_up_oldest(now_us)
         flow.bucket.tokens -= size
         flow.stats.packets_sent += 1
         flow.stats.bytes_sent += size
         flow.last_sent_at_us = now_us
         if eliciting:
             flow.eliciting_sent_at_us = now_us
+
+    def _give_up_oldest(self, now_us: int) -> None:
+        """Nobody will report on the oldest packet: what it carried goes again."""
+        flow = self._flow
+        given_up = flow.in_flight.give_up_oldest()
+        for lane, begin, end in given_up.ranges:
+            flow.send_again(lane, begin, end)
+        if given_up.carries & ~PATH_PROBE:
+            flow.stats.report_settled(given_up.carries & ~PATH_PROBE, arrived=False, now_us=now_us)
+        if given_up.carries & PATH_PROBE:
+            flow.path_mtu.handle_probe_settled(arrived=False, now_us=now_us)
 
     @property
     def is_exhausted(self) -> bool:
@@ -377,7 +414,11 @@ class Transmitter:
         flow = self._flow
         sections: dict[int, _Section] = {}
         if flow.retransmit:
-            left = self._take_retransmissions(sections, left)
+            untried = self._untried_lane()
+            if untried is not None:
+                left = self._take_new(sections, untried, left)
+            if not sections:
+                left = self._take_retransmissions(sections, left)
         if not flow.retransmit_bytes:
             taken: set[int] = set()
             lane = flow.lanes.next_lane()
@@ -392,6 +433,16 @@ class Transmitter:
             _encode_section(section, section is ordered[0], section is ordered[-1], pieces)
             segments.extend(section.segments)
         return bool(sections)
+
+    def _untried_lane(self) -> SendLane | None:
+        """Where every lane that lost something is refused again and again, the peer may have room for the end of another lane's
+        message only, and that may never have been sent: a lane of which nothing is missing has its try first."""
+        flow = self._flow
+        first = flow.retransmit.first()
+        if first is None or first.losses < 2:
+            return None
+        lanes = flow.lanes.all()
+        return next((lane for lane in lanes if lane.reliable and not lane.missing), None)
 
     def _open_section(self, sections: dict[int, _Section], lane: SendLane) -> tuple[_Section, int]:
         """The lane's section, and what selecting the lane may cost."""
@@ -408,18 +459,21 @@ class Transmitter:
         return 2 if lane.index or self._flow.lanes.count > 1 else 0
 
     def _take_retransmissions(self, sections: dict[int, _Section], left: int) -> int:
-        """Move lost segments into the packet, cut where they no longer fit; how many bytes are left then."""
+        """Move lost segments into the packet, cut where they no longer fit; how many bytes are left then.
+
+        What was lost twice travels without other lanes: the peer may have no room for those, and refuses a packet as a whole.
+        """
         flow = self._flow
         queue = flow.retransmit
-        while queue:
-            segment = queue[0][2]
-            if segment.state != TO_RETRANSMIT:
-                heappop(queue)
-                continue
+        losses = 0
+        while (segment := queue.first()) is not None:
+            losses = max(losses, segment.losses)
+            if losses > 1 and sections and segment.lane.index not in sections:
+                break
             room = left - _RELIABLE_HEADER_BYTES - self._section_cost(sections, segment.lane)
             if len(segment.data) > room and (sections or room < _SPLIT_BYTES_MIN):
                 break
-            heappop(queue)
+            queue.pop()
             if len(segment.data) > min(room, EXPLICIT_SIZE_MAX):
                 flow.split(segment, min(room, EXPLICIT_SIZE_MAX))
             section, cost = self._open_section(sections, segment.lane)
@@ -429,6 +483,7 @@ class Transmitter:
             flow.retransmit_bytes -= len(segment.data)
             flow.stats.retransmitted_segments += 1
             left -= len(segment.data) + _RELIABLE_COST_BYTES + cost
+        queue.end_turn(sections)
         return left
 
     def _take_new(self, sections: dict[int, _Section], lane: SendLane, left: int) -> int:
@@ -515,6 +570,7 @@ class Transmitter:
             or flow.config.send_time_since_previous
             or flow.liveness.wants_keepalive(now_us)
             or self._must_ask(now_us)
+            or (len(flow.in_flight) >= _OPEN_PACKETS_ASKED and self._may_ask(now_us))
         )
 
     def _build_run(self, packets: list[bytes], packets_max: int, now_us: int) -> None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
 from peergram.drivers.sockets import DriverSocket
-from peergram.drivers.system import monotonic_us, watch_process
+from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
 from peergram.drivers.thread_driver import CLOSE_TIMEOUT_S, ThreadDriver
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters
-from peergram.errors import ClosedError, PeergramError, UsageError
+from peergram.errors import ClosedError, UsageError
 from peergram.timing import NEVER
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class AsyncioDriver:
                 self._raise_failure(any_port=True)
             else:
                 self._start_thread()
-        except PeergramError:
+        except BaseException:
             self.close()
             raise
         self._refusal = None
@@ -161,7 +161,7 @@ class AsyncioDriver:
         """In a forked child: give up every descriptor without a word and refuse all further commands."""
         # The loop is left alone: its epoll descriptor is shared with the parent.
         self._refusal = FORKED_TEXT
-        self.lock = nullcontext()
+        self.lock = RefusingLock(FORKED_TEXT)
         self._pump.abandon()
 
     def _refuse_if_closed(self) -> None:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from peergram.address import Address
-from peergram.config import LOG_INTERVAL_US
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.sockets import DriverSocket
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters, UdpSocket
@@ -79,7 +79,7 @@ class Pump:
         self._make_socket = make_socket
         self._held_event: Event | None = None
         self._hold_until_us = 0
-        self._log_from_us = 0
+        self._log_limit = LogLimit()
 
     # From the network and the clock
 
@@ -228,6 +228,5 @@ class Pump:
 
     def _report_defect(self, now_us: int) -> None:
         self.defects += 1
-        if now_us >= self._log_from_us:
-            self._log_from_us = now_us + LOG_INTERVAL_US
+        if self._log_limit.note("defect", now_us) is not None:
             _log.exception("defect: the endpoint raised; %d in all", self.defects)

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from weakref import WeakSet
 
 from peergram.address import canonical_address
+from peergram.errors import ClosedError
 
 _EXIT_TIMEOUT_S = 0.8
 _EXIT_TIMEOUT_MIN_S = 0.05
@@ -57,6 +58,18 @@ def has_family(family: Literal[4, 6]) -> bool:
     except OSError:
         return False
     return True
+
+
+class RefusingLock:
+    """Stands in for the lock of an endpoint that must not be used here any more: whoever takes it gets a ClosedError."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __enter__(self) -> None:
+        raise ClosedError(self._text)
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class ProcessBound(Protocol):

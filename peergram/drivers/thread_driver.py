@@ -17,9 +17,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
 from peergram.drivers.sockets import DriverSocket
-from peergram.drivers.system import monotonic_us, watch_process
+from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, PeergramError, UsageError
 
@@ -50,10 +51,12 @@ class ReadableFlag:
         return self._receiver.fileno()
 
     def put_up(self) -> None:
+        # The byte goes before the flag here too: the other way round, whoever puts it down in between would find no byte, and the
+        # one that follows would stay for ever.
         if not self.is_up:
-            self.is_up = True
             with suppress(OSError):
                 self._sender.send(b"\0")
+            self.is_up = True
 
     def put_down(self) -> None:
         # The byte goes before the flag: whoever puts it up in between is seen by the caller, who looks at the state afterwards.
@@ -80,7 +83,7 @@ class ThreadDriver:
             driver.endpoint.send_message(..., now_us)
             driver.flush(now_us)
 
-    Take `lock` from the driver each time: it is a new one in a forked child.
+    Take `lock` from the driver each time: in a forked child it is another one, which raises ClosedError.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class ThreadDriver:
         """How often the thread has woken up."""
         self._pump = Pump(endpoint, batching=batching, make_socket=make_socket)
         self._notify = notify
+        self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._wake = ReadableFlag()
         self._selector: selectors.BaseSelector = selectors.SelectSelector()
@@ -216,7 +220,7 @@ class ThreadDriver:
         """In a forked child: give up every descriptor without a word and refuse all further commands."""
         self._refusal = FORKED_TEXT
         # The thread that may have held the old lock does not exist here.
-        self.lock = threading.RLock()
+        self.lock = RefusingLock(FORKED_TEXT)
         self._pump.abandon()
         self._release()
 
@@ -244,7 +248,9 @@ class ThreadDriver:
                 ready = self._wait(sleep_until_us)
                 sleep_until_us = self._turn(ready)
             except Exception:  # noqa: BLE001 - logged; the thread must live
-                _log.exception("defect: a turn of the driver failed")
+                note = self._log_limit.note("turn", monotonic_us())
+                if note is not None:
+                    _log.exception("defect: a turn of the driver failed%s", note)
                 sleep_until_us = 0
                 time.sleep(_FAILURE_PAUSE_S)
         self._finish()
@@ -291,7 +297,9 @@ class ThreadDriver:
         try:
             notify()
         except Exception:  # noqa: BLE001 - the application's; logged
-            _log.exception("the notify callback raised")
+            note = self._log_limit.note("notify", monotonic_us())
+            if note is not None:
+                _log.exception("the notify callback raised%s", note)
 
     def _watch_sockets(self) -> None:
         pump = self._pump

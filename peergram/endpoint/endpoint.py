@@ -17,6 +17,9 @@ from peergram.address import Address, format_address
 from peergram.config import (
     CHALLENGE_TICK_US,
     CHALLENGE_TICKS_MAX,
+    DATAGRAM_BYTES_MIN,
+    ENDED_CONNECTIONS_UNREAD_MAX,
+    ENDED_SESSIONS_MAX,
     MESSAGE_BYTES_MAX,
     PADDED_BYTES_MIN,
     PENDING_REQUESTS_PER_HOST_MAX,
@@ -42,6 +45,7 @@ from peergram.errors import ClosedError, End, EndReason, Result, UsageError, Wir
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
+    DroppedDatagrams,
     Event,
     Message,
     RealTimeStatus,
@@ -92,10 +96,12 @@ class Endpoint:
         self.config = config or Config()
         self.wall_offset_us = wall_offset_us
         self.is_closed = False
+        self.dropped = DroppedDatagrams()
+        """Datagrams that came to nothing, by reason."""
         self._entropy = entropy
         self._credentials = self_made_credentials(identity, key or SigningKey.generate(entropy), entropy(16))
         self._sockets = SocketTable()
-        self._strangers = Strangers(self._credentials, self.config, entropy)
+        self._strangers = Strangers(self._credentials, self.config, entropy, self.dropped)
         self._schedule = Schedule()
         self._inbox = Inbox()
         self._events = EventQueue()
@@ -103,6 +109,12 @@ class Endpoint:
         self._links = LinkTable(entropy)
         self._requests: dict[Link, None] = {}
         """Requests that wait for the application, oldest first."""
+        self._ended_links: dict[Link, None] = {}
+        """Connections that ended and still answer, in the order of their ends."""
+        self._ended_peers: dict[Peer, None] = {}
+        """Those whose session ended, in that order; some may have a new one since."""
+        self._flushing: dict[Identity, list[Link]] = {}
+        """Connections of sessions that we closed, until they have sent what they owe."""
         self._framing: dict[Identity, bool] = {}
         self._loopback_number = 0
 
@@ -146,6 +158,7 @@ class Endpoint:
     def handle_datagrams(self, socket_id: int, remote: Address, data: bytes, segment_bytes: int, now_us: int) -> None:
         """Take datagrams of one source, laid end to end; never raises, whatever they are."""
         if segment_bytes <= 0:
+            self.dropped.short += 1
             return
         link = self._links.for_data(socket_id, remote, data) if data and data[0] >= 0x80 else None
         if link is not None:
@@ -359,6 +372,11 @@ class Endpoint:
         """Messages that wait to be received, all channels."""
         return self._inbox.count
 
+    def pending_request(self, identity: Identity) -> SessionRequested | None:
+        """The request of this identity that waits for an answer now; None if there is none (any more)."""
+        peer = self._peers.get(identity)
+        return None if peer is None or peer.pending is None else _request_of(peer, peer.pending)
+
     @property
     def known_peers(self) -> list[Identity]:
         """Every identity there is a session with, in whatever state."""
@@ -372,7 +390,7 @@ class Endpoint:
     @property
     def is_flushing(self) -> bool:
         """Whether a closed session still sends what it owes."""
-        return any(link.connection.is_flushing for link in self._links)
+        return bool(self._flushing)
 
     def close(self, now_us: int) -> None:
         """End every session at once; drain the transmits, then close the sockets."""
@@ -387,7 +405,8 @@ class Endpoint:
     # --- datagrams ---
 
     def _handle_datagram(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
-        if len(datagram) < 5:
+        if len(datagram) < DATAGRAM_BYTES_MIN:
+            self.dropped.short += 1
             return
         if datagram[0] >= 0x80:
             self._handle_data(socket_id, remote, datagram, now_us)
@@ -395,15 +414,18 @@ class Endpoint:
         try:
             message = decode_control(datagram)
         except WireError:
+            self.dropped.malformed += 1
             return
         self._handle_control(socket_id, remote, message, now_us)
 
     def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
         link = self._links.for_data(socket_id, remote, datagram)
         if link is not None:
-            link.connection.handle_datagrams(datagram, len(datagram), now_us)
+            self.dropped.malformed += len(link.connection.handle_datagrams(datagram, len(datagram), now_us))
             self._after(link, now_us)
-        elif self._links.knows_address(socket_id, remote):
+            return
+        self.dropped.unknown += 1
+        if self._links.knows_address(socket_id, remote):
             answer = NoConnection(from_connection_id=int.from_bytes(datagram[1:5], "little"), to_connection_id=0)
             self._strangers.say_no_connection(socket_id, remote, answer, len(datagram), now_us)
 
@@ -412,13 +434,17 @@ class Endpoint:
         if link is not None:
             link.connection.handle_control(message, remote, now_us)
             self._after(link, now_us)
+        elif isinstance(message, ChallengeRequest | ConnectRequest) and not self._sockets.is_listening(socket_id):
+            return
         elif isinstance(message, ChallengeRequest):
             self._strangers.handle_challenge_request(socket_id, remote, message, now_us)
         elif isinstance(message, ConnectRequest):
             self._handle_connect_request(socket_id, remote, message, now_us)
-        elif isinstance(message, ConnectionClosed):
-            answer = NoConnection(message.to_connection_id, message.from_connection_id)
-            self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
+        else:
+            self.dropped.unknown += 1
+            if isinstance(message, ConnectionClosed) and message.from_connection_id:
+                answer = NoConnection(message.to_connection_id, message.from_connection_id)
+                self._strangers.say_no_connection(socket_id, remote, answer, PADDED_BYTES_MIN, now_us)
 
     # --- after anything happened to a link ---
 
@@ -436,8 +462,10 @@ class Endpoint:
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
-            else:
-                self._handle_ended(link, event, now_us)
+                continue
+            self._handle_ended(link, event, now_us)
+            if link.owner is None:
+                connection.discard_received()
         if connection.state == ConnectionState.DEAD:
             self._forget_link(link, now_us)
         else:
@@ -449,6 +477,7 @@ class Endpoint:
             peer.session.handle_opened(now_us)
 
     def _handle_ended(self, link: Link, ended: Ended, now_us: int) -> None:
+        self._ended_links[link] = None
         peer = link.peer
         if peer is None:
             self._report_linger(link, ended)
@@ -471,6 +500,18 @@ class Endpoint:
             self._promote_successor(peer, now_us)
         elif peer.pending is not None:
             self._ask_application(peer, peer.pending, now_us)
+        else:
+            self._note_ended(peer)
+
+    def _note_ended(self, peer: Peer) -> None:
+        """His session is remembered for a while, but not those of a crowd."""
+        self._ended_peers.pop(peer, None)
+        self._ended_peers[peer] = None
+        if len(self._ended_peers) > ENDED_SESSIONS_MAX:
+            oldest = next(iter(self._ended_peers))
+            del self._ended_peers[oldest]
+            if oldest.is_over:
+                self._drop_peer(oldest)
 
     def _handle_request_gone(self, peer: Peer, link: Link, ended: Ended, now_us: int) -> None:
         """A stranger gave up, or was given up, before anybody let him in."""
@@ -485,10 +526,14 @@ class Endpoint:
     def _forget_peer(self, peer: Peer) -> None:
         """Keep nothing of somebody with whom there is nothing."""
         if peer.is_forgettable:
-            for identity in (peer.identity, *peer.aliases):
-                if self._peers.get(identity) is peer:
-                    del self._peers[identity]
-            self._schedule.arm(peer, None)
+            self._drop_peer(peer)
+
+    def _drop_peer(self, peer: Peer) -> None:
+        for identity in (peer.identity, *peer.aliases):
+            if self._peers.get(identity) is peer:
+                del self._peers[identity]
+        self._ended_peers.pop(peer, None)
+        self._schedule.arm(peer, None)
 
     def _report_linger(self, link: Link, ended: Ended) -> None:
         """A session that we closed ourselves has now flushed what it could; say what is still unconfirmed."""
@@ -499,10 +544,15 @@ class Endpoint:
             headers_bytes = ended.unconfirmed.messages * link.closed_header_bytes
             unconfirmed = Unconfirmed(ended.unconfirmed.messages, ended.unconfirmed.bytes - headers_bytes)
             self._tell(SessionFailed(link.closed_identity, ended.end.reason, ConnectionState.NONE, debug, unconfirmed))
+        flushing = self._flushing[link.closed_identity]
+        flushing.remove(link)
+        if not flushing:
+            del self._flushing[link.closed_identity]
         link.closed_identity = None
 
     def _forget_link(self, link: Link, now_us: int) -> None:
         self._schedule.arm(link, None)
+        self._ended_links.pop(link, None)
         if not self._links.remove(link):
             return
         if self._may_be_held(link):
@@ -533,7 +583,7 @@ class Endpoint:
         if peer is not None and (refusal := peer.session.refusal(restarts=bool(flags & _AUTO_RESTART))) is not None:
             return refusal
         remote = to.ip_address
-        if remote is None or not remote[1] or self._links.is_full:
+        if remote is None or not remote[1] or not self._has_place(now_us):
             return Result.FAIL
         self._dial(peer or self._peer(to, now_us), remote, now_us)
         return None
@@ -553,7 +603,8 @@ class Endpoint:
         remote = to.ip_address
         if remote is None:
             return None
-        for link in [link for link in self._links if link.remote == remote and link.client_key is not None]:
+        links = [link for socket_id in self._sockets.listening for link in self._links.at(socket_id, remote)]
+        for link in [link for link in links if link.client_key is not None]:
             if link.peer is not None and link.connection.is_live and self._is_own_peer(link):
                 self._add_alias(link.peer, to)
                 return link.peer
@@ -576,15 +627,23 @@ class Endpoint:
 
     def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
         connection_id = self._links.new_connection_id()
-        for link in self._links:
-            if link.closed_identity == peer.identity:
+        # He may have gone by another name then, if dials had crossed; the address is the same.
+        flushing = [link for links in self._flushing.values() for link in links]
+        for link in flushing:
+            if link.closed_identity == peer.identity or link.remote == remote:
                 link.connection.stop_flushing(now_us)
                 self._after(link, now_us)
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
         connection = Connection(
-            handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
+            handshake,
+            connection_id=connection_id,
+            config=self.config,
+            entropy=self._entropy,
+            now_us=now_us,
+            room=peer.room,
+            dropped=self.dropped,
         )
         socket_id = self._sockets.for_dial(remote, now_us, is_held=self._is_held)
         peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
@@ -628,7 +687,7 @@ class Endpoint:
             return
         crossed = self._crossed_dial(socket_id, remote, handshake, now_us)
         if crossed is not None:
-            crossed.connection.probe()
+            crossed.connection.probe(now_us)
             self._after(crossed, now_us)
             return
         crossing = self._crossing_dial(socket_id, remote, handshake)
@@ -694,7 +753,13 @@ class Endpoint:
     def _accept_link(self, socket_id: int, remote: Address, handshake: ServerHandshake, peer: Peer, now_us: int) -> Link:
         connection_id = self._links.new_connection_id()
         connection = Connection(
-            handshake, connection_id=connection_id, config=self.config, entropy=self._entropy, now_us=now_us, room=peer.room
+            handshake,
+            connection_id=connection_id,
+            config=self.config,
+            entropy=self._entropy,
+            now_us=now_us,
+            room=peer.room,
+            dropped=self.dropped,
         )
         link = Link(connection, socket_id=socket_id, remote=remote, peer=peer)
         link.client_key = (socket_id, remote, handshake.client_connection_id)
@@ -705,6 +770,10 @@ class Endpoint:
         if not self._make_room(remote, now_us):
             return
         peer = dialed or self._peer(handshake.peer_identity, now_us)
+        if len(peer.draining) >= ENDED_CONNECTIONS_UNREAD_MAX:
+            text = "Messages of earlier connections are still unread; try again later"
+            self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
+            return
         if peer.pending is not None:
             waiting = peer.pending.connection.server_handshake
             if waiting is not None and waiting.peer_key != handshake.peer_key:
@@ -712,6 +781,8 @@ class Endpoint:
                 self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
                 return
             self._drop_pending(peer, "A newer request replaced this one", now_us)
+            # Without that request there may have been nothing left worth remembering him for.
+            peer = dialed or self._peer(handshake.peer_identity, now_us)
         link = self._accept_link(socket_id, remote, handshake, peer, now_us)
         present = peer.link
         if present is not None and _has_key(present, handshake.peer_key):
@@ -769,7 +840,7 @@ class Endpoint:
 
     def _make_room(self, remote: Address, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
-        if self._links.is_full:
+        if not self._has_place(now_us):
             return False
         of_host = sum(link.remote[0] == remote[0] for link in self._requests)
         if of_host >= PENDING_REQUESTS_PER_HOST_MAX:
@@ -778,6 +849,17 @@ class Endpoint:
             oldest = next(iter(self._requests)).peer
             if oldest is not None:
                 self._drop_pending(oldest, "Too many requests wait here; try again later", now_us)
+        return True
+
+    def _has_place(self, now_us: int) -> bool:
+        """Whether there may be one more connection; the one that ended first gives way (E25)."""
+        if not self._links.is_full:
+            return True
+        ended = next(iter(self._ended_links), None)
+        if ended is None:
+            return False
+        ended.connection.stop_answering()
+        self._forget_link(ended, now_us)
         return True
 
     def _drop_pending(self, peer: Peer, debug: str, now_us: int) -> None:
@@ -791,17 +873,7 @@ class Endpoint:
     def _ask_application(self, peer: Peer, link: Link, now_us: int) -> None:
         if peer.session.state != SessionState.REQUESTED:
             peer.session.handle_requested(now_us)
-        handshake = link.connection.server_handshake
-        assert handshake is not None
-        self._events.tell_request(
-            SessionRequested(
-                identity=peer.identity,
-                proven_by=handshake.proven_by,
-                key_fingerprint=handshake.peer_fingerprint,
-                address=format_address(link.remote),
-            ),
-            now_us,
-        )
+        self._events.tell_request(_request_of(peer, link), now_us)
         self._schedule.arm(self._events, self._events.poll_timeout())
 
     def _accept_pending(self, peer: Peer, now_us: int) -> None:
@@ -821,6 +893,7 @@ class Endpoint:
         for identity in (peer.identity, *peer.aliases):
             self._peers.pop(identity, None)
             self._events.answer_request(identity)
+        self._ended_peers.pop(peer, None)
         self._schedule.arm(peer, None)
         links = [link for link in (peer.link, peer.successor, peer.pending) if link is not None]
         peer.link = peer.successor = peer.pending = None
@@ -832,6 +905,7 @@ class Endpoint:
         for link in links:
             link.peer = None
             link.closed_identity = peer.identity
+            self._flushing.setdefault(peer.identity, []).append(link)
             link.closed_header_bytes = peer.header_bytes
             self._requests.pop(link, None)
             link.connection.close(end.reason, end.debug, now_us, linger_us=linger_us)
@@ -907,3 +981,14 @@ def _is_same_run(link: Link, handshake: ServerHandshake) -> bool:
     if established is None or established.capabilities is None or asking is None:
         return False
     return _has_key(link, handshake.peer_key) and established.capabilities.run_id == asking.run_id
+
+
+def _request_of(peer: Peer, link: Link) -> SessionRequested:
+    handshake = link.connection.server_handshake
+    assert handshake is not None
+    return SessionRequested(
+        identity=peer.identity,
+        proven_by=handshake.proven_by,
+        key_fingerprint=handshake.peer_fingerprint,
+        address=format_address(link.remote),
+    )

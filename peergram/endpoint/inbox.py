@@ -7,7 +7,7 @@ of its peer, who is told when the application reads (M1).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from peergram.connection.room import charge_of
@@ -67,6 +67,13 @@ class Inbox:
             del self._channels[channel]
         self.count -= len(taken)
         return taken, released
+
+    def waiting(self) -> Iterator[tuple[Sender, Message]]:
+        """Every unread message and who sent it; for those who check the accounts."""
+        for queue in self._channels.values():
+            for sender, messages, _ in queue:
+                for message in messages:
+                    yield sender, message
 
     def discard(self, unwanted: Callable[[Sender], bool], channel: int | None = None) -> list[Release]:
         """Throw away unread messages of some senders, of one channel or of all; whom that gives room."""

@@ -84,8 +84,13 @@ class Peer:
     @property
     def is_forgettable(self) -> bool:
         """Whether nothing about him is worth keeping: no connection, no request, nothing unread, nothing failed."""
+        return self.is_over and self.session.state == SessionState.IDLE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether only the memory of a session is left, failed or not."""
         present = self.link or self.pending or self.successor or self.draining
-        return not present and not self.room.unread_messages and self.session.state == SessionState.IDLE
+        return not present and not self.room.unread_messages
 
     @property
     def header_bytes(self) -> int:

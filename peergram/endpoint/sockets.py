@@ -27,7 +27,7 @@ class SocketTable:
         self._next_id = 1
         self._local: dict[int, Address | None] = {}
         self._listening: dict[int, int] = {}
-        """Listening socket by family."""
+        """Family of each listening socket, first asked for first."""
         self._shared: dict[int, int] = {}
         self._fresh: dict[int, int] = {}
         """Sockets made for one dial, with the number of links that use each."""
@@ -37,7 +37,7 @@ class SocketTable:
         """Ask for a socket that strangers may dial."""
         family = _family_of(bind)
         socket_id = self._open(family, bind)
-        self._listening.setdefault(family, socket_id)
+        self._listening[socket_id] = family
         return socket_id
 
     def poll_request(self) -> OpenSocket | CloseSocket | None:
@@ -52,9 +52,9 @@ class SocketTable:
     def handle_failed(self, socket_id: int) -> None:
         """The driver could not, or the socket broke."""
         self._local.pop(socket_id, None)
-        for table in (self._listening, self._shared):
-            for family in [family for family, number in table.items() if number == socket_id]:
-                del table[family]
+        self._listening.pop(socket_id, None)
+        for family in [family for family, number in self._shared.items() if number == socket_id]:
+            del self._shared[family]
         self._fresh.pop(socket_id, None)
 
     def is_open(self, socket_id: int) -> bool:
@@ -63,7 +63,7 @@ class SocketTable:
 
     def is_listening(self, socket_id: int) -> bool:
         """Whether strangers may dial it."""
-        return socket_id in self._listening.values()
+        return socket_id in self._listening
 
     def is_gone(self, socket_id: int) -> bool:
         """Whether it was closed, or could not be had."""
@@ -74,16 +74,21 @@ class SocketTable:
         return self._local.get(socket_id)
 
     @property
+    def listening(self) -> list[int]:
+        """The sockets that strangers may dial."""
+        return list(self._listening)
+
+    @property
     def local_addresses(self) -> list[Address]:
         """Of all open listening sockets."""
-        return [local for number in self._listening.values() if (local := self._local.get(number)) is not None]
+        return [local for number in self._listening if (local := self._local.get(number)) is not None]
 
     def for_dial(
         self, remote: Address, now_us: int, *, is_held: Callable[[int, Address], bool] = lambda _socket_id, _remote: False
     ) -> int:
         """The socket a new dial to `remote` leaves from; `is_held` says whether an old connection of a port is not over here."""
         family = _family_of(remote)
-        socket_id = self._listening.get(family) or self._shared.get(family)
+        socket_id = next((number for number, of in self._listening.items() if of == family), None) or self._shared.get(family)
         if socket_id is None:
             socket_id = self._shared[family] = self._open(family, (_ANY[family], 0))
         if self._quiet_until_us.get((socket_id, remote), 0) > now_us or is_held(socket_id, remote):

@@ -20,19 +20,20 @@ from peergram.connection.handshake_server import (
 from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.keys import Entropy
 from peergram.endpoint.requests import Transmit
+from peergram.events import DroppedDatagrams
 from peergram.wire.control import ChallengeRequest, ConnectionClosed, ConnectRequest, NoConnection, encode_control
 
 
 class Strangers:
     """Answers for those who have no connection; at most 64 wait to be sent, and the newest win."""
 
-    def __init__(self, credentials: LocalCredentials, config: Config, entropy: Entropy) -> None:
+    def __init__(self, credentials: LocalCredentials, config: Config, entropy: Entropy, dropped: DroppedDatagrams) -> None:
         self._credentials = credentials
         self._config = config
         self._cookies = ChallengeCookies(entropy)
         self._replies: deque[Transmit] = deque(maxlen=STRANGER_REPLIES_MAX)
         self._no_connection_at_us = 0
-        self.refused_count = 0
+        self._dropped = dropped
         self.last_refusal = ""
         """Why the last connect request was dropped in silence; for logs."""
 
@@ -43,14 +44,16 @@ class Strangers:
     def handle_challenge_request(self, socket_id: int, remote: Address, message: ChallengeRequest, now_us: int) -> None:
         """Give out a challenge, and forget it."""
         reply = answer_challenge_request(message, remote, self._cookies, now_us)
-        if reply is not None:
+        if reply is None:
+            self._dropped.refused += 1
+        else:
             self._replies.append(Transmit(socket_id, remote, [reply]))
 
     def check(self, remote: Address, message: ConnectRequest, now_us: int, wall_s: int) -> ServerHandshake | None:
         """The request if it may be shown to the application; None if it is to be dropped in silence."""
         checked = check_connect_request(message, remote, self._credentials, self._config, now_us, wall_s, cookies=self._cookies)
         if isinstance(checked, Refused):
-            self.refused_count += 1
+            self._dropped.refused += 1
             self.last_refusal = checked.text
             return None
         return checked

@@ -4,9 +4,9 @@
 | V2 | unreliable messages: sent, whole, at most once |
 | V3 | nothing from a stranger, another channel, another session, or from nobody |
 | V4 | what `send_message` took is delivered, or reported as unconfirmed; reports do not exceed what was sent |
-| V5 | both ends agree that they are connected |
-| V6 | after closing, nothing is left: no session, no socket, no memory |
-| V7 | memory within the configured limits |
+| V5 | both ends agree that they are connected, and who closed |
+| V6 | one session per pair in the end; after closing, nothing is left: no session, no socket, no memory |
+| V7 | memory within the configured limits, and the counters they are enforced by are right |
 | V8 | bounded work for each call |
 | V9 | no more bytes to an unproven address than came from it |
 | V10 | a packet number is never used for two packets of a connection; no plain text on any link |
@@ -19,7 +19,7 @@
 | V20 | results are what the interface says (exceptions are caught by the world) |
 
 V17, the same trace for the same seed, compares two runs (`swarm.check_replay`). Checkers see what an application and a wire-tap
-see.
+see; only the accounts of V7 are read from inside.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from peergram.address import Address
 from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_PER_TRANSMIT_MAX
-from peergram.errors import Result, WireError
+from peergram.connection.reliable import ReliableReceiver
+from peergram.connection.room import ReceiveRoom, charge_of
+from peergram.connection.unreliable import UnreliableReceiver
+from peergram.endpoint.inbox import Inbox
+from peergram.errors import EndReason, Result, WireError
 from peergram.events import ConnectionState, Event, Message, SessionFailed, SessionRequested
-from peergram.sim.footprint import footprint_bytes
+from peergram.sim.footprint import belongings, footprint_bytes
 from peergram.sim.ledger import MARKER, Sent
 from peergram.sim.wire_check import CONNECT_REQUEST, DATA, StrictError, check_packet, connect_ok_ids
 from peergram.wire.control import decode_control
@@ -86,6 +90,7 @@ class Checker:
     def read(self, host: Host, channel: int, max_messages: int, messages: list[Message]) -> None: """`receive_messages` did."""
     def received(self, host: Host, channel: int, message: Message, record: Sent | None) -> None: """One of these messages."""
     def event(self, host: Host, event: Event) -> None: """`poll_event` returned one."""
+    def failing(self, host: Host, event: SessionFailed, peer: Host) -> None: """It is a failure, not in the ledger yet."""
     def command(self, host: Host, verb: str, name: str, result: object) -> None: """Any other command returned."""
     def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None: """On the wire."""
     def packets_in(self, host: Host, source: Address, packets: list[bytes]) -> None: """A batch is about to be handled."""
@@ -93,7 +98,7 @@ class Checker:
     def woken(self, host: Host, turn: Turn, useful: bool) -> None: """`handle_timeout` at its deadline is drained."""
     def attack_begins(self, host: Host, source: Address) -> None: """An attacker's packet is about to arrive."""
     def attack_ends(self, host: Host, source: Address) -> None: """It was handled."""
-    def phase_entered(self, phase: str) -> None: """faults, calm, settled, quiet, quiet over, ended."""
+    def phase_entered(self, phase: str) -> None: """faults, calm, settled, quiet, quiet over, burst, ended."""
     # fmt: on
 
 
@@ -190,6 +195,12 @@ class V3(Checker):
 class V4(Checker):
     """Nothing is lost silently."""
 
+    def failing(self, host: Host, event: SessionFailed, peer: Host) -> None:
+        sent = self.world.ledger.sent_since_failure(host.index, host.run, peer.index)
+        if event.unconfirmed.messages > sent:
+            text = f"{event.unconfirmed.messages} unconfirmed messages to {event.identity.text} reported"
+            self.violate(host, f"{text}, {sent} were sent since the last failure")
+
     def event(self, host: Host, event: Event) -> None:
         if not isinstance(event, SessionFailed):
             return
@@ -210,15 +221,31 @@ class V4(Checker):
                 counts = [failure.messages for failure in talk.failures]
                 self.violate(
                     self.world.hosts[sender],
-                    f"{len(missing)} reliable messages of run {run} to {to} vanished ({numbers}), failures reported {counts}",
+                    f"{len(missing)} reliable messages of run {run} to {to} vanished ({numbers}), failures reported {counts}, "
+                    f"{talk.reported_after_closing} after closing",
                 )
+            elif (bytes_ := self.world.ledger.too_few_bytes(talk)) is not None:
+                self.violate(self.world.hosts[sender], f"{bytes_[0]} unconfirmed bytes to {to} reported, {bytes_[1]} were lost")
 
 
 class V5(Checker):
-    """Both ends agree."""
+    """Both ends agree, and a peer is said to have closed only if he did."""
 
     def __init__(self) -> None:
         self._since_us: dict[int, int] = {}
+        self._closers: set[tuple[int, int]] = set()
+        """(who closed, whose session)."""
+
+    def command(self, host: Host, verb: str, name: str, result: object) -> None:
+        if verb in ("close_session", "close_channel") and result:
+            self._closers.add((host.index, self.world.named(name).index))
+        elif verb == "close":
+            self._closers.update((host.index, other.index) for other in self.world.hosts)
+
+    def failing(self, host: Host, event: SessionFailed, peer: Host) -> None:
+        closed_by_peer = event.state == ConnectionState.CLOSED_BY_PEER and event.reason == EndReason.SESSION_CLOSED
+        if closed_by_peer and (peer.index, host.index) not in self._closers:
+            self.violate(host, f"says that {event.identity.text} closed the session; he did not")
 
     def started(self, host: Host) -> None:
         self._since_us[host.index] = self.world.now_us
@@ -247,13 +274,22 @@ class V6(Checker):
 
     def __init__(self) -> None:
         self._empty_bytes: dict[int, int] = {}
+        self._in_use: dict[tuple[int, str], set[bytes]] = defaultdict(set)
+        """Connection ids that data of the last burst went to, by sender and destination."""
 
     def started(self, host: Host) -> None:
         self._empty_bytes[host.index] = _held_bytes(host)
 
+    def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None:
+        if self.world.phase == "burst" and packet[0] & DATA:
+            self._in_use[host.index, destination[0]].add(packet[1:5])
+
     def phase_entered(self, phase: str) -> None:
         if phase != "ended":
             return
+        for (index, destination), ids in sorted(self._in_use.items()):
+            if len(ids) > 1:
+                self.violate(self.world.hosts[index], f"{len(ids)} sessions with {destination} carry data at once")
         for host in self.world.hosts:
             if host.is_alive:
                 self._check(host)
@@ -306,12 +342,29 @@ class V7(Checker):
             self.violate(host, f"{pending} bytes wait for {record.to}, the limit is {host.config.send_buffer_bytes}")
 
     def phase_entered(self, phase: str) -> None:
-        if phase not in ("calm", "settled"):
+        if phase not in ("calm", "settled", "quiet over"):
             return
         for host in self.world.hosts:
             session_bytes = 2 * (host.config.send_buffer_bytes + host.config.recv_buffer_bytes) + SESSION_OVERHEAD_BYTES
+            if host.is_alive:
+                self._check_accounts(host)
             if host.is_alive and (held := _held_bytes(host)) > HOST_OVERHEAD_BYTES + session_bytes * max(len(host.known), 1):
                 self.violate(host, f"{held} bytes are held for {len(host.known)} peers")
+
+    def _check_accounts(self, host: Host) -> None:
+        """The counters that limits are enforced by say what is there: a leak would starve a peer in the end."""
+        held = list(belongings(host.endpoint, _shared(host)))
+        rooms = [some for some in held if isinstance(some, ReceiveRoom)]
+        if not rooms:
+            return
+        unread = [entry for some in held if isinstance(some, Inbox) for entry in some.waiting()]
+        charges = [charge_of(len(message.payload) + sender.header_bytes) for sender, message in unread]
+        counted = (sum(room.unread_messages for room in rooms), sum(room.unread_bytes for room in rooms))
+        if counted != (len(charges), sum(charges)):
+            self.violate(host, f"{counted} messages and bytes count as unread, {(len(charges), sum(charges))} are")
+        streams = sum(some.charged_bytes for some in held if isinstance(some, ReliableReceiver | UnreliableReceiver))
+        if (stream_bytes := sum(room.stream_bytes for room in rooms)) != streams:
+            self.violate(host, f"{stream_bytes} bytes of streams are counted, {streams} are held")
 
 
 class V8(Checker):
@@ -417,6 +470,8 @@ class V13(Checker):
             wakes.clear()
 
     def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None:
+        # A lazy driver fetches what a wake-up led to in a turn of its own.
+        self._idle_wakes_us[host.index].clear()
         ends = [peer for peer in self.world.hosts if peer is host or peer.ip == destination[0]]
         if self._quiet_since_us is not None and all(end.config.session_idle_us >= IDLE_AFTER_QUIET_US for end in ends):
             self._quiet_packets[host.index, destination, packet[1:5] if packet[0] & DATA else b""] += 1
@@ -581,5 +636,8 @@ def all_checkers() -> list[Checker]:
 
 def _held_bytes(host: Host) -> int:
     """Memory of the endpoint alone."""
-    shared = (host.config, host.identity, host.world, *host.world.hosts)
-    return footprint_bytes(host.endpoint, without=shared)
+    return footprint_bytes(host.endpoint, _shared(host))
+
+
+def _shared(host: Host) -> tuple[object, ...]:
+    return host.config, host.identity, host.world, *host.world.hosts

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 
 _SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, CodeType, FrameType)
 
 
-def footprint_bytes(root: object, without: Iterable[object] = ()) -> int:
-    """Bytes reachable from `root`, not through shared objects or those in `without`."""
+def belongings(root: object, without: Iterable[object] = ()) -> Iterator[object]:
+    """Everything reachable from `root`, not through shared objects or those in `without`."""
     seen = {id(shared) for shared in without}
     todo = [root]
-    total = 0
     while todo:
         some = todo.pop()
         if id(some) in seen or isinstance(some, _SHARED):
             continue
         seen.add(id(some))
-        total += sys.getsizeof(some)
+        yield some
         todo.extend(gc.get_referents(some))
-    return total
+
+
+def footprint_bytes(root: object, without: Iterable[object] = ()) -> int:
+    """The bytes of all of that."""
+    return sum(map(sys.getsizeof, belongings(root, without)))

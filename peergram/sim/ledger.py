@@ -2,8 +2,9 @@
 
 Every message that an application sends is a `Sent` record; its payload begins with the record's number, so that a receiver's
 message finds its record, and goes on with a marker and a fixed pattern, so that altered bytes are seen. A reliable message is
-settled when it is delivered, or covered by the count of a `SessionFailed`, or excused: thrown away by an application that
-closed or crashed.
+settled when it is delivered, or covered by the count of a `SessionFailed`, or excused: lost with its sender's memory, or taken
+and thrown away by a receiver that closed or crashed with unread messages. Closing excuses no sender: what he let go of is
+delivered all the same, or covered by the report that follows.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Sent:
     delivered_at_us: int = NEVER_US
     excuse: str = ""
     """Why it need not arrive although nobody reported it."""
+    let_go: bool = False
+    """Its sender closed the session before it arrived; a report after closing covers it if it never does."""
 
     @property
     def is_ambiguous(self) -> bool:
@@ -62,10 +65,11 @@ class Sent:
 
 @dataclass(slots=True)
 class Failure:
-    """A `SessionFailed` that a sender was told, with the number of unconfirmed messages it named."""
+    """A `SessionFailed` that a sender was told, with the number of unconfirmed messages it named, and their bytes."""
 
     at_us: int
     messages: int
+    bytes: int
     reason: int
     after: int = 0
     """Records that existed then."""
@@ -88,8 +92,13 @@ class Talk:
     """Sender, its run, receiver."""
     records: list[Sent] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    reported: int = 0
-    """Unconfirmed messages of all reports, those after closing included."""
+    reported_after_closing: int = 0
+    """Unconfirmed messages of the reports about sessions that the sender closed himself."""
+
+    @property
+    def reported(self) -> int:
+        """Unconfirmed messages of all reports."""
+        return self.reported_after_closing + sum(failure.messages for failure in self.failures)
 
 
 @dataclass(slots=True)
@@ -187,7 +196,6 @@ class Ledger:
     def failed(self, sender: int, run: int, to: str, receiver: int, failure: Failure) -> None:
         """A sender was told that its session to `to` failed."""
         talk = self.talks.setdefault((sender, run, to), Talk((sender, run, receiver)))
-        talk.reported += failure.messages
         failure.after = len(self.records)
         talk.failures.append(failure)
         self.boundary(sender, receiver, failure.at_us)
@@ -195,19 +203,32 @@ class Ledger:
     def reported_after_closing(self, sender: int, run: int, to: str, receiver: int, messages: int) -> None:
         """A sender that closed a session itself was told how much of it was not confirmed."""
         talk = self.talks.setdefault((sender, run, to), Talk((sender, run, receiver)))
-        talk.reported += messages
+        talk.reported_after_closing += messages
 
-    def sender_closed(self, sender: int, run: int, receiver: int, why: str) -> None:
-        """A sender threw away whatever it had not delivered to this receiver, under whichever of his names."""
-        who = (sender, run, receiver)
-        for record in [record for talk in self.talks.values() if talk.who == who for record in talk.records]:
-            if not record.is_delivered and not record.excuse:
-                record.excuse = why
+    def sender_closed(self, sender: int, run: int, receiver: int) -> None:
+        """A sender closed his session with this receiver, under whichever of his names: it goes on in the background for a while,
+        and what is unconfirmed then is reported."""
+        for record in self._open_records(sender, run, receiver):
+            record.let_go = True
 
     def sender_crashed(self, sender: int, run: int) -> None:
         """A sender lost its memory."""
         for receiver in {talk.who[2] for talk in self.talks.values() if talk.who[:2] == (sender, run)}:
-            self.sender_closed(sender, run, receiver, "sender crashed")
+            for record in self._open_records(sender, run, receiver):
+                record.excuse = "sender crashed"
+
+    def _open_records(self, sender: int, run: int, receiver: int) -> list[Sent]:
+        """What is neither delivered nor excused nor of a session that failed before; of the instant of that failure, nobody can
+        say which session it was in, and it is excused."""
+        talks = self._talks_of(sender, run, receiver)
+        last = max((failure for talk in talks for failure in talk.failures), key=lambda failure: failure.after, default=None)
+        open_records: list[Sent] = []
+        for record in [record for talk in talks for record in talk.records if not record.is_delivered and not record.excuse]:
+            if last is None or record.number >= last.after:
+                open_records.append(record)
+            elif record.at_us == last.at_us:
+                record.excuse = "sent in the instant of a failure"
+        return open_records
 
     def receiver_closed(self, receiver: int, sender: int, until_us: int, channel: int | None = None) -> None:
         """A receiver throws away what that sender sent until then, as far as it took it (on one channel or all)."""
@@ -215,7 +236,11 @@ class Ledger:
 
     def is_excused(self, record: Sent) -> bool:
         """Whether an application or a crash threw it away, or may have."""
-        return bool(record.excuse) or any(
+        return bool(record.excuse) or self._is_thrown_away(record)
+
+    def _is_thrown_away(self, record: Sent) -> bool:
+        """Whether its receiver may have taken it and thrown it away unread."""
+        return any(
             record.at_us <= closing.until_us and closing.channel in (None, record.channel)
             for closing in self._closings.get((record.receiver, record.sender), ())
         )
@@ -223,7 +248,7 @@ class Ledger:
     def _is_given_up(self, record: Sent) -> bool:
         """Whether its session ended after it was sent, so that it probably never arrives."""
         failures = self.talks[record.sender, record.run, record.to].failures
-        return self.is_excused(record) or bool(failures and record.number < failures[-1].after)
+        return record.let_go or self.is_excused(record) or bool(failures and record.number < failures[-1].after)
 
     def missing(self, talk: Talk) -> list[Sent]:
         """Records of a talk whose loss nobody was told.
@@ -231,31 +256,49 @@ class Ledger:
         An endpoint may know one peer under two names (dialed, and by his certificate) and report under either: what is missing
         under one may be covered by what was reported too much under the others.
         """
-        missing = self._missing(talk)
-        aliases = [other for other in self.talks.values() if other.who == talk.who]
+        missing = self._missing_by_failures(talk) + self._missing_after_closing(talk)
+        aliases = self._talks_of(*talk.who)
         if not missing or len(aliases) == 1:
             return missing
-        spare = sum(f.messages for other in aliases for f in other.failures)
-        spare -= sum(1 for other in aliases for r in other.records if not r.is_delivered and not self.is_excused(r))
-        return missing if spare < 0 else []
+        lost = sum(self._is_lost(record) for other in aliases for record in other.records)
+        return missing if lost > sum(other.reported for other in aliases) else []
 
     def reported_and_accepted(self, sender: int, run: int, receiver: int) -> tuple[int, int]:
         """How many messages were reported as unconfirmed, and how many sent that could be, under all names of the receiver."""
-        who = (sender, run, receiver)
-        reported = sum(talk.reported for talk in self.talks.values() if talk.who == who)
-        sent = [r for r in self.records if (r.sender, r.run, r.receiver) == who]
-        return reported, sum(1 for r in sent if r.reliable or len(r.payload) > UNRELIABLE_SEND_BYTES_MAX)
+        reported = sum(talk.reported for talk in self._talks_of(sender, run, receiver))
+        return reported, len(self._reportable(sender, run, receiver))
+
+    def sent_since_failure(self, sender: int, run: int, receiver: int) -> int:
+        """How many messages a failure of now may name: those sent since the one before it, and at the instant of that.
+
+        Under two names of one peer there may be two sessions, and a failure of one says nothing about the other.
+        """
+        talks, sent = self._talks_of(sender, run, receiver), self._reportable(sender, run, receiver)
+        if len(talks) != 1 or not talks[0].failures:
+            return len(sent)
+        last = talks[0].failures[-1]
+        return sum(record.number >= last.after or record.at_us == last.at_us for record in sent)
+
+    def _reportable(self, sender: int, run: int, receiver: int) -> list[Sent]:
+        sent = [r for r in self.records if (r.sender, r.run, r.receiver) == (sender, run, receiver)]
+        return [record for record in sent if record.reliable or len(record.payload) > UNRELIABLE_SEND_BYTES_MAX]
+
+    def _talks_of(self, sender: int, run: int, receiver: int) -> list[Talk]:
+        return [talk for talk in self.talks.values() if talk.who == (sender, run, receiver)]
 
     def failure_count(self, sender: int, run: int, receiver: int) -> int:
         """How often this sender was told that a session with that receiver failed."""
-        return sum(len(talk.failures) for talk in self.talks.values() if talk.who == (sender, run, receiver))
+        return sum(len(talk.failures) for talk in self._talks_of(sender, run, receiver))
 
-    def _missing(self, talk: Talk) -> list[Sent]:
+    def _is_lost(self, record: Sent) -> bool:
+        return not record.is_delivered and not self.is_excused(record)
+
+    def _missing_by_failures(self, talk: Talk) -> list[Sent]:
         """Records of a talk that are neither delivered nor excused nor covered by the count of the next failure after them.
 
         A record of the very instant of a failure may belong to the session after it, and then waits for the next one.
         """
-        lost = [r for r in talk.records if not r.is_delivered and not self.is_excused(r)]
+        lost = [record for record in talk.records if self._is_lost(record) and not record.let_go]
         missing: list[Sent] = []
         for failure in talk.failures:
             before = [r for r in lost if r.number < failure.after]
@@ -263,6 +306,26 @@ class Ledger:
             missing += [r for r in uncovered if r.at_us < failure.at_us]
             lost = [r for r in uncovered if r.at_us == failure.at_us] + lost[len(before) :]
         return missing + lost
+
+    def _missing_after_closing(self, talk: Talk) -> list[Sent]:
+        """What the sender let go of, and no report after closing covers."""
+        return [record for record in talk.records if record.let_go and self._is_lost(record)][talk.reported_after_closing :]
+
+    def too_few_bytes(self, talk: Talk) -> tuple[int, int] | None:
+        """(bytes reported, bytes lost) of a failure that named fewer bytes than were lost before it, if there is one.
+
+        Under two names of one peer, nobody can say which report covers what.
+        """
+        if len(self._talks_of(*talk.who)) > 1:
+            return None
+        first = 0
+        for failure in talk.failures:
+            covered = [r for r in talk.records if first <= r.number < failure.after and r.at_us < failure.at_us]
+            lost_bytes = sum(len(record.payload) for record in covered if self._is_lost(record) and not record.let_go)
+            if failure.bytes < lost_bytes:
+                return failure.bytes, lost_bytes
+            first = failure.after
+        return None
 
     def unsettled(self) -> list[Sent]:
         """Every reliable record whose fate is open: what phase 2 waits for."""

@@ -257,6 +257,36 @@ class CountTooMany(Spoiled):
         return event
 
 
+class CountOneTooMany(Spoiled):
+    """Counts a message that was confirmed."""
+
+    def poll_event(self) -> Event | None:
+        event = self.inner.poll_event()
+        if isinstance(event, SessionFailed):
+            return replace(event, unconfirmed=Unconfirmed(event.unconfirmed.messages + 1, event.unconfirmed.bytes))
+        return event
+
+
+class CountTooFewBytes(Spoiled):
+    """Counts only what is in flight of a message."""
+
+    def poll_event(self) -> Event | None:
+        event = self.inner.poll_event()
+        if isinstance(event, SessionFailed) and event.unconfirmed.bytes:
+            return replace(event, unconfirmed=Unconfirmed(event.unconfirmed.messages, event.unconfirmed.bytes - 1))
+        return event
+
+
+class SilentAfterClosing(Spoiled):
+    """Never says what a closed session still lost."""
+
+    def poll_event(self) -> Event | None:
+        event = self.inner.poll_event()
+        while isinstance(event, SessionFailed) and event.state == ConnectionState.NONE:
+            event = self.inner.poll_event()
+        return event
+
+
 class TakeAndDrop(Spoiled):
     """Says OK to what did not fit, or was not wanted."""
 
@@ -505,6 +535,9 @@ PLANTED: dict[str, Plant] = {
     "swallow a failure": at_the_seam(SwallowFailure),
     "count too few": at_the_seam(CountTooFew),
     "count too many": at_the_seam(CountTooMany),
+    "count one too many": at_the_seam(CountOneTooMany),
+    "count too few bytes": at_the_seam(CountTooFewBytes),
+    "silent after closing": at_the_seam(SilentAfterClosing),
     "take and drop": at_the_seam(TakeAndDrop),
     "repeat a nonce": at_the_seam(RepeatNonce),
     "oversize packet": at_the_seam(Oversize),

@@ -21,6 +21,7 @@ from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.room import ReceiveRoom
 from peergram.connection.transmit import Transmitter
 from peergram.connection.unreliable import UnreliableReceiver
+from peergram.endpoint.endpoint import Endpoint
 from peergram.sim.planted import Plant, patched
 from peergram.timing import NEVER
 
@@ -67,12 +68,103 @@ def _report_one_too_many(original: Method) -> Method:
     return add
 
 
-def _forget_what_was_partly_sent(original: Method) -> Method:
-    def handle_acked(lane: SendLane, segment: Any) -> None:
-        original(lane, segment)
-        lane.messages_unacked.clear()
+def _forget_up_to(position_of: Callable[[SendLane], int]) -> Callable[[Method], Method]:
+    """An ack confirms every message of which a byte lies below that position."""
 
-    return handle_acked
+    def replacement(original: Method) -> Method:
+        def handle_acked(lane: SendLane, segment: Any) -> None:
+            original(lane, segment)
+            position, messages = position_of(lane), lane.messages_unacked
+            while messages and messages[0][0] - messages[0][2] < position:
+                messages.popleft()
+
+        return handle_acked
+
+    return replacement
+
+
+def _ack_while_lingering(original: Method) -> Method:
+    """Data that comes after closing is dropped, and acknowledged all the same."""
+
+    def take_reliable(receiver: Receiver, lane: Any, position: int, data: bytes) -> bool:
+        return bool(original(receiver, lane, position, data)) or not receiver._flow.accepts_data
+
+    return take_reliable
+
+
+def _last_frame_decides(original: Method) -> Method:
+    """A packet of several lanes counts as taken if its last one was."""
+
+    def apply(receiver: Receiver, frames: list[Any], number: int, now_us: int) -> int:
+        outcome = OK
+        for frame in frames:
+            outcome = original(receiver, [frame], number, now_us)
+        return outcome
+
+    return apply
+
+
+def _release_short(original: Method) -> Method:
+    """Room is given back for the bytes of messages, not for what they were charged."""
+
+    def release(room: ReceiveRoom, messages: int, charge_bytes: int) -> None:
+        original(room, messages, charge_bytes - messages)
+
+    return release
+
+
+def _keep_the_room_of_the_dead(stream: ReliableReceiver) -> None:
+    """A stream that ends gives no room back."""
+
+
+def _sleep_while_blocked(original: Method) -> Method:
+    """What waits for tokens waits for an ack as well."""
+
+    def data_at_us(transmitter: Transmitter, now_us: int) -> int:
+        return NEVER if transmitter._flow.is_blocked else int(original(transmitter, now_us))
+
+    return data_at_us
+
+
+def _stay_blocked(original: Method) -> Method:
+    """Once data had to wait, sends no longer plan to transmit."""
+
+    def poll(transmitter: Transmitter, *args: Any) -> Any:
+        was_blocked = transmitter._flow.is_blocked
+        packets = original(transmitter, *args)
+        transmitter._flow.is_blocked |= was_blocked
+        return packets
+
+    return poll
+
+
+def _send_again_on_the_open_lane(original: Method) -> Method:
+    """A lost segment goes with whatever lane the packet has already."""
+
+    def open_section(transmitter: Transmitter, sections: dict[int, Any], lane: SendLane) -> Any:
+        if sections and transmitter._flow.retransmit:
+            return next(iter(sections.values())), 0
+        return original(transmitter, sections, lane)
+
+    return open_section
+
+
+def _stop_waiting_too_far(original: Method) -> Method:
+    """Nothing is expected any more that is still under way."""
+
+    def add_stop_waiting(transmitter: Transmitter, pieces: list[bytes]) -> int:
+        in_flight = transmitter._flow.in_flight
+        reported = in_flight.reported
+        in_flight.reported = max(reported, in_flight.next_number - 2)
+        size = int(original(transmitter, pieces))
+        in_flight.reported = reported
+        return size
+
+    return add_stop_waiting
+
+
+def _first_open_position(lane: SendLane) -> int:
+    return lane.segments[0].begin if lane.segments else lane.next_position
 
 
 PLANTED_DEEP: dict[str, Plant] = {
@@ -82,7 +174,8 @@ PLANTED_DEEP: dict[str, Plant] = {
     "no replay check": patched(ReplayWindow, "is_new", _instead(lambda window, number: number > 0)),
     "islands one byte short": patched(ReliableReceiver, "_insert_island", _merge_islands_one_off),
     "report one too many": patched(AcksOwed, "add", _report_one_too_many),
-    "forget what is unconfirmed": patched(SendLane, "handle_acked", _forget_what_was_partly_sent),
+    "forget what is unconfirmed": patched(SendLane, "handle_acked", _forget_up_to(lambda lane: lane.next_position)),
+    "forget what is partly confirmed": patched(SendLane, "handle_acked", _forget_up_to(_first_open_position)),
     "pieces of different messages joined": patched(
         UnreliableReceiver, "add", lambda original: lambda store, number, *rest: original(store, 1, *rest)
     ),
@@ -93,6 +186,16 @@ PLANTED_DEEP: dict[str, Plant] = {
     "goodbye without data": patched(
         Connection, "resume_delivery", _instead(lambda connection, now_us: connection.discard_received())
     ),
+    "ack while lingering": patched(Receiver, "_take_reliable", _ack_while_lingering),
+    "last frame decides": patched(Receiver, "_apply", _last_frame_decides),
+    "blocked for ever": patched(Transmitter, "poll", _stay_blocked),
+    "room given back short": patched(ReceiveRoom, "release", _release_short),
+    "room of the dead": patched(ReliableReceiver, "discard", _instead(_keep_the_room_of_the_dead)),
+    "sleep while blocked": patched(Transmitter, "_data_at_us", _sleep_while_blocked),
+    "lanes mixed up when sent again": patched(Transmitter, "_open_section", _send_again_on_the_open_lane),
+    "stop waiting too far": patched(Transmitter, "_add_stop_waiting", _stop_waiting_too_far),
+    "no report after closing": patched(Endpoint, "_report_linger", _instead(lambda endpoint, link, ended: None)),
+    "forget what waits for the handshake": patched(Connection, "take_held", lambda original: lambda c: original(c)[1:]),
     "probe timer stuck": patched(Transmitter, "poll_timeout", lambda original: _late(original)),
 }
 

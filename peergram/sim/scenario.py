@@ -23,10 +23,18 @@ FEATURES = (
     "slow reader", "stalled reader", "flood", "small buffers", "odd config", "fixed rate",
     "late accept", "accept by sending", "never accept", "close session", "close channel", "echo", "large messages",
     "many channels", "both dial", "address names", "new key", "auto restart", "keep failed", "no delay",
-    "attacker", "late timers", "lazy driver", "coalesce", "ties", "socket failures",
+    "attacker", "late timers", "lazy driver", "coalesce", "ties", "socket failures", "pile up",
 )  # fmt: skip
 """What a seed may switch on."""
-RARE = {"mtu": 0.15, "never accept": 0.2, "address names": 0.3, "socket failures": 0.2, "silent death": 0.25, "keep failed": 0.25}
+RARE = {
+    "mtu": 0.15,
+    "never accept": 0.2,
+    "address names": 0.3,
+    "socket failures": 0.2,
+    "silent death": 0.25,
+    "keep failed": 0.25,
+    "pile up": 0.3,
+}
 """Features that would hide too much if every other seed had them, with their probability."""
 
 SECOND_US = 1_000_000
@@ -85,6 +93,8 @@ class Scenario:
     hosts: list[HostPlan] = field(default_factory=list)
     links: dict[tuple[int, int], LinkModel] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    ends_idle: bool = False
+    """Whether sessions must in the end go by themselves, for want of messages; else half of the seeds close them."""
 
     def story(self) -> list[str]:
         """What this seed is about, in a few lines."""
@@ -196,6 +206,8 @@ class _Drawing:
             values.update((name, value) for name, value in odd.items() if rng.random() < 0.4)
         if self.rng("path mtu").random() < 0.5:
             values["path_mtu_bytes_max"] = 0
+        if self.on("pile up"):
+            values["recv_buffer_bytes"] = log_uniform(self.rng(f"pile up/{index}"), 16_000, 40_000)
         rng = self.rng(f"fixed rate/{index}")
         rate = log_uniform(rng, 32_768, 4_000_000)
         config = replace(Config(), **values)
@@ -231,7 +243,8 @@ class _Drawing:
         channels = [rng.choice((-7, 1, 5, 77, 1 << 20)) for _ in range(rng.randint(1, 6))] if self.on("many channels") else [0, 1]
         left_bytes = HOST_BYTES_MAX
         for _ in range(log_uniform(rng, 4, 60)):
-            size = min(self._size(rng), left_bytes, SMALL_BUFFER_MESSAGE_BYTES if self.on("small buffers") else left_bytes)
+            small = self.on("small buffers") or self.on("pile up")
+            size = min(self._size(rng), left_bytes, SMALL_BUFFER_MESSAGE_BYTES if small else left_bytes)
             left_bytes -= size
             self._add(
                 Step(
@@ -247,9 +260,18 @@ class _Drawing:
                 )
             )
         self._closes(source, target, channels)
+        if self.on("pile up"):
+            self._pile_up(source, target, self.rng(f"pile up/{source}/{target}"))
         if self.on("flood") and rng.random() < 0.4:
             size = rng.choice((0, 20, 1_000))
             self._add(Step(rng.randrange(until_us), "send", source, target, 0, size, 120, reliable=rng.random() < 0.7))
+
+    def _pile_up(self, source: int, target: int, rng: Random) -> None:
+        """More parts of large messages on several lanes at once than the receiver has room for."""
+        at_us = rng.randrange(self.scenario.faults_us)
+        for channel in range(rng.randint(2, 8)):
+            for _ in range(rng.randint(1, 3)):
+                self._add(Step(at_us, "send", source, target, channel, rng.randrange(2_000, 12_000)))
 
     def _flags(self, rng: Random) -> int:
         return rng.choice((0, 0, 0, 1, 5)) if self.on("no delay") else rng.choice((0, 0, 0, 1))

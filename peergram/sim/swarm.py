@@ -2,8 +2,8 @@
 
 Phase 1 (`faults`) is safety: anything may happen to the network and the hosts, and nothing may be lost silently, doubled or
 invented. Phase 2 (`calm`) is liveness: links are good, hosts run, applications behave, and everything outstanding must be
-settled, and every pair be able to talk, within a bound. Then an idle time (`quiet`) and the end of all sessions (`ended`) must
-leave nothing behind.
+settled, and every pair be able to talk, within a bound. Then an idle time (`quiet`), a burst that must
+not be late, and the end of all sessions (`ended`), which must leave nothing behind.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ QUIET_US = 30 * SECOND_US
 END_AFTER_US = 45 * SECOND_US
 """Time for FinWait, lingering and quiet ports to pass."""
 CALM_DELAY_US = 10_000
+BURST_MESSAGES, BURST_MESSAGE_BYTES = 40, 1_000
+"""More than goes at once at any fixed rate drawn, so that the rest has to wait for its timer."""
+PROMPT_US = 2 * SECOND_US
+"""What a burst may take beside twice the time that its bytes need: a handshake, if the session had idled out."""
 
 
 @dataclass(slots=True)
@@ -93,14 +97,25 @@ def run_seed(
     plant: Plant | None = None,
 ) -> SeedResult:
     """Draw the scenario of `seed` without the features in `off`, run it, and say what was found."""
-    scenario = draw_scenario(seed, off)
+    return run_scenario(draw_scenario(seed, off), make_endpoint=make_endpoint, trace=trace, off=off, plant=plant)
+
+
+def run_scenario(
+    scenario: Scenario,
+    *,
+    make_endpoint: MakeEndpoint = make_endpoint,
+    trace: bool = False,
+    off: frozenset[str] = frozenset(),
+    plant: Plant | None = None,
+) -> SeedResult:
+    """Run this scenario, and say what was found."""
     context = plant(make_endpoint) if plant else nullcontext(make_endpoint)
     with context as make:
         runner = _Runner(scenario, make, trace)
         runner.run()
     world = runner.world
     return SeedResult(
-        seed=seed,
+        seed=scenario.seed,
         ok=not world.violations,
         violations=world.violations,
         trace_hash=world.trace.digest(),
@@ -153,7 +168,7 @@ class _Runner:
 
     def run(self) -> None:
         """All parts, as long as not too much goes wrong."""
-        for part in (self._faults, self._calm, self._prove_liveness, self._be_quiet, self._end):
+        for part in (self._faults, self._calm, self._prove_liveness, self._be_quiet, self._prove_promptness, self._end):
             part()
             if self.world.stopped:
                 break
@@ -297,14 +312,36 @@ class _Runner:
         self.world.run_for(QUIET_US)
         self.world.enter("quiet over")
 
+    def _prove_promptness(self) -> None:
+        """After all that, a burst gets through in the time that its bytes need: no timer is missing, no peer is starved."""
+        self.world.enter("burst")
+        bursts: list[tuple[Host, Host, list[Sent]]] = []
+        for host, peer in sorted(self.health.healthy, key=lambda pair: (pair[0].index, pair[1].index)):
+            if peer.config.pending_requests_max < len(self.world.hosts):
+                continue
+            records = self.world.ledger.records
+            first = len(records)
+            for _ in range(BURST_MESSAGES):
+                host.send(peer.dial_name, BURST_MESSAGE_BYTES, flags=SendFlags.NO_NAGLE)
+            bursts.append((host, peer, records[first:]))
+        if not bursts:
+            return
+        rates = [host.config.send_rate_bytes for host, _, _ in bursts if host.config.rate == "fixed"]
+        bytes_max = max(sum(len(record.payload) for record in records) for _, _, records in bursts)
+        self.world.run_for(PROMPT_US + 2 * bytes_max * SECOND_US // min(rates, default=SLOWEST_RATE_BYTES))
+        for host, peer, records in bursts:
+            late = sum(not record.is_delivered for record in records)
+            if late or not records:
+                self.world.violate("V12", host.name, f"{late} of {len(records)} messages to {peer.dial_name} are late")
+
     def _can_talk(self, a: int, b: int) -> bool:
         return all(self.world.hosts[i].is_alive for i in (a, b)) and self.players[b].plan.accept != "never"
 
     def _end(self) -> None:
-        """Half of the seeds close everything, the others let their sessions idle out."""
+        """Half of the seeds close everything, the others, and all storms, let their sessions idle out."""
         world = self.world
         self.health.healthy.clear()
-        if world.seeded("end").random() < 0.5:
+        if world.seeded("end").random() < 0.5 and not self.scenario.ends_idle:
             for host in world.hosts:
                 host.when_running(host.close)
             world.mark("closed at the end")
@@ -329,7 +366,7 @@ class _Runner:
             "empty message delivered": any(not r.payload and r.is_delivered for r in records),
             "message of many packets": any(len(r.payload) > 20_000 and r.is_delivered for r in records),
             "reliable message thrown away by its sender": any(_is_thrown_away(r) for r in records),
-            "delivered after its sender closed": any(r.excuse and r.is_delivered for r in records),
+            "delivered after its sender closed": any(r.let_go and r.is_delivered for r in records),
             "unconfirmed messages reported": any(f.messages for talk in world.ledger.talks.values() for f in talk.failures),
             "failure with nothing lost": any(not f.messages for talk in world.ledger.talks.values() for f in talk.failures),
             "both sides dialed": any((b, a) in self.dialed for a, b in self.dialed),
@@ -339,7 +376,7 @@ class _Runner:
 
 
 def _is_thrown_away(record: Sent) -> bool:
-    return record.reliable and bool(record.excuse) and not record.is_delivered
+    return record.reliable and record.let_go and not record.is_delivered
 
 
 class _Probe:

@@ -208,7 +208,8 @@ class Host:
         self.world.ledger.sender_crashed(self.index, self.run)
         for other in self.world.hosts:
             self.world.ledger.boundary(self.index, other.index, self.world.now_us)
-            self.world.ledger.receiver_closed(self.index, other.index, self.world.now_us)
+            if self.unread_messages:
+                self.world.ledger.receiver_closed(self.index, other.index, self.world.now_us)
         self.endpoint = None
         for address in self.sockets.values():
             self.world.bound.pop(address, None)
@@ -299,26 +300,29 @@ class Host:
 
     def close_session(self, name: str) -> bool:
         """End the session to this name, throwing away what is unread and, after the linger time, unsent."""
+        unread = self.unread_messages
         closed = self._call("close_session", lambda e, now: e.close_session(Identity.parse(name), now))
-        self._session_closed(name)
+        self._session_closed(name, bool(closed), unread)
         self._command_done("close_session", name, closed)
         return bool(closed)
 
     def close_channel(self, name: str, channel: int) -> bool:
         """Close one channel of a session; the last one closes the session."""
+        unread = self.unread_messages
         closed = self._call("close_channel", lambda e, now: e.close_channel(Identity.parse(name), channel, now))
         peer = self.world.named(name)
-        self.world.ledger.receiver_closed(self.index, peer.index, self.world.now_us, channel)
+        if unread:
+            self.world.ledger.receiver_closed(self.index, peer.index, self.world.now_us, channel)
         self.world.ledger.boundary(self.index, peer.index, self.world.now_us)
         if closed and self.info(name) is None:
-            self._session_closed(name)
+            self._session_closed(name, True, unread)
         self._command_done("close_channel", name, closed)
         return bool(closed)
 
     def close(self) -> None:
         """End every session."""
         for name in sorted(self.known):
-            self._session_closed(name)
+            self._session_closed(name, True, self.unread_messages)
         self._call("close", lambda e, now: e.close(now))
         self._command_done("close", "", None)
 
@@ -335,11 +339,14 @@ class Host:
         """Messages that wait for the application."""
         return self.endpoint.unread_messages if self.endpoint else 0
 
-    def _session_closed(self, name: str) -> None:
+    def _session_closed(self, name: str, existed: bool, unread: int) -> None:
+        """What was taken is thrown away only where something was unread; all that came too late is for the sender to report."""
         peer, ledger = self.world.named(name), self.world.ledger
         until_us = self.world.now_us + self.config.linger_us
-        ledger.sender_closed(self.index, self.run, peer.index, "sender closed the session")
-        ledger.receiver_closed(self.index, peer.index, until_us)
+        if existed:
+            ledger.sender_closed(self.index, self.run, peer.index)
+        if unread:
+            ledger.receiver_closed(self.index, peer.index, until_us)
         ledger.boundary(self.index, peer.index, until_us)
 
     def _command_done(self, verb: str, name: str, result: object) -> None:
@@ -714,7 +721,9 @@ class World:
                 self.mark("loss reported after closing")
                 self.ledger.reported_after_closing(host.index, host.run, name, peer.index, lost)
             elif peer is not None:
-                self.ledger.failed(host.index, host.run, name, peer.index, Failure(self.now_us, lost, int(event.reason)))
+                self.hook("failing", host, event, peer)
+                failure = Failure(self.now_us, lost, event.unconfirmed.bytes, int(event.reason))
+                self.ledger.failed(host.index, host.run, name, peer.index, failure)
         elif isinstance(event, SessionRequested):
             self.note(host.name, f"requested by {name}")
         self.hook("event", host, event)

@@ -31,6 +31,8 @@ KEY_BYTES_MAX = 256
 IDENTITY_STRING_BYTES_MAX = 512
 LEGACY_FIELD_BYTES_MAX = 128
 RUN_ID_BYTES = 16
+BINDING_BYTES_MAX = 64
+"""A right one is 16."""
 _ADDRESS_BYTES = 18
 _LEGACY_STEAM_TYPES = {1, 3, 4, 9}
 
@@ -86,10 +88,14 @@ class SignedCryptInfo:
 
 @dataclass(slots=True)
 class Capabilities:
-    """Our own extension: what a peer of this library can do. `run_id`: 16 bytes, one for each running endpoint."""
+    """Our own extension: what a peer of this library can do. `run_id`: 16 bytes, one for each running endpoint.
+
+    `binding` is `crypto.derive.hello_binding` of the hello that carries it.
+    """
 
     features: int
     run_id: bytes
+    binding: bytes = b""
 
 
 @dataclass(slots=True)
@@ -244,13 +250,15 @@ def _decode_capabilities(data: bytes) -> Capabilities:
     message = parse(pb.Capabilities, data)
     if len(message.run_id) != RUN_ID_BYTES:
         raise WireError(f"capabilities: a run id of {len(message.run_id)} bytes, not {RUN_ID_BYTES}")
-    return Capabilities(message.features, message.run_id)
+    return Capabilities(message.features, message.run_id, within(message.binding, BINDING_BYTES_MAX, "capabilities binding"))
 
 
 def _encode_capabilities(capabilities: Capabilities) -> bytes:
     if len(capabilities.run_id) != RUN_ID_BYTES:
         raise UsageError(f"a run id has {RUN_ID_BYTES} bytes, not {len(capabilities.run_id)}")
-    return pb.Capabilities(features=capabilities.features, run_id=capabilities.run_id).SerializeToString()
+    return pb.Capabilities(
+        features=capabilities.features, run_id=capabilities.run_id, binding=capabilities.binding or None
+    ).SerializeToString()
 
 
 # Parts of larger messages: the codecs of control packets and of signals share them

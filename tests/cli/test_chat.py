@@ -1,6 +1,19 @@
 from __future__ import annotations
 
-from .commands import free_port, port_in, run_command, running
+import builtins
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from peergram.cli.chat import Room
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, SessionFailed, SessionRequested
+from peergram.identity import Identity
+from peergram.messages import SessionInfo
+
+from .commands import environment, free_port, port_in, run_command, running
 
 
 def test_two_people_talk_and_each_sees_the_other_leave() -> None:
@@ -57,3 +70,95 @@ def test_without_an_answer_the_call_ends_with_a_sentence() -> None:
     assert done.returncode == 1
     assert "No answer from" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_both_see_the_keys_that_they_may_compare() -> None:
+    with running("chat", "--as", "bob", "--listen", "127.0.0.1:0") as bob:
+        bobs_key = bob.wait_line("You are str:bob, key SHA256:").split()[-1].rstrip(".")
+        port = port_in(bob.wait_line("call you at"))
+        with running("chat", "--as", "alice", "--to", f"ip:127.0.0.1:{port}") as alice:
+            alices_key = alice.wait_line("You are str:alice, key SHA256:").split()[-1].rstrip(".")
+            assert bob.wait_line("  key SHA256:").split()[-1] == alices_key
+            bob.type("y\n")
+            assert alice.wait_line("  key SHA256:").split()[-1] == bobs_key
+
+
+def test_bytes_that_are_no_text_are_typed_without_a_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "peergram.cli", "chat", "--as", "bob", "--listen", "127.0.0.1:0"],
+        input=b"\xff\xfe\n", capture_output=True, timeout=30, check=False,
+        env=environment() | {"PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+class Door:
+    """A network on which strangers ask and somebody answers."""
+
+    def __init__(self) -> None:
+        self.on_session_request: Callable[[SessionRequested], object] = lambda request: None
+        self.on_session_failed: Callable[[SessionFailed], object] = lambda failure: None
+        self.keys: dict[Identity, str] = {}
+        self.accepted: list[Identity] = []
+        self._quiet, self._other_end = socket.socketpair()
+
+    def ask(self, name: str, key: str) -> None:
+        self.keys[Identity.of(name)] = key
+        self.on_session_request(SessionRequested(Identity.of(name), "nothing", key))
+
+    def accept_session_with_user(self, identity: Identity) -> bool:
+        self.accepted.append(identity)
+        return True
+
+    def get_session_connection_info(
+        self, identity: Identity, get_connection: bool = True, get_status: bool = True
+    ) -> SessionInfo:
+        info = ConnectionInfo(
+            identity=identity, address="", state=ConnectionState.CONNECTING, end_reason=0, end_debug="", description="",
+            flags=InfoFlags.NONE, own_peer=True, proven_by="nothing", key_fingerprint=self.keys[identity],
+        )  # fmt: skip
+        return SessionInfo(ConnectionState.CONNECTING, info)
+
+    def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
+        return []
+
+    def run_callbacks(self) -> None: ...
+
+    def fileno(self) -> int:
+        return self._quiet.fileno()
+
+    def close(self) -> None:
+        self._quiet.close()
+        self._other_end.close()
+
+
+def let_in(door: Door, monkeypatch: pytest.MonkeyPatch, *asks: tuple[str, str], late: tuple[str, str] | None = None) -> list[str]:
+    """Who is let in by one `y`, after these have asked; `late` asks while it is being typed, before anything is shown."""
+    room = Room(door)  # type: ignore[arg-type]
+    for name, key in asks:
+        door.ask(name, key)
+    if late is not None:
+        door.keys[Identity.of(late[0])] = late[1]
+    lines = iter(["y"])
+
+    def type_line(prompt: str = "") -> str:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(builtins, "input", type_line)
+    try:
+        room.run()
+    finally:
+        room.leave()
+        door.close()
+    return [str(identity) for identity in door.accepted]
+
+
+def test_an_answer_goes_to_whom_the_question_was_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert let_in(Door(), monkeypatch, ("alice", "1"), ("carol", "2"), ("alice", "3")) == ["str:alice"]
+
+
+def test_an_answer_lets_nobody_in_whose_key_was_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert let_in(Door(), monkeypatch, ("alice", "1"), late=("alice", "other")) == []

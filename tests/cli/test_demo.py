@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 from random import Random
 from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from peergram.cli.demo_traffic import STREAMS, Tally, Traffic, is_intact
-from peergram.cli.demo_view import Scene, Side, say_verdict
+from peergram.cli.demo_view import Scene, Side, heading, say_verdict, screen, summary
 from peergram.errors import Result
-from peergram.events import Message
+from peergram.events import ConnectionState, Message, RealTimeStatus
 from peergram.identity import Identity
 from peergram.messages import Messages
 
@@ -28,6 +31,31 @@ def test_every_reliable_message_arrives_over_a_bad_network() -> None:
     rows = [line for line in done.stdout.splitlines() if "reliable" in line and ("same SHA-256" in line or "undamaged" in line)]
     assert len(rows) == 2 * len(STREAMS)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_live_view_fits_small_terminals_without_cutting_numbers(width: int) -> None:
+    status = dict.fromkeys((field.name for field in fields(RealTimeStatus)), 1_234.5) | {
+        "state": ConnectionState.CONNECTED, "ping_ms": 1234, "quality_local": 0.95, "quality_remote": 1.0,
+        "out_bytes_per_s": 999_000.0, "in_bytes_per_s": 1_000_000.0,
+    }  # fmt: skip
+    tallies = {stream.name: Tally(messages=1_234) for stream in STREAMS}
+    alice, bob = (Side(name, status, tallies, tallies) for name in ("alice", "bob"))
+    request = "bob let in str:alice at 127.0.0.1:5, key SHA256:" + "k" * 43
+    scene = Scene(5, 40, 8, alice, bob, phase="waiting for the last", request=request)
+    console = Console(width=width, height=24, record=True, file=StringIO())
+    console.print(screen(scene, height=24))
+    title, _bar, _request, *tables = console.export_text().rstrip().splitlines()
+    assert title.startswith("peergram demo: 5 % loss and 40 ms delay each way")
+    assert not any("…" in line for line in tables)
+    assert 3 + len(tables) <= 23
+    console.print(summary(scene, width=width))
+    assert "…" not in console.export_text()
+
+
+def test_what_stays_on_the_screen_says_how_bad_the_network_was_and_who_was_let_in() -> None:
+    scene = Scene(5, 40.5, 8, Side("alice"), Side("bob"), request="bob let in str:alice")
+    assert heading(scene) == ["peergram demo: 5 % loss and 40.5 ms delay each way; two processes, encrypted UDP", scene.request]
 
 
 def test_there_is_a_line_of_progress_every_second() -> None:

@@ -38,7 +38,9 @@ def test_the_version_is_one_line() -> None:
         (["chat", "--to", "str:bob"], "ip:192.0.2.1:27015"),
         (["chat", "--listen", "70000"], "65535"),
         (["send", "missing.bin", "--as", "a", "--to", "ip:127.0.0.1:7"], "'missing.bin' cannot be read"),
-        (["send", "/", "--as", "a", "--to", "ip:127.0.0.1:7"], "'/'"),
+        (["send", "/", "--as", "a", "--to", "ip:127.0.0.1:7"], "'/' is a folder: pack it"),
+        (["send", __file__, "--as", "a", "--to", "bob"], "names cannot be looked up yet"),
+        (["sim", "--jobs", "0"], "x>=1"),
         (["send", __file__, "--as", "a", "--to", "127.0.0.1:7"], "did you mean ip:127.0.0.1:7"),
         (["send", __file__, "--as", "a", "--to", "ip:127.0.0.1"], "has no port"),
         (["send", __file__, "--as", "", "--to", "ip:127.0.0.1:7"], "an identity cannot be empty"),
@@ -56,6 +58,16 @@ def test_what_was_asked_for_wrongly_is_answered_in_one_line_with_exit_code_2(arg
     assert hint in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_output_that_cannot_show_a_character_gets_another() -> None:
+    """A pipe on Windows has a code page without arrows and lines."""
+    done = subprocess.run(
+        [sys.executable, "-m", "peergram.cli", "demo", "--seconds", "0.5"],
+        capture_output=True, timeout=60, env=environment() | {"PYTHONIOENCODING": "ascii"}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"alice ? bob" in done.stdout
 
 
 def test_a_port_in_use_is_one_line_and_exit_code_1() -> None:

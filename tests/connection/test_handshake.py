@@ -229,6 +229,7 @@ def test_two_round_trips_make_a_session() -> None:
     assert server.peer_fingerprint.startswith("SHA256:")
     assert client.cipher == server.cipher == CIPHER_AES_256_GCM
     assert client.protocol_version == server.protocol_version == 13
+    run.client.confirm()
     assert run.client.poll_timeout() is None
     assert run.client.poll_transmit(run.now_us) is None
 
@@ -453,10 +454,27 @@ def test_a_replayed_reply_makes_the_client_send_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("version", [0, 7])
-def test_an_old_server_is_refused_at_its_first_word(version: int) -> None:
-    client = new_client()
-    replied(client, protocol_version=version)
-    assert client.outcome == Failed(EndReason.MISC_GENERIC, "Peer is running old software and needs to be udpated")
+def test_an_old_server_is_refused_at_its_third_word(version: int) -> None:
+    run = new_run()
+    run.change = lambda index, datagram: with_version(datagram, version) if datagram[0] == 0x21 else datagram
+    run.until_over()
+    assert run.client.outcome == Failed(EndReason.MISC_GENERIC, "Peer is running old software and needs to be udpated")
+    assert run.now_us == START_US + 1_040_000
+
+
+def with_version(reply: bytes, version: int) -> bytes:
+    message = decode_control(reply)
+    assert isinstance(message, ChallengeReply)
+    return encode_control(replace(message, protocol_version=version))
+
+
+@pytest.mark.parametrize("version", [0, 7, 8, 12, 14, 255])
+def test_a_challenge_reply_with_a_damaged_version_does_no_harm(version: int) -> None:
+    run = new_run()
+    run.change = lambda index, datagram: with_version(datagram, version) if index == 1 else datagram
+    run.until_over()
+    assert talk(*sessions(run))
+    assert sessions(run)[0].protocol_version == 13
 
 
 @pytest.mark.parametrize(
@@ -572,13 +590,158 @@ FAILING: list[tuple[str, Callable[[ConnectOk], ConnectOk], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "reason", "text"), [row[1:] for row in FAILING], ids=[row[0] for row in FAILING])
+FAILING_IDS = [row[0] for row in FAILING]
+
+
+def is_under_way(client: ClientHandshake) -> bool:
+    return client.outcome is None and client.peer_connection_id == 0
+
+
+def insist(client: ClientHandshake, message: ConnectOk, times: int = 3) -> None:
+    """The server gives the same answer, time stamps apart, in so many retry intervals."""
+    for count in range(times):
+        now_us = START_US + 500_000 * count
+        client.handle_timeout(now_us)
+        client.poll_transmit(now_us)
+        client.handle_connect_ok(replace(message, delay_time_us=500_000 * count), SERVER_AT, now_us)
+
+
+@pytest.mark.parametrize(("change", "reason", "text"), [row[1:] for row in FAILING], ids=FAILING_IDS)
 def test_a_client_ends_with_the_reason_to_tell_the_server(
     change: Callable[[ConnectOk], ConnectOk], reason: int, text: str
 ) -> None:
     client, message, _ = ready()
-    client.handle_connect_ok(change(message), SERVER_AT, START_US)
+    insist(client, change(message), 2)
+    assert is_under_way(client)
+    insist(client, change(message))
     assert client.outcome == Failed(reason, text)
+    assert client.peer_connection_id == change(message).server_connection_id
+    assert client.poll_timeout() is None
+
+
+@pytest.mark.parametrize("change", [row[1] for row in FAILING], ids=FAILING_IDS)
+def test_a_bad_answer_is_as_good_as_lost(change: Callable[[ConnectOk], ConnectOk]) -> None:
+    client, message, session = ready()
+    client.handle_connect_ok(change(message), SERVER_AT, START_US)
+    assert is_under_way(client)
+    assert client.poll_timeout() == Deadline(START_US + 500_000, "connect retry")
+    client.handle_connect_ok(message, SERVER_AT, START_US + 540_000)
+    assert isinstance(client.outcome, Established)
+    assert talk(client.outcome, session)
+
+
+@pytest.mark.parametrize(("change", "reason", "text"), [row[1:] for row in FAILING], ids=FAILING_IDS)
+def test_a_client_that_runs_out_of_time_tells_what_was_wrong_with_the_last_answer(
+    change: Callable[[ConnectOk], ConnectOk], reason: int, text: str
+) -> None:
+    client, message, _ = ready()
+    client.handle_connect_ok(change(message), SERVER_AT, START_US)
+    client.handle_timeout(START_US + 9_999_999)
+    assert is_under_way(client)
+    client.handle_timeout(START_US + 10_000_000)
+    assert client.outcome == Failed(reason, text)
+    assert client.peer_connection_id == change(message).server_connection_id
+
+
+def test_copies_of_a_bad_answer_within_one_interval_count_once() -> None:
+    client, message, _ = ready()
+    for at_us in range(100):
+        client.handle_connect_ok(FAILING[0][1](message), SERVER_AT, START_US + at_us)
+    assert is_under_way(client)
+
+
+def test_answers_that_fail_each_in_its_own_way_do_not_add_up() -> None:
+    client, message, session = ready()
+    for count in range(8):
+        now_us = START_US + 500_000 * count
+        client.handle_timeout(now_us)
+        signature = bytes([count]) * 64
+        client.handle_connect_ok(replace(message, crypt=replace(message.crypt, signature=signature)), SERVER_AT, now_us)
+    assert is_under_way(client)
+    client.handle_connect_ok(message, SERVER_AT, START_US + 4_000_000)
+    assert isinstance(client.outcome, Established)
+    assert talk(client.outcome, session)
+
+
+def of_another_library(message: Hello) -> Hello:
+    """The same hello as a reference peer would sign it: nothing about its connection id and certificate."""
+    who = "bob" if isinstance(message, ConnectOk) else "alice"
+    info = encode_crypt_info(replace(decode_crypt_info(message.crypt.info), capabilities=None))
+    key = credentials_of(who, 2 if who == "bob" else 1).signing_key
+    return replace(message, crypt=SignedCryptInfo(info, key.sign(info)))
+
+
+def test_an_own_peers_answer_with_another_connection_id_or_certificate_is_as_good_as_lost() -> None:
+    client, message, session = ready()
+    for changed in (
+        replace(message, server_connection_id=SERVER_ID ^ 0x100),
+        with_certificate(message, write_identity(Identity.of("bab"))),
+        replace(message, cert=replace(message.cert, ca_key_id=5)),
+        replace(message, cert=replace(message.cert, ca_signature=b"x")),
+    ):
+        client.handle_connect_ok(changed, SERVER_AT, START_US)
+        assert is_under_way(client)
+    client.handle_connect_ok(message, SERVER_AT, START_US)
+    assert isinstance(client.outcome, Established)
+    assert talk(client.outcome, session)
+
+
+def test_what_a_reference_server_did_not_sign_may_be_corrected_until_a_packet_opens() -> None:
+    client, message, _ = ready()
+    right = of_another_library(message)
+    damaged_id = replace(right, server_connection_id=SERVER_ID ^ 0x100)
+    damaged_name = with_certificate(right, write_identity(Identity.of("bab")))
+    keys = set()
+    for answer, peer_id, name in (
+        (damaged_id, SERVER_ID ^ 0x100, "bob"),
+        (damaged_name, SERVER_ID, "bab"),
+        (right, SERVER_ID, "bob"),
+    ):
+        client.handle_connect_ok(answer, SERVER_AT, START_US)
+        outcome = client.outcome
+        assert isinstance(outcome, Established)
+        assert (outcome.peer_connection_id, client.peer_connection_id) == (peer_id, peer_id)
+        assert outcome.peer_identity == Identity.of(name)
+        keys.add(outcome.send_cipher.seal(2, b"the same text"))
+    assert len(keys) == 3
+    client.handle_connect_ok(right, SERVER_AT, START_US)
+    assert client.outcome is outcome, "a mere repeat changes nothing"
+    client.confirm()
+    client.handle_connect_ok(damaged_id, SERVER_AT, START_US)
+    assert client.outcome is outcome
+
+
+def test_no_correction_brings_other_keys_or_a_failure() -> None:
+    client, message, _ = ready()
+    right = of_another_library(message)
+    client.handle_connect_ok(right, SERVER_AT, START_US)
+    outcome = client.outcome
+    assert isinstance(outcome, Established)
+    client.handle_connect_ok(signed_info(right, nonce=1), SERVER_AT, START_US)
+    for _, change, _, _ in FAILING:
+        insist(client, change(right))
+    assert client.outcome is outcome
+
+
+def test_the_server_is_asked_again_until_a_packet_opens() -> None:
+    client, message, _ = ready()
+    client.handle_connect_ok(of_another_library(message), SERVER_AT, START_US)
+    assert client.poll_transmit(START_US) is None
+    assert client.poll_timeout() == Deadline(START_US + 500_000, "connect retry")
+    client.handle_timeout(START_US + 500_000)
+    assert sent_by(client, START_US + 500_000)[0] == 0x20
+    client.handle_timeout(START_US + 1_000_000)
+    client.confirm()
+    assert client.poll_transmit(START_US + 1_000_000) is None
+    assert client.poll_timeout() is None
+
+
+def test_the_server_is_not_asked_for_longer_than_a_dial_may_take() -> None:
+    client, message, _ = ready()
+    client.handle_connect_ok(message, SERVER_AT, START_US)
+    client.handle_timeout(START_US + 10_000_000)
+    assert isinstance(client.outcome, Established)
+    assert client.poll_transmit(START_US + 10_000_000) is None
     assert client.poll_timeout() is None
 
 
@@ -587,19 +750,26 @@ def signed_info(message: ConnectOk, **changes: Any) -> ConnectOk:
     return replace(message, crypt=SignedCryptInfo(info, credentials_of("bob", 2).signing_key.sign(info)))
 
 
-@pytest.mark.parametrize("version", [7, 12, 14])
-def test_a_server_must_claim_one_version_throughout(version: int) -> None:
+def test_an_old_server_is_refused_by_what_it_signs() -> None:
     client, message, _ = ready()
-    client.handle_connect_ok(signed_info(message, protocol_version=version), SERVER_AT, START_US)
+    insist(client, signed_info(message, protocol_version=7))
     assert isinstance(client.outcome, Failed)
     assert client.outcome.reason == EndReason.REMOTE_BAD_PROTOCOL_VERSION
     assert client.peer_connection_id == SERVER_ID
 
 
+@pytest.mark.parametrize("version", [12, 14])
+def test_the_version_that_counts_is_the_signed_one(version: int) -> None:
+    client, message, _ = ready()
+    client.handle_connect_ok(signed_info(message, protocol_version=version), SERVER_AT, START_US)
+    assert isinstance(client.outcome, Established)
+    assert client.outcome.protocol_version == version
+
+
 @pytest.mark.parametrize("ciphers", [(CIPHER_AES_256_GCM, CIPHER_NONE), (CIPHER_NONE,)])
 def test_a_server_must_choose_one_cipher_that_the_client_listed(ciphers: tuple[int, ...]) -> None:
     client, message, _ = ready()
-    client.handle_connect_ok(signed_info(message, ciphers=ciphers), SERVER_AT, START_US)
+    insist(client, signed_info(message, ciphers=ciphers))
     assert isinstance(client.outcome, Failed)
     assert client.outcome.reason == EndReason.REMOTE_BAD_CRYPT
 
@@ -611,8 +781,8 @@ def test_our_own_hello_sent_back_to_us_is_not_a_peer() -> None:
     hand_to_client(run.client, challenge, START_US)
     request = decode_control(sent_by(run.client))
     assert isinstance(request, ConnectRequest)
-    reflected = ConnectOk(CLIENT_ID, SERVER_ID, None, None, request.cert, request.crypt, request.identity_fields)
-    run.client.handle_connect_ok(reflected, SERVER_AT, START_US)
+    reflected = ConnectOk(CLIENT_ID, CLIENT_ID, None, None, request.cert, request.crypt, request.identity_fields)
+    insist(run.client, reflected)
     assert run.client.outcome == Failed(EndReason.REMOTE_BAD_CRYPT, "Key exchange failed")
 
 
@@ -704,7 +874,8 @@ def test_a_request_for_no_connection_is_dropped_even_with_its_challenge() -> Non
 def test_any_other_connection_id_of_a_client_is_taken(connection_id: int) -> None:
     server, message = connect_request()
     challenge = server.cookies.make(CLIENT_AT, connection_id, server.now_us)
-    assert server.answer(encode_control(replace(message, client_connection_id=connection_id, challenge=challenge))) is not None
+    foreign = of_another_library(replace(message, client_connection_id=connection_id, challenge=challenge))
+    assert server.answer(encode_control(foreign)) is not None
 
 
 @pytest.mark.parametrize(
@@ -732,7 +903,7 @@ def test_a_bad_request_is_dropped_in_silence_with_a_sentence_for_the_log(change:
 def test_an_identity_beside_the_certificate_serves_if_that_has_none() -> None:
     server, message = connect_request()
     changed = replace(with_certificate(message, NO_IDENTITY), identity_fields=write_identity(Identity.of("carol")))
-    server.answer(encode_control(changed))
+    server.answer(encode_control(of_another_library(changed)))
     assert server.waiting is not None
     assert server.waiting.peer_identity == Identity.of("carol")
 
@@ -878,7 +1049,9 @@ def test_a_request_without_time_stamp_gets_none_back() -> None:
 def test_repeats_get_the_same_keys_even_if_they_bring_others() -> None:
     server, message = connect_request()
     first = server.answer(encode_control(message))
-    other = local_crypt_info(credentials_of("alice"), AgreementKey(bytes(32)), (CIPHER_AES_256_GCM,), entropy_of(9)).signed
+    other = local_crypt_info(
+        credentials_of("alice"), AgreementKey(bytes(32)), (CIPHER_AES_256_GCM,), entropy_of(9), connection_id=CLIENT_ID
+    ).signed
     again = server.answer(encode_control(replace(message, crypt=other)))
     assert first == again
     assert first == server.answer(encode_control(ChallengeRequest(CLIENT_ID, 1, 13)))
@@ -1002,6 +1175,25 @@ def test_a_changed_byte_in_any_hello_is_refused_or_harmless(index: int, flip: in
         whole_or_apart(tampered(index, at, flip))
 
 
+@pytest.mark.parametrize("index", [0, 1, 2, 3], ids=["challenge request", "challenge reply", "connect request", "connect ok"])
+@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+def test_a_byte_changed_once_in_any_hello_costs_half_a_second_at_most(index: int, flip: int) -> None:
+    """E22: with the next attempt the dial succeeds, and both ends hold the same keys for the right peer."""
+    for at in range(min(len(hello_bytes(index)), 420)):
+        run = new_run()
+
+        def change(number: int, datagram: bytes, at: int = at) -> bytes:
+            return datagram[:at] + bytes([datagram[at] ^ flip]) + datagram[at + 1 :] if number == index else datagram
+
+        run.change = change
+        run.until_over()
+        client, server = sessions(run)
+        assert talk(client, server)
+        assert (client.peer_identity, server.peer_identity) == (Identity.of("bob"), Identity.of("alice"))
+        assert (client.peer_connection_id, server.peer_connection_id) == (SERVER_ID, CLIENT_ID)
+        assert run.now_us - START_US <= 620_000
+
+
 @pytest.mark.parametrize("index", [2, 3], ids=["connect request", "connect ok"])
 def test_a_changed_byte_of_certificate_info_or_signature_never_gives_a_session(index: int) -> None:
     datagram = hello_bytes(index)
@@ -1034,15 +1226,14 @@ def test_an_authority_proves_every_identity_but_an_address(who: str, proof: str)
     root, peer = SigningKey(b"r" * 32), credentials_of(Identity.parse(who))
     certificate = replace(decode_certificate(peer.signed_certificate.cert), time_expiry=WALL_S)
     cert = encode_certificate(certificate)
-    crypt = local_crypt_info(peer, AgreementKey(b"d" * 32), (CIPHER_AES_256_GCM,), entropy_of(6)).signed
     store = TrustStore()
     signed = SignedCertificate(cert, store.add_root(root.public_bytes), root.sign(cert))
-    claims = PeerClaims(signed, crypt, peer.identity, trust_store=store, wall_s=WALL_S)
-    assert run_checks(PEER_CHECKS, claims) is None
-    assert proven_by(claims) == proof
-    unsigned = replace(claims, cert=SignedCertificate(cert), ca_scope=None)
-    assert run_checks(PEER_CHECKS, unsigned) is None
-    assert proven_by(unsigned) == "nothing"
+    for certified, expected in ((signed, proof), (SignedCertificate(cert), "nothing")):
+        shown = replace(peer, signed_certificate=certified)
+        local = local_crypt_info(shown, AgreementKey(b"d" * 32), (CIPHER_AES_256_GCM,), entropy_of(6), connection_id=5)
+        claims = PeerClaims(certified, local.signed, peer.identity, connection_id=5, trust_store=store, wall_s=WALL_S)
+        assert run_checks(PEER_CHECKS, claims) is None
+        assert proven_by(claims) == expected
 
 
 def test_a_replayed_hello_gives_a_session_that_the_replayer_cannot_use() -> None:

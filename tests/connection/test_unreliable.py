@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from peergram.config import UNRELIABLE_RECV_BYTES_MAX, UNRELIABLE_STORE_BYTES_MAX, UNRELIABLE_STORE_SEGMENTS_MAX
 from peergram.connection.limits import REFERENCE, ReceiveLimits
 from peergram.connection.unreliable import UnreliableReceiver
-from tests.threats.world import SOAK
+from tests.connection.pair import Pair
+from tests.threats.world import SOAK, operations
 
 Piece = tuple[int, int, bytes, bool]
 
@@ -61,7 +62,7 @@ def test_whatever_comes_the_store_stays_within_its_bounds(segments: list[tuple[i
     for at, (number, offset, size, last) in enumerate(segments):
         whole = receiver.add(number, offset, bytes(size), last, at * 1_000)
         assert whole is None or len(whole) <= UNRELIABLE_RECV_BYTES_MAX
-        assert receiver.stored_segments <= 11
+        assert receiver.stored_segments <= 10
         assert receiver.stored_bytes <= 5_000
         assert receiver.stored_segments == sum(len(partial.pieces) for partial in receiver._partials.values())
         assert receiver.stored_bytes == sum(partial.bytes for partial in receiver._partials.values())
@@ -74,6 +75,30 @@ def test_a_message_that_grows_old_is_given_up() -> None:
     assert receiver.pieces_dropped == 1
     assert receiver.add(1, 5, b"end", True, 2_000) is None
     assert receiver.add(2, 5, b"end", True, 2_000) == b"beginend"
+
+
+def test_a_message_that_grows_old_gives_its_room_back_although_nothing_more_comes() -> None:
+    """G23: else what was lost of unreliable messages would keep reliable ones out for good."""
+    pair = Pair()
+    flow = pair.end(False).flow
+    assert flow is not None
+    lost = iter([False, True])
+    pair.network = lambda from_client, packet, _now_us: (
+        [] if from_client and len(packet) > 1_000 and next(lost, False) else [5_000]
+    )
+    pair.client.send_message(bytes(5_000), 0, 0, pair.now_us)
+    pair.run(1_000_000)
+    assert flow.room.stream_bytes > 0
+    pair.run(20_000_000)
+    assert flow.room.stream_bytes == 0
+
+
+def test_pieces_that_follow_each_other_cost_the_same_however_many_there_are() -> None:
+    """E8: in order, byte by byte."""
+    receiver = UnreliableReceiver()
+    receiver.add(1, 1_000, b"x", True, 0)
+    costs = [operations(lambda at=at: receiver.add(1, at, b"x", False, 0)) for at in range(200)]  # type: ignore[misc]
+    assert max(costs[10:]) <= 1.2 * max(costs[:10])
 
 
 def test_the_lowest_message_gives_way_as_in_the_reference() -> None:

@@ -12,7 +12,12 @@ from peergram.wire.certificates import KEY_TYPE_CURVE25519, CryptInfo, SignedCry
 
 
 def _plain_crypt_info(
-    credentials: LocalCredentials, agreement_key: AgreementKey, ciphers: tuple[int, ...], entropy: Entropy
+    credentials: LocalCredentials,
+    agreement_key: AgreementKey,
+    ciphers: tuple[int, ...],
+    entropy: Entropy,
+    *,
+    connection_id: int,
 ) -> LocalCrypt:
     """As `local_crypt_info`, without our capabilities."""
     nonce = int.from_bytes(entropy(8), "little")

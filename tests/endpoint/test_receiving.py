@@ -235,3 +235,14 @@ def test_a_request_and_a_failure_of_one_peer_both_wait() -> None:
     info = bob.info(alice.identity)
     assert info is not None
     assert info.state == ConnectionState.CONNECTING
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_large_messages_on_all_lanes_at_once_arrive_although_their_halves_find_no_room_together(loss: float) -> None:
+    """V12: eight halves fill the room, and only one lane may go beyond it; the sender must find out which, and go on there."""
+    world, alice, bob = connected(Config(send_buffer_bytes=4_000_000))
+    world.network = rough(Random(1), delay_us=(20_000, 20_000), loss=loss)
+    for channel in range(8):
+        assert alice.send(bob, bytes([channel]) * 400_000, RELIABLE, channel) == Result.OK
+    world.run_until(lambda: len(bob.received) == 8, 30 * SECOND_US)
+    assert sorted(message.payload[0] for message in bob.received) == list(range(8))

@@ -130,6 +130,18 @@ def test_a_second_attempt_soon_after_the_first_is_announced_as_well() -> None:
     assert len(bob.requests) == 2
 
 
+def test_a_stranger_who_starts_over_while_his_request_waits_can_be_let_in() -> None:
+    """Row: accept; his newer request takes the place of the older one, under the same name."""
+    world, alice, bob = asked()
+    alice.kill()
+    alice.start()
+    alice.send(bob, b"let me in, again")
+    world.run(100_000)
+    assert bob.endpoint.known_peers == [alice.identity]
+    assert bob.accept(alice.identity)
+    world.run_until(lambda: bob.payloads() == [b"let me in, again"])
+
+
 def test_an_ignored_request_times_out_on_the_other_side() -> None:
     """Row: ignoring a request."""
     world, alice, bob = asked()

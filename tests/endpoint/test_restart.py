@@ -9,10 +9,11 @@ import pytest
 
 from peergram.address import Address
 from peergram.config import CLAIM_WAIT_OWN_PEER_US, Config
-from peergram.errors import EndReason, Result
+from peergram.errors import End, EndReason, Result
 from peergram.events import ConnectionState
+from peergram.identity import Identity
 from peergram.wire.control import ConnectionClosed, NoConnection, encode_control
-from tests.endpoint.world import NO_NAGLE, RELIABLE, SECOND_US, Host, World, connected, steady
+from tests.endpoint.world import NO_NAGLE, PORT, RELIABLE, SECOND_US, Host, World, connected, steady
 
 TWICE = "the restarted peer's dial is keyed by its certificate, so the session under its address is neither ended nor replaced"
 
@@ -223,6 +224,31 @@ def test_dials_without_a_listening_socket_share_one() -> None:
     assert len(alice.sockets) == 1
 
 
+def test_strangers_find_nobody_behind_a_socket_that_only_dials() -> None:
+    """Who does not listen is reachable for those he dialed."""
+    world = World()
+    alice, bob, carol = world.add("alice", listens=False), world.add("bob"), world.add("carol")
+    alice.send(bob, b"hello")
+    world.run_until(lambda: bob.received)
+    (dialing,) = alice.sockets.values()
+    carol.send(Identity.ip(dialing), b"let me in")
+    world.run(2 * SECOND_US)
+    assert not alice.requests
+    assert not alice.received
+
+
+def test_strangers_may_dial_every_socket_that_listens() -> None:
+    """Two addresses of one family, and both are told."""
+    world = World()
+    alice, bob = world.add("alice"), world.add("bob")
+    second = (bob.ip, PORT + 1)
+    bob.endpoint.listen(second)
+    bob.drain()
+    assert bob.endpoint.local_addresses == [bob.address, second]
+    alice.send(Identity.ip(second), b"hello")
+    world.run_until(lambda: bob.received)
+
+
 def test_a_second_dial_to_a_peer_that_did_not_answer_takes_a_fresh_port() -> None:
     """A reference server may hold the old connection of a port for up to 26 s."""
     world = World()
@@ -305,3 +331,55 @@ def test_a_peer_behind_a_dead_socket_can_be_dialed_again() -> None:
     assert alice.send(bob, b"two", RELIABLE | 32) == Result.OK
     world.run(SECOND_US)
     assert bob.payloads() == [b"one", b"two"]
+
+
+def test_what_waits_for_a_handshake_never_arrives_after_the_next_session_whichever_name_was_dialed() -> None:
+    """V1: found by a storm of opening and closing; dials had crossed before, so the peer went by his own name."""
+    world = World()
+    alice, bob = world.add("alice", Config(linger_us=5 * SECOND_US)), world.add("bob")
+    bob.send(alice, b"hello")
+    world.run(SECOND_US)
+    alice.send(bob, b"by address")
+    world.run(SECOND_US)
+    bob.close_session(alice)
+    world.run(10 * SECOND_US)
+    world.network = lambda sender, receiver, packet: []
+    alice.send(bob, b"first")
+    alice.close_session(bob)
+    world.network = steady(10_000)
+    alice.send(bob, b"second")
+    world.run(10 * SECOND_US)
+    assert bob.payloads() == [b"by address", b"second"]
+    assert alice.lost.messages == 1
+
+
+def test_a_session_closed_while_messages_found_no_room_gives_the_room_back() -> None:
+    """M1: what nobody wants any more is not kept until the connection is forgotten."""
+    world, alice, bob = connected(Config(recv_buffer_messages=2))
+    bob.reads = False
+    for _ in range(8):
+        alice.send(bob, bytes(500))
+    world.run(SECOND_US)
+    (link,) = bob.links
+    flow = link.connection.flow
+    assert flow is not None
+    assert flow.blocked_lanes
+    bob.close_session(alice.identity)
+    assert flow.room.unread_messages == flow.room.stream_bytes == flow.buffered_bytes == 0
+
+
+def test_a_claimed_end_that_is_looked_at_late_still_waits_for_an_answer() -> None:
+    """V13 and E16: a host that stood still owes the peer the time for his answer, and has no deadline left in the past."""
+    world, alice, _ = connected()
+    (connection,) = alice.live
+    connection.doubt(End(1000, "claimed", by_peer=True), world.now_us)
+    late_us = world.now_us + 5 * SECOND_US
+    flow = connection.flow
+    assert flow is not None
+    flow.liveness.heard(late_us)
+    connection.handle_timeout(late_us)
+    connection.poll_transmit(late_us)
+    assert connection.is_live
+    deadline = connection.poll_timeout(late_us)
+    assert deadline is not None
+    assert deadline.at_us > late_us

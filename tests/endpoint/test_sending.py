@@ -15,7 +15,7 @@ import contextlib
 
 import pytest
 
-from peergram.config import Config
+from peergram.config import BURST_PACKETS, Config
 from peergram.errors import EndReason, Result, UsageError
 from peergram.events import ConnectionState, InfoFlags, SendFlags
 from peergram.identity import INVALID, Identity
@@ -203,6 +203,23 @@ def test_no_delay_messages_are_dropped_while_more_than_200_ms_is_queued() -> Non
     world.run(SECOND_US)
     small = [message.payload for message in bob.received if not message.reliable]
     assert small == [b"free way", b"150 ms", b"free again"]
+
+
+def test_no_delay_messages_are_dropped_while_nothing_can_go() -> None:
+    """Row: NoDelay; a path that is cut holds up more than any rate does."""
+    world, alice, bob = connected()
+    world.cut.add(frozenset((alice, bob)))
+    results = []
+    for _ in range(200):
+        results.append(alice.send(bob, bytes(1_000), UNRELIABLE | NO_DELAY | NO_NAGLE))
+        world.run(10_000)
+    assert results[-50:] == [Result.IGNORED] * 50
+    status = alice.status(bob)
+    assert status is not None
+    assert (status.queue_time_us or 0) > 200_000
+    world.cut.clear()
+    world.run(2 * SECOND_US)
+    assert alice.send(bob, b"free again", UNRELIABLE | NO_DELAY | NO_NAGLE) == Result.OK
 
 
 def test_a_full_send_buffer_refuses_and_takes_again_later() -> None:
@@ -411,6 +428,21 @@ def test_no_nagle_goes_at_once_and_others_wait_for_company() -> None:
     assert [packet for *_, packet in world.sent if packet[0] >= 0x80]
     world.run(2_000)
     assert bob.payloads() == [b"slow", b"fast"], "earlier ones ride along"
+
+
+def test_small_messages_go_at_once_when_they_fill_a_burst() -> None:
+    """Header: Nagle; they wait for company, but not for longer than one call can carry."""
+    world, alice, bob = connected(network=steady(1_000))
+    world.records = True
+    flow, waited_bytes = alice.flow, 0
+    while not data_sent(world):
+        waited_bytes = flow.queued_bytes
+        alice.send(bob, bytes(95))
+    assert BURST_PACKETS * flow.full_bytes - 200 < waited_bytes < BURST_PACKETS * flow.full_bytes
+
+
+def data_sent(world: World) -> list[bytes]:
+    return [packet for *_, packet in world.sent if packet[0] >= 0x80]
 
 
 def test_flush_sends_what_waits_for_company() -> None:

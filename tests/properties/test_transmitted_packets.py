@@ -13,12 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergram.config import DATAGRAM_BYTES_MAX, LANES_SEND_MAX, MESSAGE_NUMBER_STEP_MAX, UNRELIABLE_SEND_BYTES_MAX, Config
+from peergram.address import Address
+from peergram.config import (
+    DATAGRAM_BYTES_MAX,
+    LANES_SEND_MAX,
+    MESSAGE_NUMBER_STEP_MAX,
+    STATS_LIFETIME_FORCED_US,
+    UNRELIABLE_SEND_BYTES_MAX,
+    Config,
+)
 from peergram.connection.flow import Flow
 from peergram.connection.limits import REFERENCE
-from peergram.connection.receive import Receiver
+from peergram.connection.receive import OK, REFUSED, Receiver
 from peergram.connection.reports import fill_report
 from peergram.connection.transmit import Transmitter
+from peergram.errors import Result
+from peergram.events import SendFlags
+from peergram.identity import Identity
+from peergram.wire.control import LEAD_CONNECT_OK
 from peergram.wire.data_packet import decode_data_header, expand_packet_number
 from peergram.wire.frames import (
     Ack,
@@ -31,10 +43,11 @@ from peergram.wire.frames import (
     TooManySegments,
     UnreliableSegment,
     decode_frames,
+    encode_ack,
 )
 from peergram.wire.reliable_framing import parse_message_header
 from tests.connection.flows import delivered_messages, make_flow
-from tests.threats.world import SOAK
+from tests.threats.world import SOAK, World
 
 SIZES = (0, 1, 31, 32, 100, 1_000, 1_135, 1_200, 1_230, 1_250, 1_270, 1_277, 1_280, 2_500, 16_500, 20_000)
 DATAGRAM_BYTES = (200, 300, 576, 1_300, 9_000, 65_000)
@@ -281,3 +294,90 @@ def test_a_number_that_lags_a_million_behind_is_caught_up_in_steps_a_reference_p
         assert taker.handle_packet(packet, 2_000_000)
     reader.check_content()
     assert [message[3] for message in delivered_messages(peer.delivered)] == [bytes((at,)) for at in range(5)]
+
+
+def test_what_is_reported_missing_goes_again_at_once_and_waits_for_no_second_report() -> None:
+    """P3, G4: the stop-waiting value passes the hole with the same packet, so nobody will ever say that it was filled."""
+    sender = Sender(1_300, own_peer=False)
+    now_us = 2_000_000
+    for number in range(4):
+        sender.queue(0, True, bytes((number,)) * 1_000, now_us)
+    reader = Reader(sender)
+    sent = sender.transmitter.poll(now_us)
+    first = sender.flow.in_flight.next_number - len(sent)
+    assert len(sent) == 4
+    for packet in sent:
+        reader.read(packet, 2)
+    before = len(reader.streams[0].data)
+    latest = sender.flow.in_flight.next_number - 1
+    assert sender.receiver.handle_payload(encode_ack(latest, 0, [(2, 1), (1, 0)]), 2, now_us + 10_000) == OK
+    again = [frame for packet in sender.transmitter.poll(now_us + 10_000) for frame in frames_of(packet, latest + 1, before)]
+    missing = [frame for frame in frames_of(sent[1], first + 1, before) if isinstance(frame, ReliableSegment)]
+    repeated = [frame for frame in again if isinstance(frame, ReliableSegment)]
+    assert b"".join(frame.data for frame in repeated) == missing[0].data
+    assert [frame.value for frame in again if isinstance(frame, StopWaiting)] == [latest]
+    assert latest > first + 1
+
+
+def frames_of(packet: bytes, number: int, expected_position: int) -> list[Frame]:
+    """A packet of one lane, read by the format alone."""
+    context = DecodeContext(number, 3, lambda _lane: 0, lambda _lane: expected_position)
+    return decode_frames(packet[decode_data_header(packet).payload_at :], context)
+
+
+@pytest.mark.parametrize("connect_oks_lost", [0, 1, 3])
+@pytest.mark.parametrize("flags", [SendFlags.UNRELIABLE, SendFlags.UNRELIABLE_NO_NAGLE, SendFlags.RELIABLE_NO_NAGLE])
+def test_no_data_leaves_before_the_other_side_is_known_to_be_connected_or_was_told(flags: int, connect_oks_lost: int) -> None:
+    """P5: the dialing side holds everything until it has the ConnectOK; the side called says ConnectOK before anything else."""
+    world = World()
+    alice, bob = world.host("alice"), world.host("bob")
+    left: list[tuple[str, int, bool]] = []
+    lost = 0
+
+    def network(source: Address, _destination: Address, packet: bytes, _now_us: int) -> list[int]:
+        nonlocal lost
+        left.append(("alice" if source == alice.address else "bob", packet[0], alice.is_connected_to(bob)))
+        if packet[0] == LEAD_CONNECT_OK and lost < connect_oks_lost:
+            lost += 1
+            return []
+        return [5_000]
+
+    world.network = network
+    dialed = Identity.ip(bob.address)
+    for at in range(5):
+        assert alice.endpoint.send_message(dialed, b"%d" % at, flags, 0, world.now_us) == Result.OK
+    alice.drain()
+    world.run_until(lambda: alice.is_connected_to(bob))
+    assert lost == connect_oks_lost
+    world.run_until(lambda: len(bob.messages) == 5)
+    assert bob.endpoint.send_message(alice.identity, b"hello", SendFlags.UNRELIABLE_NO_NAGLE, 0, world.now_us) == Result.OK
+    bob.drain()
+    world.run_until(lambda: len(alice.messages) == 1)
+    assert all(connected for who, lead, connected in left if who == "alice" and lead >= 0x80)
+    assert any(who == "alice" and lead >= 0x80 for who, lead, _ in left)
+    leads = [lead for who, lead, _ in left if who == "bob"]
+    assert leads.index(LEAD_CONNECT_OK) < next(at for at, lead in enumerate(leads) if lead >= 0x80)
+
+
+def test_unreliable_data_that_comes_when_no_data_is_taken_is_not_acknowledged() -> None:
+    """P5, the receiving end of it: the packet counts as lost, and what it carried reliably comes again."""
+    flow = make_flow()
+    receiver = Receiver(flow, lambda _record, _now_us: None)
+    flow.accepts_data = False
+    assert receiver.handle_payload(b"\x37\x01\x00\x00\x00late", 2, 2_000_000) == REFUSED
+    assert flow.acks.top == 1
+    assert not flow.delivered
+
+
+@pytest.mark.parametrize("datagram_bytes", DATAGRAM_BYTES)
+def test_a_statistics_report_makes_no_packet_too_long(datagram_bytes: int) -> None:
+    """G20: after billions of packets, with every counter at its longest; and what does not fit is not tried for ever."""
+    sender = Sender(datagram_bytes, own_peer=True)
+    stats = sender.flow.stats
+    stats.packets_sent = stats.bytes_sent = stats.packets_received = stats.bytes_received = stats.sequenced = 1 << 45
+    stats.dropped = stats.out_of_order = stats.duplicate = stats.lurch = 1 << 45
+    for histogram in (stats.ping_histogram, stats.jitter_histogram, stats.quality_histogram):
+        histogram[:] = [1 << 31] * len(histogram)
+    packets = sender.transmitter.poll(1_000_000 + STATS_LIFETIME_FORCED_US)
+    assert len(packets) == 1
+    assert len(packets[0]) <= datagram_bytes

@@ -20,7 +20,7 @@ import pytest
 
 from peergram import Messages
 from peergram.address import Address
-from peergram.config import Config
+from peergram.config import ENDED_CONNECTIONS_UNREAD_MAX, Config
 from peergram.connection.handshake import LocalCredentials, self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.crypto.keys import SigningKey
@@ -28,7 +28,7 @@ from peergram.errors import Result
 from peergram.events import SendFlags
 from peergram.identity import Identity
 from peergram.wire.control import ChallengeReply, decode_control
-from tests.endpoint.world import NO_NAGLE, RELIABLE, SECOND_US, UNRELIABLE, Host, World, connected, rough, steady
+from tests.endpoint.world import AUTO_RESTART, NO_NAGLE, RELIABLE, SECOND_US, UNRELIABLE, Host, World, connected, rough, steady
 
 SOAK = bool(os.environ.get("PEERGRAM_SOAK"))
 MIB = 1 << 20
@@ -111,6 +111,28 @@ def test_reconnecting_buys_no_room() -> None:
         alice.kill()
         alice.start()
         assert bob.endpoint.unread_messages <= 1_100
+
+
+def test_reconnecting_with_a_message_each_leaves_a_bounded_number_of_connections() -> None:
+    """M1: an ended connection whose message found no room is kept until the application reads; he is told, and may go on then."""
+    world, alice, bob = connected()
+    bob.reads = False
+    for _ in range(1_000):
+        alice.send(bob, b"full", RELIABLE)
+    world.run(SECOND_US)
+    for _ in range(2 * ENDED_CONNECTIONS_UNREAD_MAX):
+        alice.kill()
+        alice.start()
+        alice.send(bob, b"one more", RELIABLE)
+        world.run(SECOND_US)
+    (peer,) = set(bob.endpoint._peers.values())
+    assert len(peer.draining) <= ENDED_CONNECTIONS_UNREAD_MAX
+    bob.reads = True
+    bob.drain()
+    assert not peer.draining
+    alice.send(bob, b"welcome", RELIABLE | AUTO_RESTART)
+    world.run_until(lambda: bob.payloads()[-1:] == [b"welcome"])
+    assert alice.lost.messages + bob.payloads().count(b"one more") == 2 * ENDED_CONNECTIONS_UNREAD_MAX, "delivered or told lost"
 
 
 # --- M2: ever new channels ---

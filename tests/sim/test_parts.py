@@ -67,31 +67,64 @@ def test_what_is_neither_delivered_nor_reported_is_missing() -> None:
     ledger, records = a_ledger_with(4)
     ledger.delivered(records[0], "str:a", 50)
     assert ledger.unsettled() == records[1:]
-    ledger.failed(0, 0, "str:b", 1, Failure(60, messages=2, reason=5003))
+    ledger.failed(0, 0, "str:b", 1, Failure(60, messages=2, bytes=200, reason=5003))
     assert ledger.unsettled() == records[3:]
 
 
 def test_a_report_covers_only_what_was_sent_before_it() -> None:
     ledger, records = a_ledger_with(1)
-    ledger.failed(0, 0, "str:b", 1, Failure(60, messages=5, reason=5003))
+    ledger.failed(0, 0, "str:b", 1, Failure(60, messages=5, bytes=500, reason=5003))
     ledger.accepted(Sent(0, 0, 0, "str:b", 1, 0, True, ledger.payload(30), at_us=100))
     assert ledger.unsettled() == records[1:]
 
 
 def test_a_report_under_another_name_of_the_same_peer_counts() -> None:
     ledger, records = a_ledger_with(2)
-    ledger.failed(0, 0, "ip:10.0.0.2:7000", 1, Failure(60, messages=1, reason=5003))
+    ledger.failed(0, 0, "ip:10.0.0.2:7000", 1, Failure(60, messages=1, bytes=100, reason=5003))
     assert ledger.unsettled() == records
-    ledger.failed(0, 0, "ip:10.0.0.2:7000", 1, Failure(70, messages=1, reason=5003))
+    ledger.failed(0, 0, "ip:10.0.0.2:7000", 1, Failure(70, messages=1, bytes=100, reason=5003))
     assert ledger.unsettled() == []
 
 
-def test_what_an_application_threw_away_is_not_missing() -> None:
+def test_what_a_receiver_threw_away_is_not_missing() -> None:
     ledger, records = a_ledger_with(3)
     ledger.receiver_closed(1, 0, until_us=10)
     assert ledger.unsettled() == records[2:]
-    ledger.sender_closed(0, 0, 1, "closed")
+
+
+def test_what_a_sender_lost_with_its_memory_is_not_missing() -> None:
+    ledger, _ = a_ledger_with(3)
+    ledger.sender_crashed(0, 0)
     assert ledger.unsettled() == []
+
+
+def test_what_a_sender_let_go_of_arrives_or_is_reported() -> None:
+    ledger, records = a_ledger_with(3)
+    ledger.sender_closed(0, 0, 1)
+    assert ledger.unsettled() == records
+    ledger.delivered(records[0], "str:a", 50)
+    ledger.reported_after_closing(0, 0, "str:b", 1, 1)
+    assert ledger.unsettled() == records[2:]
+    ledger.reported_after_closing(0, 0, "str:b", 1, 1)
+    assert ledger.unsettled() == []
+
+
+def test_closing_does_not_excuse_what_was_lost_with_an_earlier_session() -> None:
+    ledger, records = a_ledger_with(3)
+    ledger.failed(0, 0, "str:b", 1, Failure(60, messages=1, bytes=100, reason=5003))
+    ledger.sender_closed(0, 0, 1)
+    ledger.sender_crashed(0, 0)
+    assert ledger.unsettled() == records[1:]
+
+
+def test_a_report_of_fewer_bytes_than_were_lost_is_seen() -> None:
+    ledger, records = a_ledger_with(2)
+    lost_bytes = sum(len(record.payload) for record in records)
+    ledger.failed(0, 0, "str:b", 1, Failure(60, messages=2, bytes=lost_bytes - 1, reason=5003))
+    (talk,) = ledger.talks.values()
+    assert ledger.too_few_bytes(talk) == (lost_bytes - 1, lost_bytes)
+    ledger.delivered(records[0], "str:a", 50)
+    assert ledger.too_few_bytes(talk) is None
 
 
 def test_every_recorded_packet_of_the_reference_is_strictly_right() -> None:

@@ -3,6 +3,9 @@ failed."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from peergram.sim.swarm import check_replay, run_seed
@@ -35,6 +38,8 @@ ONCE_FAILED = (
     1334,
 )
 """Each showed a defect of the endpoint once."""
+DRAWN_LATER = frozenset({"pile up"})
+"""Features that these seeds did not have then."""
 SEEDS_TWICE = (0, 7, 77)
 
 
@@ -47,7 +52,7 @@ def test_every_promise_holds_in_worlds_drawn_from(first: int) -> None:
 
 @pytest.mark.parametrize("seed", ONCE_FAILED)
 def test_a_world_that_once_broke_a_promise_no_longer_does(seed: int) -> None:
-    result = run_seed(seed)
+    result = run_seed(seed, off=DRAWN_LATER)
     assert result.ok, result.report()
 
 
@@ -55,3 +60,14 @@ def test_a_world_that_once_broke_a_promise_no_longer_does(seed: int) -> None:
 def test_the_same_seed_gives_the_same_run(seed: int) -> None:
     result = check_replay(seed)
     assert result.ok, result.report()
+
+
+def test_the_run_does_not_depend_on_the_hash_seed_of_the_process() -> None:
+    """V17 as far as a process cannot see it of itself: the order of sets of strings."""
+    code = "from peergram.sim.swarm import run_seed; print([run_seed(seed).trace_hash for seed in (1, 5, 12)])"
+
+    def hashes(seed: str) -> str:
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(path for path in sys.path if path)}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert hashes("1") == hashes("2") != ""

@@ -57,6 +57,8 @@ class Frame:
     flags: int
     number: int
     data: bytes
+    message_bytes: int = 0
+    """Of the whole message; only the sender knows."""
 
 
 @dataclass
@@ -97,7 +99,7 @@ class Session:
     @property
     def unconfirmed(self) -> Unconfirmed:
         lasts = [frame for frame in self.frames if frame.flags & 2 and frame.flags & 1]
-        return Unconfirmed(len(lasts), sum(len(frame.data) for frame in self.frames if frame.flags & 1))
+        return Unconfirmed(len(lasts), sum(frame.message_bytes for frame in lasts))
 
 
 class ToyEndpoint:
@@ -413,7 +415,7 @@ class ToyEndpoint:
         chunks = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
         for chunk in chunks:
             flags = int(reliable) | 2 * (chunk is chunks[-1])
-            session.frames.append(Frame(session.next_sequence, channel, flags, session.messages_out, chunk))
+            session.frames.append(Frame(session.next_sequence, channel, flags, session.messages_out, chunk, len(data)))
             session.next_sequence += 1
         session.queued_bytes += len(data)
 
@@ -553,6 +555,9 @@ class ToyEndpoint:
     def _close(self, session: Session, now_us: int) -> None:
         was_open = session.state == "open"
         del self._sessions[session.identity.text]
+        if session.unconfirmed.messages:
+            lost = session.unconfirmed
+            self._events.append(SessionFailed(session.identity, EndReason.SESSION_CLOSED, ConnectionState.NONE, "closed", lost))
         if not was_open:
             self._release(session)
             return

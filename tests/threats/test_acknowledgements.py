@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from peergram.address import Address
 from peergram.config import (
     ACK_GAPS_MAX,
     DATAGRAM_BYTES_MAX,
@@ -23,10 +24,10 @@ from peergram.connection.received import ReplayWindow
 from peergram.connection.reports import fill_report
 from peergram.connection.transmit import Transmitter
 from peergram.errors import EndReason, Result
-from peergram.wire.data_packet import encode_data_header
+from peergram.wire.data_packet import decode_data_header, encode_data_header, expand_packet_number
 from peergram.wire.frames import encode_ack, encode_ack_block, encode_stop_waiting
 from tests.connection.flows import make_flow
-from tests.threats.world import SOAK, World, assert_session_works, friends, full_or, held_bytes, operations
+from tests.threats.world import SOAK, Host, World, assert_session_works, friends, full_or, held_bytes, operations
 
 NOW_US = 2_000_000
 
@@ -202,6 +203,69 @@ def test_a_peer_that_falls_silent_costs_a_send_buffer_and_a_few_packets_a_second
     assert len(last_two_seconds) <= 2 * 8
 
 
+def stand_in_for(world: World, alice: Host, bob: Host, acked_of_50: int) -> None:
+    """From now on every packet of Alice's is answered by an authentic one that keeps the session alive, in place of all that Bob
+    says; of fifty packets it reports so many as received and the rest as lost, and with 0 it reports nothing."""
+    hers, his = alice.flow_to(bob), bob.flow_to(alice)
+    alice_id = alice.connection_to(bob).connection_id
+    number = his.in_flight.next_number
+    heard = 0
+
+    def answer(source: Address, _destination: Address, packet: bytes, _now_us: int) -> list[int]:
+        nonlocal number, heard
+        if source == alice.address and packet[0] >= 0x80:
+            heard += 1
+            payload = b""
+            if acked_of_50 and heard % 50 == 0:
+                latest = expand_packet_number(decode_data_header(packet).number16, hers.in_flight.next_number)
+                payload = encode_ack(latest, 0, [(acked_of_50, 50 - acked_of_50)])
+            world.send_as(
+                bob.address, alice.address, encode_data_header(alice_id, number) + his.send_cipher.seal(number, payload)
+            )
+            number += 1
+        return []
+
+    world.network = answer
+
+
+@pytest.mark.parametrize(("acked_of_50", "packets_per_1000_s"), [(0, 1_000), (1, 1_100)])
+def test_a_peer_that_lives_and_does_not_acknowledge_costs_a_send_buffer_and_a_packet_a_second(
+    acked_of_50: int, packets_per_1000_s: int
+) -> None:
+    """E12: for an hour, while the application fills the buffer whenever there is room. An ack of one packet in fifty is followed
+    by what a window allows, so such a peer draws a little more."""
+    world, alice, bob = friends()
+    said = bytearray()
+    world.tap = lambda source, _destination, _packet: said.append(0) if source == alice.address else None
+    window_bytes = alice.flow_to(bob).rate.window_bytes
+    stand_in_for(world, alice, bob, acked_of_50)
+    refused = 0
+    size = 10_000
+
+    def attack() -> None:
+        nonlocal refused
+        for _ in range(full_or(3_600, 300)):
+            while alice.send(bob, bytes(size)) == Result.OK:
+                pass
+            refused += 1
+            world.run(1_000_000)
+
+    held = held_bytes(attack)
+    flow = alice.flow_to(bob)
+    assert refused == full_or(3_600, 300), "the application hears that the buffer is full"
+    # What was in flight when the acks stopped is beside the send buffer, as the reference counts; the message that is being cut
+    # into segments is held whole.
+    bytes_max = Config().send_buffer_bytes + window_bytes
+    assert flow.queued_bytes + flow.retransmit_bytes + flow.unacked_reliable_bytes <= bytes_max
+    assert held <= 1.1 * (bytes_max + size)
+    before = len(said)
+    world.run(1_000_000_000)
+    assert 500 <= len(said) - before <= packets_per_1000_s
+    world.network = lambda _source, _destination, _packet, _now_us: []
+    world.run_until(lambda: bool(alice.failures))
+    assert alice.failures[0].reason == EndReason.MISC_TIMEOUT
+
+
 def never_acks(node: Node, packets: int, spacing_us: int) -> None:
     """An authentic peer asks for an answer with every packet, and acknowledges none."""
     for at in range(packets):
@@ -217,6 +281,27 @@ def test_a_peer_that_talks_and_never_acknowledges_is_remembered_up_to_a_limit() 
     node = Node(own_peer=True)
     never_acks(node, 9_500, 1_000)
     assert len(node.flow.in_flight) <= PACKETS_IN_FLIGHT_MAX
+
+
+def test_a_statistics_report_that_was_given_up_is_not_waited_for() -> None:
+    """E12: after a peer that acknowledges nothing, reports go on as before."""
+    node = Node(own_peer=True)
+    never_acks(node, PACKETS_IN_FLIGHT_MAX + 8_000, 1_000)
+    assert any(packet.carries for packet in node.flow.in_flight.open_packets())
+
+
+def test_one_who_only_receives_can_still_send() -> None:
+    """E12: nobody acknowledges bare acks, so that their record fills up unless we ask."""
+    node = Node(own_peer=True)
+    flow = node.flow
+    for at in range(PACKETS_IN_FLIGHT_MAX):
+        now_us = NOW_US + at * 500
+        flow.acks.schedule(now_us)
+        for packet in node.transmitter.poll(now_us):
+            number = flow.in_flight.next_number - 1
+            if packet[0] & 1:
+                node.take(encode_ack(number, 0, []), flow.replay.highest + 1, now_us)
+    assert len(flow.in_flight) < PACKETS_IN_FLIGHT_MAX // 2
 
 
 def test_a_peer_that_acknowledges_one_packet_in_fifty_gets_everything_in_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from peergram.address import Address
 from peergram.config import Config
 from peergram.errors import EndReason, Result
-from peergram.events import ConnectionState
+from peergram.events import ConnectionState, SendFlags
 from tests.threats.world import Host, World, assert_session_works, friends, full_or
 
 
@@ -34,18 +35,55 @@ class DamagingNetwork:
 
 
 def test_a_transfer_over_a_path_that_damages_packets_arrives_whole() -> None:
-    """E22: two in a hundred."""
-    world, alice, bob = friends()
+    """E22: 2 MiB and two packets in a hundred, those of the handshake too."""
+    world = World()
+    alice, bob = world.host("alice"), world.host("bob")
     network = DamagingNetwork(world, 0.02, 1)
     world.network = network
     rng = Random(2)
-    messages = [rng.randbytes(rng.randrange(1, 60_000)) for _ in range(full_or(80, 12))]
+    messages = [rng.randbytes(64 << 10) for _ in range(32)]
     for message in messages:
-        assert alice.send(bob, message) == Result.OK
-        world.run(50_000)
+        while alice.send(bob, message) == Result.LIMIT_EXCEEDED:
+            world.run(10_000)
     world.run_until(lambda: len(bob.messages) == len(messages))
-    assert [message.payload for message in bob.messages] == messages
-    assert network.damaged
+    assert sha256(b"".join(message.payload for message in bob.messages)).digest() == sha256(b"".join(messages)).digest()
+    assert network.damaged > 20
+    assert not alice.failures
+
+
+def test_dials_over_a_path_that_damages_every_third_packet_succeed() -> None:
+    """E22: thirty in a hundred, fifty dials."""
+    for seed in range(full_or(5_000, 50)):
+        world = World()
+        alice, bob = world.host("alice"), world.host("bob")
+        world.network = DamagingNetwork(world, 0.3, seed)
+        assert alice.send(bob, b"there") == Result.OK
+        world.run_until(lambda heard=bob.messages: len(heard) == 1)  # type: ignore[misc]
+        assert bob.endpoint.send_message(alice.identity, b"back", SendFlags.RELIABLE_NO_NAGLE, 0, world.now_us) == Result.OK
+        bob.drain()
+        world.run_until(lambda heard=alice.messages: len(heard) == 1)  # type: ignore[misc]
+        assert (bob.messages[0].payload, bob.messages[0].identity) == (b"there", alice.identity)
+        assert not alice.failures
+        assert not bob.failures
+        assert bob.requests == 1
+
+
+def test_crossing_dials_over_a_path_that_damages_every_third_packet_become_one_session() -> None:
+    """E22: both dial at once."""
+    for seed in range(full_or(5_000, 50)):
+        world = World()
+        alice, bob = world.host("alice"), world.host("bob")
+        world.network = DamagingNetwork(world, 0.3, seed)
+        alice.send(bob, b"a")
+        world.run(Random(seed).choice((0, 3_000, 300_000)))
+        bob.send(alice, b"b")
+        world.run_until(lambda a=alice, b=bob: bool(a.messages and b.messages))  # type: ignore[misc]
+        assert ([message.payload for message in alice.messages], [message.payload for message in bob.messages]) == (
+            [b"b"],
+            [b"a"],
+        )
+        assert not alice.failures
+        assert not bob.failures
 
 
 # --- E23 ---

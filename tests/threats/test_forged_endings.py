@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 
 import pytest
 
 from peergram.address import Address
-from peergram.config import CLOSE_REPLIES_MAX, NO_CONNECTION_INTERVAL_US, STRANGER_REPLIES_MAX
-from peergram.events import ConnectionState
+from peergram.config import (
+    CLAIM_WAIT_OWN_PEER_US,
+    CLOSE_REPLIES_MAX,
+    CONNECT_OK_INTERVAL_US,
+    CONTROL_REPLIES_MAX,
+    DATAGRAM_BYTES_MAX,
+    NO_CONNECTION_INTERVAL_US,
+    PACKETS_IN_FLIGHT_MAX,
+    RTO_MIN_US,
+    STRANGER_REPLIES_MAX,
+)
+from peergram.connection.rate import FixedRate
+from peergram.connection.reports import fill_report
+from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
+from peergram.errors import Result
+from peergram.events import ConnectionState, SendFlags
 from peergram.wire.control import (
+    LEAD_CONNECT_REQUEST,
     ChallengeRequest,
     ConnectionClosed,
     NoConnection,
     encode_control,
 )
 from peergram.wire.data_packet import encode_data_header
+from peergram.wire.link_stats import encode_stats
 from tests.threats.world import Host, World, assert_session_works, digest, friends, full_or, held_bytes
 
 STRANGER: Address = ("203.0.113.9", 5_555)
@@ -175,20 +193,157 @@ def test_repeated_hellos_of_a_live_connection_are_answered_ten_times_a_second() 
     assert_session_works(world, alice, bob)
 
 
-def test_questions_for_an_answer_at_once_get_one_per_millisecond() -> None:
-    """E14, G19: they stand outside the encryption, so whoever repeats a genuine packet's hint may ask."""
+class Asker:
+    """Alice, who asks Bob for answers of every kind and hears none; Bob has data to send and a window of one packet."""
+
+    def __init__(self) -> None:
+        self.world, self.alice, self.bob = world, alice, bob = hello_recorded()
+        self.hers, self.his = alice.flow_to(bob), bob.flow_to(alice)
+        self.bob_id, self.alice_id = ids(alice, bob)
+        self.said: Counter[str] = Counter()
+        world.network = lambda _source, _destination, _packet, _now_us: []
+        world.tap = self._count
+        self.his.rate = HeldWindow()
+        assert bob.endpoint.send_message(alice.identity, bytes(100_000), 9, 0, world.now_us) == Result.OK
+        self._number = self.hers.in_flight.next_number
+        report = encode_stats(fill_report(self.hers, REPORT_INSTANT | REPORT_LIFETIME, world.now_us))
+        hello = world.recorded_hello
+        assert hello is not None
+        self.kinds: dict[str, Callable[[], bytes]] = {
+            "answer at once": lambda: self._data(b"\x18\x06"),
+            "answer soon": lambda: self._data(b"\x18\x02"),
+            "statistics": lambda: self._data(report),
+            "challenge again": lambda: encode_control(ChallengeRequest(self.alice_id, 0, 13)),
+            "hello again": lambda: hello,
+            "no connection": lambda: forged_closes(self.bob_id, self.alice_id)[1],
+            "closed": lambda: forged_closes(self.bob_id, self.alice_id)[0],
+        }
+
+    def _count(self, source: Address, _destination: Address, packet: bytes) -> None:
+        if source == self.bob.address:
+            self.said["data" if packet[0] >= 0x80 else f"control {packet[0]}"] += 1
+
+    def _data(self, blob: bytes) -> bytes:
+        """A new authentic packet with these questions in front."""
+        self._number += 1
+        return encode_data_header(self.bob_id, self._number, stats_blob=blob) + self.hers.send_cipher.seal(self._number, b"")
+
+    def ask(self, packet: bytes, *, fetches: bool = True) -> None:
+        """Put a question; with `fetches` Bob's driver runs his timers and sends what he has."""
+        endpoint, now_us = self.bob.endpoint, self.world.now_us
+        endpoint.handle_datagrams(self.bob.listening, self.alice.address, packet, len(packet), now_us)
+        if fetches:
+            endpoint.handle_timeout(now_us)
+            self.bob.drain()
+
+
+class HeldWindow(FixedRate):
+    """A window of one packet, whatever is acknowledged."""
+
+    def __init__(self) -> None:
+        super().__init__(1_000_000)
+        self.window_bytes = DATAGRAM_BYTES_MAX
+
+
+def hello_recorded() -> tuple[RecordingWorld, Host, Host]:
+    """Friends, and the connect request that made them so."""
+    world = RecordingWorld()
+    alice, bob = world.host("alice"), world.host("bob")
+    assert alice.send(bob, b"hello") == Result.OK
+    world.run_until(lambda: len(bob.messages) == 1)
+    world.run(2_000_000)
+    return world, alice, bob
+
+
+class RecordingWorld(World):
+    """Keeps the last connect request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorded_hello: bytes | None = None
+
+    def send(self, source: Address, destination: Address, packet: bytes) -> None:
+        if packet[0] == LEAD_CONNECT_REQUEST:
+            self.recorded_hello = packet
+        super().send(source, destination, packet)
+
+
+def test_questions_of_every_kind_draw_a_few_answers_a_round_trip_and_hold_no_memory() -> None:
+    """E14, G19: a million of them, ten microseconds apart, while Bob may not send; the questions stand outside the encryption, so
+    whoever repeats a genuine packet's hint may ask."""
+    asker = Asker()
+    world, his = asker.world, asker.his
+    kinds = list(asker.kinds.values())
+    # What goes unanswered is kept up to a limit; the attack must not add to it.
+    while len(his.in_flight) < PACKETS_IN_FLIGHT_MAX:
+        asker.ask(asker.kinds["answer at once"]())
+        world.now_us += his.answer_interval_us
+    asker.said.clear()
+    begin_us = world.now_us
+    count = full_or(1_000_000, 10_000)
+
+    def attack() -> None:
+        for at in range(count):
+            asker.ask(kinds[at % len(kinds)]())
+            world.now_us += 10
+
+    assert held_bytes(attack) <= 64 << 10
+    duration_us = world.now_us - begin_us
+    assert his.round_trip.smoothed_us == pytest.approx(10_000, rel=0.2)
+    at_once = duration_us // his.answer_interval_us + 1
+    asked_back = duration_us // (CLAIM_WAIT_OWN_PEER_US // 3) + 1
+    timed_out = duration_us // RTO_MIN_US + 1
+    assert at_once // 10 <= asker.said["data"] <= at_once + asked_back + timed_out
+    assert asker.said.pop("data")
+    assert asker.said.total() <= duration_us // CONNECT_OK_INTERVAL_US + 1
+    assert_is_up(asker)
+
+
+@pytest.mark.parametrize("kind", range(7))
+def test_each_kind_of_question_waits_in_a_row_of_at_most_16(kind: int) -> None:
+    """E14: while the driver does not fetch anything, for ten seconds."""
+    asker = Asker()
+    make = list(asker.kinds.values())[kind]
+    connection = asker.bob.connection_to(asker.alice)
+
+    def attack() -> None:
+        for _ in range(full_or(140_000, 2_000)):
+            asker.ask(make(), fetches=False)
+            asker.world.now_us += 10_000_000 // full_or(140_000, 2_000)
+
+    attack()
+    assert held_bytes(attack) <= 64 << 10
+    assert len(connection._control) <= CONTROL_REPLIES_MAX
+    asker.said.clear()
+    asker.bob.drain()
+    assert asker.said.pop("data", 0) <= 1, "one packet answers all questions inside the encryption"
+    assert asker.said.total() <= CONTROL_REPLIES_MAX
+
+
+def assert_is_up(asker: Asker) -> None:
+    """Bob still has the session, and answers a question."""
+    asker.world.now_us += 100_000
+    said = asker.said["data"]
+    asker.ask(asker.kinds["answer at once"]())
+    assert asker.bob.is_connected_to(asker.alice)
+    assert asker.said["data"] == said + 1
+
+
+@pytest.mark.parametrize(
+    ("delay_us", "interval_us"), [(100, 1_000), (5_000, 2_500), (15_000, 7_500), (100_000, 10_000), (700_000, 10_000)]
+)
+def test_answers_given_at_once_are_a_quarter_of_a_round_trip_apart_and_no_less_often_than_acks(
+    delay_us: int, interval_us: int
+) -> None:
+    """E14: our own senders ask twice a round trip when their window is full, and must not wait."""
     world, alice, bob = friends()
-    flow = alice.flow_to(bob)
-    world.network = lambda _source, _destination, _packet, _now_us: []
-    bob_id = bob.connection_to(alice).connection_id
-    said = bob.datagrams_sent
-    count = full_or(1_000_000, 3_000)
-    for at in range(count):
-        number = flow.in_flight.next_number + at
-        packet = encode_data_header(bob_id, number, stats_blob=b"\x18\x06") + flow.send_cipher.seal(number, b"")
-        bob.handle(alice.address, packet)
-        world.now_us += 10
-    assert bob.datagrams_sent - said <= count * 10 // 1_000 + 2
+    world.network = lambda _source, _destination, _packet, _now_us: [delay_us]
+    for _ in range(60):
+        alice.send(bob, b"how far?")
+        bob.endpoint.send_message(alice.identity, b"so far", SendFlags.RELIABLE_NO_NAGLE, 0, world.now_us)
+        world.run(max(3 * delay_us, 50_000))
+    assert bob.flow_to(alice).answer_interval_us == pytest.approx(interval_us, rel=0.05)
+    assert bob.flow_to(alice).answer_interval_us <= max(delay_us, 1_000)
 
 
 def test_an_ended_connection_answers_a_limited_number_of_stragglers() -> None:

@@ -1,8 +1,9 @@
 """Floods against a live session over real sockets, in a small internet of network namespaces (rows E1, E3, E15 and E24).
 
 The lab is the `netlab` module in the folder that PEERGRAM_NETLAB names, or in `../shared/netlab` beside the checkout. Short by
-default; PEERGRAM_SOAK=1 runs the full figures and prints delays. Limits are shares of a calm run just before, on the same
-sockets.
+default, and then only what holds on a busy machine is asserted: the session stays up, every reliable message comes, once and in
+order. PEERGRAM_SOAK=1 runs the full figures, which want the machine for themselves. Limits are shares of a calm run just before,
+on the same sockets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Any
 
 import pytest
 
+from peergram.config import PACKETS_PER_TRANSMIT_MAX
+from tests.threats.lab_peer import BURST, UNRELIABLE_PER_S
+
 SOAK = os.environ.get("PEERGRAM_SOAK") == "1"
 ROOT = Path(__file__).resolve().parents[2]
 LAB_FOLDER = Path(os.environ.get("PEERGRAM_NETLAB") or ROOT.parent / "shared" / "netlab")
@@ -33,12 +37,18 @@ RECOVERY_S = 2.0
 ARRIVAL_S = 10.0
 RATES = [10_000, 50_000] if SOAK else [10_000]
 HELD_RATE = 10_000
-"""Up to here the session must keep its throughput; above, it must live and recover."""
+"""Up to here the session must keep its throughput and its delays; above, it must live and recover."""
+HELD_SHARE = 0.9
+DELAY_GROWTH_MAX = 2
+DELAY_P99_FLOOR_MS = 10.0
+"""A calm session's delays are mostly its own waiting for company (5 ms); twice less than that would say nothing."""
+LATE_P99_MS_MAX = 20.0
+"""How late timers may be while empty datagrams keep the socket readable all the time (E3)."""
 FORGED_SHARE = 0.1
 """So much of the forged flood at least must get as far as the key; the rest falls to repeated numbers and full buffers."""
-HOSTILE_RATE = 10_000 if SOAK else 4_000
+HOSTILE_RATES = {"singly": 8_000 if SOAK else 4_000, "batched": 20_000 if SOAK else 10_000}
 FRIENDS = 9 if SOAK else 3
-FAIR_SHARE = 0.85 if SOAK else 0.70
+FAIR_SHARE = 0.85
 JAIN_INDEX_MIN = 0.95
 PORT = 7_000
 
@@ -149,17 +159,22 @@ class Scene:
         return got
 
     @contextmanager
-    def flood(self, source: Peer, rate: int) -> Iterator[None]:
-        """Around the traffic of FLOOD_S; checks that at least half of the flood was sent, and came."""
+    def flood(self, source: Peer, rate: int, how: str = "") -> Iterator[None]:
+        """Around the traffic of FLOOD_S; checks that the flood came, at half its rate at least where rates are judged."""
         seconds = FLOOD_S + 2 * FLOOD_MARGIN_S
-        before = self.victim.ask("forget")["datagrams"]
-        source.tell(f"run flood {seconds} {rate}")
+        before = self.victim.ask("forget")
+        source.tell(f"run flood {seconds} {rate} {how}")
         time.sleep(FLOOD_MARGIN_S)
         yield
         sent = source.hear()["sent"]
-        came = self.victim.ask("report")["datagrams"] - before
-        assert sent >= rate * seconds / 2, f"only {sent} datagrams in {seconds} s: this machine is too busy for the test"
-        assert came >= sent / 2, f"{came} of {sent} datagrams came to the victim"
+        after = self.victim.ask("report")
+        grown = {name: round(after[name] - before[name]) for name in ("datagrams", "overflowed", "core_wait_ms")}
+        note(f"{source.words[0]} sent {sent} in {seconds} s; at the victim: {grown}")
+        came = grown["datagrams"]
+        least = rate * seconds / 2 if SOAK else BURST
+        assert sent >= least, f"only {sent} datagrams in {seconds} s: this machine is too busy for the test"
+        # The kernel counts a train of packets that was sent in one call as one.
+        assert came >= (sent / 2 if how != "batched" else sent / 2 / PACKETS_PER_TRANSMIT_MAX), f"{came} of {sent} came"
 
 
 def note(words: str) -> None:
@@ -206,29 +221,45 @@ def test_a_session_goes_on_through_a_flood_of_datagrams(scene: Callable[[], Scen
         flooded = here.talk(friends, "flooded", FLOOD_S)["friend"]
     report = here.victim.ask("report")
     note(f"{kind} at {rate}/s: {flooded}; calm: {calm}; {report['forged']} forged; timers late p99 {report['late_p99_ms']} ms")
-    assert (report["forged"] > FORGED_SHARE * rate * FLOOD_S) == (kind == "forged")
-    if rate <= HELD_RATE:
-        assert flooded["reliable_per_s"] >= 0.9 * calm["reliable_per_s"]
-    else:
+    assert (report["forged"] > (FORGED_SHARE * rate * FLOOD_S if SOAK else 0)) == (kind == "forged")
+    if SOAK and kind == "empty":
+        assert report["late_p99_ms"] <= LATE_P99_MS_MAX
+    if SOAK and rate <= HELD_RATE:
+        assert flooded["reliable_per_s"] >= HELD_SHARE * calm["reliable_per_s"]
+        assert flooded["delay_p99_ms"] <= max(DELAY_GROWTH_MAX * calm["delay_p99_ms"], DELAY_P99_FLOOR_MS)
+    elif SOAK:
         time.sleep(RECOVERY_S)
         after = here.talk(friends, "after", CALM_S)["friend"]
-        assert after["reliable_per_s"] >= 0.9 * calm["reliable_per_s"]
+        note(f"after it: {after}")
+        assert after["reliable_per_s"] >= HELD_SHARE * calm["reliable_per_s"]
+        assert after["delay_p99_ms"] <= max(DELAY_GROWTH_MAX * calm["delay_p99_ms"], DELAY_P99_FLOOR_MS)
     assert report["peers"]["str:friend"]["connection_id"] == connection_id is not None
     assert report["defects"] == 0
     assert report["failures"] == []
 
 
-def test_a_flooding_peer_takes_nothing_from_the_others(scene: Callable[[], Scene]) -> None:
+@pytest.mark.parametrize("how", HOSTILE_RATES)
+def test_a_flooding_peer_takes_nothing_from_the_others(scene: Callable[[], Scene], how: str) -> None:
     here = scene()
     friends = {f"friend{number}": here.friend(f"friend{number}") for number in range(FRIENDS)}
     hostile = here.friend("hostile", role="hostile", host="evil")
     calm = here.talk(friends, "calm", CALM_S)
-    with here.flood(hostile, HOSTILE_RATE):
+    with here.flood(hostile, HOSTILE_RATES[how], how):
         flooded = here.talk(friends, "flooded", FLOOD_S)
-    note(f"{FRIENDS} friends, hostile peer at {HOSTILE_RATE}/s: {flooded}; calm: {calm}")
+        least, most = (
+            pick(got["reliable_per_s"] / calm[name]["reliable_per_s"] for name, got in flooded.items()) for pick in (min, max)
+        )
+        worst = [max(got["delay_p99_ms"] for got in phase.values()) for phase in (calm, flooded)]
+        lost = 1 - sum(got["unreliable"] for got in flooded.values()) / (FRIENDS * FLOOD_S * UNRELIABLE_PER_S)
+        note(
+            f"{FRIENDS} friends beside a hostile peer, {how} at {HOSTILE_RATES[how]}/s: "
+            f"{least:.3f} to {most:.3f} of calm throughput, "
+            f"worst p99 delay {worst[0]} ms calm and {worst[1]} ms flooded, {100 * lost:.1f} % of unreliable messages lost"
+        )
     rates = [got["reliable_per_s"] for got in flooded.values()]
-    assert all(flooded[name]["reliable_per_s"] >= FAIR_SHARE * calm[name]["reliable_per_s"] for name in friends)
-    assert sum(rates) ** 2 >= JAIN_INDEX_MIN * len(rates) * sum(rate * rate for rate in rates)
+    if SOAK:
+        assert all(flooded[name]["reliable_per_s"] >= FAIR_SHARE * calm[name]["reliable_per_s"] for name in friends)
+        assert sum(rates) ** 2 >= JAIN_INDEX_MIN * len(rates) * sum(rate * rate for rate in rates)
     report = here.victim.ask("report")
     assert report["defects"] == 0
     assert report["failures"] == []

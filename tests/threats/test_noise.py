@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,7 +12,16 @@ import pytest
 from peergram.address import Address
 from peergram.config import Config
 from peergram.connection.receive import ConnectionViolated, Receiver
-from peergram.wire.control import ChallengeReply, ConnectionClosed, NoConnection, encode_control
+from peergram.errors import WireError
+from peergram.events import DroppedDatagrams
+from peergram.wire.control import (
+    ChallengeReply,
+    ChallengeRequest,
+    ConnectionClosed,
+    NoConnection,
+    decode_control,
+    encode_control,
+)
 from tests.connection.flows import make_flow
 from tests.threats.world import SOAK, Host, World, assert_session_works, digest, friends, full_or, held_bytes, operations
 from tests.vectors_data import control_packets, load
@@ -104,9 +114,18 @@ def test_a_well_formed_shell_that_is_broken_inside_is_dropped(shell: int) -> Non
     world, alice, bob = friends()
     rng = Random(shell)
     datagram = list(shells())[shell]
+    broken = 0
     for _ in range(full_or(100_000, 300)):
         world.now_us += 1_000
-        bob.handle(rng.choice((alice.address, STRANGER)), mutated(rng, datagram))
+        packet = mutated(rng, datagram)
+        try:
+            decode_control(packet)
+        except WireError:
+            broken += 1
+        bob.handle(rng.choice((alice.address, STRANGER)), packet)
+    if datagram[0] < 0x80:
+        assert bob.endpoint.dropped.malformed + bob.endpoint.dropped.short == broken
+    assert broken
     assert len(bob.endpoint._peers) == 1
     assert_session_works(world, alice, bob)
 
@@ -132,6 +151,58 @@ def test_no_protobuf_exhausts_the_parser(lead: int, body: bytes) -> None:
         for source in (STRANGER, alice.address):
             bob.handle(source, datagram)
     assert_session_works(world, alice, bob)
+
+
+def test_what_is_dropped_is_counted_by_its_reason() -> None:
+    """E2: each datagram once, and nothing that was of use."""
+    _world, alice, bob = friends()
+    before = replace(bob.endpoint.dropped)
+    assert before == DroppedDatagrams()
+    hers = alice.flow_to(bob)
+    head = b"\x80" + bob.connection_to(alice).connection_id.to_bytes(4, "little")
+
+    def sealed(number: int, payload: bytes) -> bytes:
+        return head + (number & 0xFFFF).to_bytes(2, "little") + hers.send_cipher.seal(number, payload)
+
+    next_number = hers.in_flight.next_number
+    genuine = sealed(next_number, b"")
+    bob.handle(alice.address, genuine)
+    assert bob.endpoint.dropped == before
+    unbegun = encode_control(ChallengeRequest(0, 0, 13))
+    for source, datagram, reason in (
+        (STRANGER, b"", "short"),
+        (STRANGER, b"\x20abc", "short"),
+        (alice.address, b"\x80abc", "short"),
+        (STRANGER, b"\x10" + bytes(600), "malformed"),
+        (STRANGER, b"\x24\xff\xff" + bytes(600), "malformed"),
+        (STRANGER, b"\x25\x0b\x0b\x0b\x0b", "malformed"),
+        (alice.address, head + b"\x01", "malformed"),
+        (alice.address, b"\x81" + genuine[1:7] + b"\xff" * 11, "malformed"),
+        (STRANGER, genuine, "unknown"),
+        (alice.address, b"\x80" + bytes(60), "unknown"),
+        (STRANGER, encode_control(ConnectionClosed(0x00010001, 0x00020002, 1000, "bye")), "unknown"),
+        (STRANGER, encode_control(NoConnection(0x00010001, 0x00020002)), "unknown"),
+        (STRANGER, unbegun, "refused"),
+        (alice.address, head + b"\x10\x10" + bytes(60), "forged"),
+        (alice.address, genuine[:-1] + bytes((genuine[-1] ^ 1,)), "repeated"),
+        (alice.address, genuine, "repeated"),
+        (alice.address, sealed(next_number + 1, b"\xff\xff"), "violating"),
+    ):
+        setattr(before, reason, getattr(before, reason) + 1)
+        bob.handle(source, datagram)
+        assert bob.endpoint.dropped == before, f"{datagram.hex()} is {reason}"
+    assert not bob.is_connected_to(alice)
+
+
+def test_a_batch_of_noise_is_counted_datagram_by_datagram() -> None:
+    """E2: also where the kernel hands over many at once."""
+    world, alice, bob = friends()
+    forged = b"\x80" + bob.connection_to(alice).connection_id.to_bytes(4, "little") + b"\x10\x10" + bytes(93)
+    bob.handle(alice.address, forged * 40, 100)
+    bob.handle(STRANGER, bytes(4_050), 100)
+    assert (bob.endpoint.dropped.forged, bob.endpoint.dropped.malformed) == (40, 41)
+    assert_session_works(world, alice, bob)
+    assert alice.endpoint.dropped == DroppedDatagrams()
 
 
 def test_mutated_payloads_of_an_authentic_peer_end_the_connection_or_do_nothing_worse() -> None:

@@ -9,6 +9,9 @@ import pytest
 
 from peergram.config import CHANNELS_PER_SESSION_MAX, EVENTS_MAX, LANES_RECV_MAX
 from peergram.connection.receive import ConnectionViolated, Receiver
+from peergram.endpoint import endpoint as endpoint_module
+from peergram.endpoint import link_table
+from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.schedule import Schedule
 from peergram.errors import WireError
@@ -20,7 +23,8 @@ from peergram.wire.data_packet import encode_data_header
 from peergram.wire.frames import MESSAGE_NUMBER_MAX, DecodeContext, decode_frames
 from peergram.wire.varint import encode_varint
 from tests.connection.flows import make_flow
-from tests.threats.world import SOAK, friends, full_or
+from tests.endpoint.world import SECOND_US, connected
+from tests.threats.world import SOAK, friends, full_or, operations
 
 HASH_MODULUS = (1 << 61) - 1
 """CPython's: integers that differ by multiples of it collide."""
@@ -118,3 +122,48 @@ def _seconds_for(keys: list[int]) -> float:
     table = dict.fromkeys(keys)
     assert all(key in table for key in keys)
     return time.process_time() - begin
+
+
+def test_a_dial_costs_the_same_however_many_sessions_there_are() -> None:
+    """E25: no table is looked through for it."""
+    endpoint = Endpoint(Identity.of("alice"), entropy=Random(1).randbytes)
+    costs = []
+    for at in range(300):
+        identity = Identity.ip((f"10.0.{at >> 8}.{at & 255}", 7_000))
+        costs.append(operations(lambda identity=identity: endpoint.send_message(identity, b"x", 8, 0, 1_000)))  # type: ignore[misc]
+    assert max(costs[-10:]) <= 1.2 * max(costs[10:20])
+
+
+def test_a_peer_that_reconnects_all_the_time_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E25: connections that only answer give way to new ones; the table is made small so that it is full soon."""
+    monkeypatch.setattr(link_table, "CONNECTIONS_MAX", 20)
+    world, alice, bob = connected()
+    carol = world.add("carol")
+    for _ in range(40):
+        alice.kill()
+        alice.start()
+        alice.send(bob, b"again")
+        world.run(60_000)
+        assert len(bob.links) <= 20
+    carol.send(bob, b"hello")
+    world.run_until(lambda: b"hello" in bob.payloads(), SECOND_US)
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_peers_that_came_and_went_are_remembered_in_bounded_number(vanishes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E25: everybody was let in, and nobody stayed."""
+    monkeypatch.setattr(endpoint_module, "ENDED_SESSIONS_MAX", 5)
+    world, _, bob = connected()
+    for at in range(15):
+        guest = world.add(f"guest {at}")
+        guest.send(bob, b"hello")
+        world.run(100_000)
+        if vanishes:
+            guest.kill()
+            bob.send(guest.identity, b"are you there?")
+        else:
+            guest.close_session(bob)
+        world.run(100_000)
+    world.run(30 * SECOND_US)
+    assert len(bob.endpoint.known_peers) == 1 + 5
+    assert bob.lost.messages == 15 * vanishes
