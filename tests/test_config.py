@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
 REACHED_BY = {
     "PROTOCOL_VERSION": "connection/test_handshake.py::test_two_round_trips_make_a_session",
     "PROTOCOL_VERSION_MIN": "connection/test_handshake.py::test_an_old_server_is_refused_by_what_it_signs",
-    "DATAGRAM_BYTES_MAX": "crypto/test_seal.py::test_plaintext_longer_than_a_datagram_is_refused",
+    "DATAGRAM_BYTES_MAX": "properties/test_transmitted_packets.py::test_packets_say_what_was_queued_and_nothing_else",
     "DATAGRAM_BYTES_MIN": "wire/test_control.py::test_datagrams_under_five_bytes_are_refused_whatever_they_begin_with",
     "PADDED_BYTES_MIN": "wire/test_control.py::test_padded_packets_keep_the_framing_rules",
     "MESSAGE_BYTES_MAX": "endpoint/test_sending.py::test_too_large_a_message_is_refused_and_makes_no_session",
@@ -61,7 +61,30 @@ REACHED_BY = {
     "NACK_DELAY_MAX_US": (
         "connection/test_received.py::test_patience_grows_where_packets_overtake_each_other_and_wears_off_where_they_are_lost"
     ),
-    "ANSWER_INTERVAL_US": ("threats/test_forged_endings.py::test_questions_for_an_answer_at_once_get_one_per_millisecond"),
+    "ANSWER_INTERVAL_MIN_US": (
+        "threats/test_forged_endings.py::test_questions_of_every_kind_draw_a_few_answers_a_round_trip_and_hold_no_memory"
+    ),
+    "ANSWER_INTERVAL_MAX_US": (
+        "threats/test_forged_endings.py::test_questions_of_every_kind_draw_a_few_answers_a_round_trip_and_hold_no_memory"
+    ),
+    "CONTROL_REPLIES_MAX": "threats/test_forged_endings.py::test_each_kind_of_question_waits_in_a_row_of_at_most_16",
+    "PACKET_REPORT_AGE_US": (
+        "threats/test_acknowledgements.py"
+        "::test_a_peer_that_lives_and_does_not_acknowledge_costs_a_send_buffer_and_a_packet_a_second"
+    ),
+    "BURST_BYTES_MAX": "connection/test_path_mtu.py::test_larger_packets_are_no_reason_to_wait_for_more_small_messages",
+    "DATAGRAM_BYTES_FLOOR": "connection/test_path_mtu.py::test_a_session_opens_and_works_on_a_narrow_path",
+    "DATAGRAM_BYTES_OWN_PEER_MAX": "crypto/test_seal.py::test_plaintext_longer_than_a_datagram_is_refused",
+    "PATH_MTU_PROBES_MAX": "connection/test_path_mtu.py::test_the_search_climbs_as_far_as_probes_arrive_and_then_rests",
+    "PATH_MTU_RAISE_US": "connection/test_path_mtu.py::test_the_search_climbs_as_far_as_probes_arrive_and_then_rests",
+    "PATH_MTU_RETRY_US": (
+        "connection/test_path_mtu.py::test_packets_that_vanish_for_their_size_bring_it_down_in_two_steps"
+    ),
+    "PATH_MTU_BLACK_HOLE_LOSSES": (
+        "connection/test_path_mtu.py::test_packets_that_vanish_for_their_size_bring_it_down_in_two_steps"
+    ),
+    "PATH_MTU_BLACK_HOLE_US": "connection/test_path_mtu.py::test_a_burst_lost_on_a_path_that_still_works_changes_nothing",
+    "path_mtu_bytes_max": "connection/test_path_mtu.py::test_the_search_never_goes_above_its_ceiling",
     "MESSAGE_HEADROOM_BYTES": "endpoint/test_sending.py::test_the_largest_messages_pass_between_own_peers",
     "CONNECT_OK_INTERVAL_US": (
         "threats/test_forged_endings.py::test_repeated_hellos_of_a_live_connection_are_answered_ten_times_a_second"

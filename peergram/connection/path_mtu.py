@@ -99,6 +99,13 @@ class PathMtu:
         self._move(_BASE if self._at > _BASE else 0)
         return True
 
+    def absolve(self) -> bool:
+        """Smaller packets fare no better, so it is not the size: back to the protocol's; whether that is a change."""
+        if self._at or self._may_probe_at_us == NEVER:
+            return False
+        self._move(_BASE)
+        return True
+
     def _move(self, at: int) -> None:
         self._at = at
         self.size_bytes = LADDER[at]

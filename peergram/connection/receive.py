@@ -160,7 +160,7 @@ class Receiver:
         while at < len(payloads) and self.goodbye is None:
             stretch = self._take_stretch(payloads, at, now_us) if self.straight else at
             if stretch > at:
-                self._finish_stretch(first + at, stretch - at, len(payloads[at]), now_us)
+                self._finish_stretch(first + at, payloads[at:stretch], now_us)
                 at = stretch
             else:
                 self._accept_number(first + at, first + at - 1, None, now_us)
@@ -234,9 +234,10 @@ class Receiver:
             self._deliver_unreliable(lane.index, taken)
         return at
 
-    def _finish_stretch(self, first: int, count: int, payload_bytes: int, now_us: int) -> None:
-        """Account for packets with consecutive numbers whose content was taken, each of about that size."""
+    def _finish_stretch(self, first: int, payloads: list[bytes], now_us: int) -> None:
+        """Account for packets with consecutive numbers whose content was taken."""
         flow = self._flow
+        count = len(payloads)
         last = first + count - 1
         flow.replay.add_run(last)
         flow.stats.sequenced += count
@@ -244,7 +245,7 @@ class Receiver:
         flow.last_arrival_us, flow.last_arrival_number = now_us, last
         flow.acks.add_run(first, last, now_us)
         self._check_unreported()
-        self._plan_ack(count * (1 + payload_bytes // DATAGRAM_BYTES_MAX), now_us)
+        self._plan_ack(sum([1 + len(payload) // DATAGRAM_BYTES_MAX for payload in payloads]), now_us)
 
     def _count_old(self, number: int) -> None:
         stats = self._flow.stats

@@ -43,6 +43,8 @@ _REST = 7
 _SPLIT_BYTES_MIN = 64
 """A retransmission is not cut into smaller pieces than this."""
 _FRAGMENT_BYTES_MIN = 64
+_SMALLER_TRIES_END = 5
+"""Time-outs in a row after which it is not the size of packets that keeps them from arriving."""
 _PROBES_PER_SECOND_MIN = 100
 """A path is not probed with packets of which the rate carries fewer than this."""
 _SELECT_LANE = [b"" if lane == 0 else encode_select_lane(lane) for lane in range(LANES_SEND_MAX)]
@@ -204,8 +206,7 @@ class Transmitter:
         flow.probe_backoff += 1
         if flow.probe_backoff > 2:
             flow.rate.handle_timeout()
-            if flow.path_mtu.shrink(now_us):
-                flow.set_datagram_bytes(flow.path_mtu.size_bytes)
+            self._doubt_path(now_us)
         for packet in flow.in_flight.open_packets():
             if packet.ranges:
                 oldest = packet if packet.packets == 1 else packet.split(1)[0]
@@ -213,13 +214,23 @@ class Transmitter:
                     flow.send_again(lane, begin, end)
                 break
 
+    def _doubt_path(self, now_us: int) -> None:
+        """Nothing is acknowledged any more: perhaps for its size. Smaller packets are tried, and if they fare no better, it is
+        not the size."""
+        flow = self._flow
+        smaller = flow.probe_backoff <= _SMALLER_TRIES_END
+        if flow.path_mtu.shrink(now_us) if smaller else flow.path_mtu.absolve():
+            flow.set_datagram_bytes(flow.path_mtu.size_bytes)
+
     def _may_probe_path(self, now_us: int) -> bool:
-        """Whether a probe of the path's MTU is due and takes no more of the rate than a moment's worth."""
+        """Whether a probe of the path's MTU is due, the peer answers, and it takes no more than a moment's worth of the rate."""
         flow = self._flow
         path_mtu = flow.path_mtu
         return (
             path_mtu.wants_probe(now_us)
             and path_mtu.probe_bytes <= flow.rate.rate_bytes_per_s // _PROBES_PER_SECOND_MIN
+            and flow.in_flight.bytes + path_mtu.probe_bytes <= flow.rate.window_bytes
+            and not flow.probe_backoff
             and self._has_room()
         )
 

@@ -236,7 +236,7 @@ def test_a_piece_by_itself_costs_its_bookkeeping_too() -> None:
 
 
 def test_no_more_packets_come_at_once_than_one_call_carries() -> None:
-    pair = Pair()
+    pair = Pair(client_config=Config(path_mtu_bytes_max=0))
     flow = pair.client.flow
     assert flow is not None
     flow.bucket.tokens = 1e9
@@ -262,6 +262,7 @@ def test_an_unfinished_message_is_kept_for_so_long() -> None:
     receiver.add(1, 0, b"be", False, NOW_US)
     receiver.add(2, 1, b"x", False, NOW_US + UNRELIABLE_STORE_AGE_US)
     assert receiver.add(1, 2, b"gun", True, NOW_US + UNRELIABLE_STORE_AGE_US) == b"begun"
+    receiver = UnreliableReceiver()
     receiver.add(3, 0, b"be", False, NOW_US)
     receiver.add(4, 1, b"x", False, NOW_US + UNRELIABLE_STORE_AGE_US + 1)
     assert receiver.add(3, 2, b"gun", True, NOW_US + UNRELIABLE_STORE_AGE_US + 1) is None

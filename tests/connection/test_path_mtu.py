@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from peergram.config import (
+    BURST_BYTES_MAX,
+    BURST_PACKETS,
     DATAGRAM_BYTES_FLOOR,
     DATAGRAM_BYTES_MAX,
     DATAGRAM_BYTES_OWN_PEER_MAX,
@@ -20,6 +22,7 @@ from peergram.connection.path_mtu import LADDER, PathMtu
 from peergram.errors import Result
 from peergram.events import ConnectionState
 from peergram.sim.link import UDP_OVERHEAD_BYTES
+from tests.connection.flows import make_flow
 from tests.endpoint.world import RELIABLE, SECOND_US, UNRELIABLE, Host, World
 
 NOW_US = 1_000_000
@@ -163,3 +166,21 @@ def test_queued_small_messages_survive_that_packets_become_smaller() -> None:
     assert [message for bundle in again for message in bundle.messages()] == queued
     assert len(queued) == 294
     assert all(sum(map(len, bundle.frames)) == bundle.frames_bytes <= 300 for bundle in again)
+
+
+def test_larger_packets_are_no_reason_to_wait_for_more_small_messages() -> None:
+    flow = make_flow(own_peer=True)
+    assert flow.burst_bytes == BURST_PACKETS * flow.full_bytes
+    flow.set_datagram_bytes(8_952)
+    assert flow.burst_bytes == BURST_BYTES_MAX
+    flow.set_datagram_bytes(65_000)
+    assert flow.burst_bytes == flow.full_bytes
+
+
+def test_what_fares_no_better_in_small_packets_was_not_too_large() -> None:
+    path = PathMtu(DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_OWN_PEER_MAX)
+    assert not path.absolve()
+    assert path.shrink(NOW_US)
+    assert not path.shrink(NOW_US)
+    assert path.absolve()
+    assert path.size_bytes == DATAGRAM_BYTES_MAX

@@ -37,7 +37,8 @@ class DamagingNetwork:
 def test_a_transfer_over_a_path_that_damages_packets_arrives_whole() -> None:
     """E22: 2 MiB and two packets in a hundred, those of the handshake too."""
     world = World()
-    alice, bob = world.host("alice"), world.host("bob")
+    config = Config(path_mtu_bytes_max=0)
+    alice, bob = world.host("alice", config), world.host("bob", config)
     network = DamagingNetwork(world, 0.02, 1)
     world.network = network
     rng = Random(2)
