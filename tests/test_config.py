@@ -67,6 +67,10 @@ REACHED_BY = {
     "ANSWER_INTERVAL_MAX_US": (
         "threats/test_forged_endings.py::test_questions_of_every_kind_draw_a_few_answers_a_round_trip_and_hold_no_memory"
     ),
+    "ENDED_SESSIONS_MAX": "threats/test_tables.py::test_peers_that_came_and_went_are_remembered_in_bounded_number",
+    "ENDED_CONNECTIONS_UNREAD_MAX": (
+        "scenarios/test_misbehaviour.py::test_reconnecting_with_a_message_each_leaves_a_bounded_number_of_connections"
+    ),
     "CONTROL_REPLIES_MAX": "threats/test_forged_endings.py::test_each_kind_of_question_waits_in_a_row_of_at_most_16",
     "PACKET_REPORT_AGE_US": (
         "threats/test_acknowledgements.py"

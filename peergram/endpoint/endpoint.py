@@ -627,12 +627,7 @@ class Endpoint:
 
     def _dial(self, peer: Peer, remote: Address, now_us: int) -> None:
         connection_id = self._links.new_connection_id()
-        # He may have gone by another name then, if dials had crossed; the address is the same.
-        flushing = [link for links in self._flushing.values() for link in links]
-        for link in flushing:
-            if link.closed_identity == peer.identity or link.remote == remote:
-                link.connection.stop_flushing(now_us)
-                self._after(link, now_us)
+        self._stop_flushing(peer, remote, now_us)
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
@@ -648,6 +643,15 @@ class Endpoint:
         socket_id = self._sockets.for_dial(remote, now_us, is_held=self._is_held)
         peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
         peer.session.handle_dialed(now_us)
+
+    def _stop_flushing(self, peer: Peer, remote: Address, now_us: int) -> None:
+        """A session with this peer begins: nothing of one that was closed while it opened may come after it. He may have gone by
+        another name then, if dials had crossed; the address is the same."""
+        flushing = [link for links in self._flushing.values() for link in links]
+        for link in flushing:
+            if link.closed_identity == peer.identity or link.remote == remote:
+                link.connection.stop_flushing(now_us)
+                self._after(link, now_us)
 
     def _is_held(self, socket_id: int, remote: Address) -> bool:
         """Whether a connection we dialed from there is not wholly over and would be in the way."""
@@ -882,6 +886,7 @@ class Endpoint:
         peer.pending = None
         peer.link = link
         self._requests.pop(link, None)
+        self._stop_flushing(peer, link.remote, now_us)
         peer.session.handle_accepted(now_us)
         self._events.answer_request(peer.identity)
         link.connection.accept(now_us)

@@ -254,11 +254,12 @@ class Ledger:
         """Records of a talk whose loss nobody was told.
 
         An endpoint may know one peer under two names (dialed, and by his certificate) and report under either: what is missing
-        under one may be covered by what was reported too much under the others.
+        under one may be covered by what was reported too much under the others. Messages that look alike may have been taken for
+        one another in the same way.
         """
         missing = self._missing_by_failures(talk) + self._missing_after_closing(talk)
         aliases = self._talks_of(*talk.who)
-        if not missing or len(aliases) == 1:
+        if not missing or (len(aliases) == 1 and not any(record.is_ambiguous for record in missing)):
             return missing
         lost = sum(self._is_lost(record) for other in aliases for record in other.records)
         return missing if lost > sum(other.reported for other in aliases) else []
@@ -321,6 +322,7 @@ class Ledger:
         first = 0
         for failure in talk.failures:
             covered = [r for r in talk.records if first <= r.number < failure.after and r.at_us < failure.at_us]
+            covered = [record for record in covered if not record.is_ambiguous]
             lost_bytes = sum(len(record.payload) for record in covered if self._is_lost(record) and not record.let_go)
             if failure.bytes < lost_bytes:
                 return failure.bytes, lost_bytes

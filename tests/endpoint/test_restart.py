@@ -353,6 +353,23 @@ def test_what_waits_for_a_handshake_never_arrives_after_the_next_session_whichev
     assert alice.lost.messages == 1
 
 
+def test_what_waits_for_a_handshake_never_arrives_after_a_session_that_the_peer_asked_for() -> None:
+    """V1: found by a storm of opening and closing; the next session is an accepted one."""
+    world = World()
+    alice, bob = world.add("alice", Config(linger_us=5 * SECOND_US)), world.add("bob", accepts=False)
+    world.network = lambda sender, receiver, packet: []
+    alice.send(bob, b"first")
+    alice.close_session(bob)
+    world.network = steady(10_000)
+    alice.accepts = False
+    bob.send(alice, b"hello")
+    world.run_until(lambda: alice.requests)
+    alice.send(bob.identity, b"second")
+    world.run(10 * SECOND_US)
+    assert bob.payloads() == [b"second"]
+    assert alice.lost.messages == 1
+
+
 def test_a_session_closed_while_messages_found_no_room_gives_the_room_back() -> None:
     """M1: what nobody wants any more is not kept until the connection is forgotten."""
     world, alice, bob = connected(Config(recv_buffer_messages=2))

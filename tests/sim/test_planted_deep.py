@@ -7,7 +7,7 @@ import pytest
 from peergram.sim.planted_deep import PLANTED_DEEP
 from peergram.sim.swarm import run_seed
 
-SEEDS_MAX = 300
+SEEDS_MAX = 60
 
 
 @pytest.mark.parametrize("defect", sorted(PLANTED_DEEP))

@@ -36,6 +36,7 @@ ONCE_FAILED = (
     1049,
     1100,
     1334,
+    100097,
 )
 """Each showed a defect of the endpoint once."""
 DRAWN_LATER = frozenset({"pile up"})
