@@ -151,7 +151,7 @@ async def _gather_crowd(task: Task) -> None:
         group = [_OneOfCrowd(number, task.port) for number in range(start, min(start + _CROWD_GROUP, task.connections))]
         for one in group:
             await one.knock()
-        while not all(one.is_heard() for one in group):
+        while not all(one.is_let_in() for one in group):
             await asyncio.sleep(_CROWD_POLL_S)
         everybody += group
     await asyncio.Event().wait()
@@ -171,11 +171,11 @@ class _OneOfCrowd:
             lambda now_us: self._endpoint.send_message(self._to, b"here", SendFlags.RELIABLE, _KNOCK_CHANNEL, now_us)
         )
 
-    def is_heard(self) -> bool:
-        status = self._endpoint.real_time_status(self._to, monotonic_us())
-        if status is None or status.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
+    def is_let_in(self) -> bool:
+        info = self._endpoint.connection_info(self._to, monotonic_us())
+        if info is None or info.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
             raise ConnectionError("the holder of the connections refuses one")
-        return not _unconfirmed_bytes(status) and status.state == ConnectionState.CONNECTED
+        return info.state == ConnectionState.CONNECTED
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The picture of `docs/benchmarks.md`: a panel per case, a dot per contestant at its median, a line from minimum to maximum.
 
-The scale is logarithmic, since contestants lie up to a thousandfold apart; bars would have no honest foot on it. The same results
-give the same file, byte for byte.
+The scale is logarithmic (but for shares), since contestants lie up to a thousandfold apart; bars would have no honest foot on it.
+The same results give the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def _draw_panel(panel: Any, case_name: str, of_case: dict[str, Figures]) -> None
     case = CASES[case_name]
     direction = "lower is better" if case.is_lower_better else "higher is better"
     panel.set_title(f"{case_name}  ({case.unit}, {direction})", loc="left")
-    panel.set_xscale("log")
+    is_share = case.unit.startswith("%")
+    panel.set_xscale("linear" if is_share else "log")
     names = list(of_case)
     for row, name in enumerate(names):
         values = of_case[name].as_json()
@@ -79,13 +80,21 @@ def _draw_panel(panel: Any, case_name: str, of_case: dict[str, Figures]) -> None
     panel.set_ylim(len(names) - 0.5, -0.5)
     # Room for the label to the right of the largest dot.
     left, right = panel.get_xlim()
-    panel.set_xlim(left, right * (right / left) ** 0.16)
+    panel.set_xlim((0, 115) if is_share else (left, right * (right / left) ** 0.16))
+    panel.xaxis.set_major_formatter(lambda value, _position: _tick(value))
     panel.grid(axis="x", color=_GRID_COLOR, linewidth=0.7)
     panel.set_axisbelow(True)
     panel.minorticks_off()
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
     panel.tick_params(axis="y", length=0)
+
+
+def _tick(value: float) -> str:
+    for size, letter in ((1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def _label(value: float) -> str:

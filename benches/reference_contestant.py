@@ -11,7 +11,6 @@ manual poll mode (exported, though not in its public headers), waits for packets
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from pathlib import Path
@@ -41,14 +40,15 @@ from benches.reference_library import (
     SEND_RATE_MIN,
     UNRELIABLE_NO_NAGLE,
     USE_CURRENT_THREAD,
-    Batch,
+    Incoming,
+    Outgoing,
     ReferenceLibrary,
 )
 
 NAME = "reference"
 DESCRIPTION = (
     "GameNetworkingSockets (C++), AES-256-GCM; best of the send rates 25, 50, 75 and 104.8 MB/s (it takes no more) by case, "
-    "the link's own rate on the bad link; send buffer of 16 MiB, receive buffer of 64 MiB and a million messages; `SendMessages` "
+    "the link's own rate on the bad link; send buffer of 4 MiB, receive buffer of 64 MiB and a million messages; `SendMessages` "
     "and `ReceiveMessagesOnConnection` with preallocated arrays through ctypes; round trips by the better of its own thread and "
     "its manual poll mode"
 )
@@ -57,12 +57,17 @@ _RATES_MB_PER_S = ("25", "50", "75", "104.8")
 _RATE_UNIT = " MB/s"
 _OWN_THREAD = "own thread"
 _MANUAL_POLL = "manual poll"
-_SEND_BUFFER_BYTES = 16 << 20
+_SEND_BUFFER_BYTES = 4 << 20
 _RECV_BUFFER_BYTES = 64 << 20
 _RECV_BUFFER_MESSAGES = 1_000_000
 
 _BATCH_BYTES = 1 << 20
 _BATCH_MESSAGES_MAX = 256
+_UNDER_WAY_MESSAGES_MAX = 48_000
+_UNDER_WAY_BYTES_MAX = 16 << 20
+"""Messages that the library has and that are not confirmed: enough for its fastest rate and its acknowledgements after 50 ms. It
+numbers their pieces with 16 bits, and with ever more of them under way it loses itself in searching its lists."""
+_ROUND_TRIP_MESSAGES = 64
 _RECEIVE_MAX = 4_096
 _PAUSE_S = 0.0005
 _FLUSH_TIMEOUT_S = 5.0
@@ -90,16 +95,19 @@ def sender(task: Task) -> Sent:
     """Keep the send buffer filled, a batch of messages at a time."""
     library = _library(task)
     connection = _connect(library, task)
-    payload = ctypes.create_string_buffer(task.case.message_bytes)
-    head = library.prepare(connection, payload, RELIABLE if task.case.is_reliable else 0)
-    batch = Batch(max(8, min(_BATCH_MESSAGES_MAX, _BATCH_BYTES // task.case.message_bytes)))
+    size = task.case.message_bytes
+    batch = max(8, min(_BATCH_MESSAGES_MAX, _BATCH_BYTES // size))
+    batches = min(_UNDER_WAY_MESSAGES_MAX, _UNDER_WAY_BYTES_MAX // size) // batch
+    flags = RELIABLE if task.case.is_reliable else 0
+    outgoing = Outgoing(connection, size, flags, batch=batch, batches=batches)
     clock = SendClock(task.seconds)
     sent = 0
     while clock.is_running(sent):
-        library.fill(batch, head)
-        taken = library.send(batch)
-        sent += taken
-        if taken < batch.size:
+        if not outgoing.refill():
+            time.sleep(_PAUSE_S)
+            continue
+        sent += library.send(outgoing)
+        if not outgoing.is_taken():
             time.sleep(_PAUSE_S)
     account = clock.account(sent)
     deadline_s = time.perf_counter() + _FLUSH_TIMEOUT_S
@@ -114,13 +122,13 @@ def receiver(task: Task) -> Received:
     library = _library(task)
     library.listen(task.port)
     clock = ReceiveClock(task.seconds)
-    batch = Batch(_RECEIVE_MAX)
+    incoming = Incoming(_RECEIVE_MAX)
     count = 0
     while not clock.note(count):
         library.run_callbacks()
-        received = library.receive(library.accepted[0], batch) if library.accepted else 0
+        received = library.receive(library.accepted[0], incoming) if library.accepted else 0
         count += max(0, received)
-        if received < batch.size // 2:
+        if received < _RECEIVE_MAX // 2:
             time.sleep(_PAUSE_S)
     library.close()
     return clock.account()
@@ -131,12 +139,10 @@ def pinger(task: Task) -> Pinged:
     library = _library(task)
     is_polled = task.setting == _MANUAL_POLL
     connection = _connect(library, task)
-    payload = ctypes.create_string_buffer(task.case.message_bytes)
-    head = library.prepare(connection, payload, UNRELIABLE_NO_NAGLE | USE_CURRENT_THREAD)
-    out, back = Batch(1), Batch(1)
+    out, back = _one_by_one(connection, task.case.message_bytes)
     clock = PingClock(task.seconds)
     while clock.is_running():
-        library.fill(out, head)
+        out.refill()
         start_ns = time.perf_counter_ns()
         limit_ns = start_ns + int(ECHO_TIMEOUT_S * 1e9)
         library.send(out)
@@ -144,8 +150,7 @@ def pinger(task: Task) -> Pinged:
             if time.perf_counter_ns() > limit_ns:
                 clock.note_lost()
                 break
-            if is_polled:
-                library.wait(1)
+            _await_packet(library, is_polled)
         else:
             clock.note((time.perf_counter_ns() - start_ns) / 1000)
     library.close()
@@ -160,16 +165,13 @@ def echo(task: Task) -> None:
     while not library.accepted:
         _step(library, is_polled)
     connection = library.accepted[0]
-    payload = ctypes.create_string_buffer(task.case.message_bytes)
-    head = library.prepare(connection, payload, UNRELIABLE_NO_NAGLE | USE_CURRENT_THREAD)
-    out, back = Batch(1), Batch(1)
-    library.fill(out, head)
+    out, back = _one_by_one(connection, task.case.message_bytes)
     while True:
+        out.refill()
         if library.receive(connection, back) == 1:
             library.send(out)
-            library.fill(out, head)
-        elif is_polled:
-            library.wait(1)
+        else:
+            _await_packet(library, is_polled)
 
 
 def holder(task: Task) -> Held:
@@ -212,6 +214,11 @@ def _library(task: Task) -> ReferenceLibrary:
     return ReferenceLibrary(raised, is_polled=task.setting == _MANUAL_POLL)
 
 
+def _one_by_one(connection: int, message_bytes: int) -> tuple[Outgoing, Incoming]:
+    flags = UNRELIABLE_NO_NAGLE | USE_CURRENT_THREAD
+    return Outgoing(connection, message_bytes, flags, batch=1, batches=_ROUND_TRIP_MESSAGES), Incoming(1)
+
+
 def _connect(library: ReferenceLibrary, task: Task) -> int:
     connection = library.connect(task.port)
     deadline_s = time.perf_counter() + FIRST_MESSAGE_TIMEOUT_S
@@ -220,6 +227,14 @@ def _connect(library: ReferenceLibrary, task: Task) -> int:
             raise TimeoutError("the reference's receiver does not answer")
         _step(library, task.setting == _MANUAL_POLL)
     return connection
+
+
+def _await_packet(library: ReferenceLibrary, is_polled: bool) -> None:
+    """By itself, or by letting the library's thread run if it waits for this core."""
+    if is_polled:
+        library.wait(1)
+    else:
+        os.sched_yield()
 
 
 def _step(library: ReferenceLibrary, is_polled: bool) -> None:

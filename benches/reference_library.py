@@ -1,9 +1,11 @@
 """The reference's flat C interface, as far as the benchmark needs it, with as little Python in between as ctypes allows.
 
-Messages go out and come in by the hundred in preallocated arrays of pointers. What remains per message on the way out is one
-allocation by the library and one copy of a prepared head of 216 bytes, which points at the payload (the library copies nothing);
-on the way in, one release. Both run in `map`, without a line of Python per message. The library works in a thread of its own,
-which needs no Python lock. Names and layouts are those of the public headers of version 1.6, for 64-bit Linux and macOS.
+Messages go out and come in by the hundred in preallocated arrays of pointers, and no line of Python runs for one message. Those
+that go out are made once, side by side in memory of our own, all with the same payload, and used again and again (`Outgoing`), so
+that the library is spared to allocate and copy them, too. Those that come in each cost one call that releases them. That makes
+0.10 µs of Python by message on the way out and 0.14 µs on the way in (measured apart from the library), next to 0.6 to 1 µs on
+each side that the library takes for its smallest ones. It works in a thread of its own, which needs no Python lock. Names and
+layouts are those of the public headers of version 1.6, for 64-bit Linux.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ import ctypes
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable
 from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_int32, c_int64, c_ssize_t, c_uint16, c_uint32, c_void_p
-from itertools import repeat
+from itertools import islice
 from typing import Any
 
 LIBRARY_VARIABLE = "PEERGRAM_GNS_LIBRARY"
@@ -39,10 +40,13 @@ _ERROR_BYTES = 1024
 _STATUS_BYTES = 120
 _STATUS_QUEUED = struct.Struct("36x3i")
 """Of `SteamNetConnectionRealTimeStatus_t`: bytes pending unreliable, pending reliable, sent and not yet confirmed."""
-_MESSAGE_BYTES = 216
+_MESSAGE_STRIDE = 320
+"""Room for a message (216 bytes) and the library's private part behind it, which a new message has all zero."""
 _MESSAGE_HEAD = struct.Struct("QiI")
-"""Of `SteamNetworkingMessage_t`: data, size, connection."""
-_MESSAGE_FREE_AT = 176
+"""Data, size, connection."""
+_MESSAGE_FUNCTIONS = struct.Struct("QQ")
+"""What frees the data (nothing), what releases the message."""
+_MESSAGE_FUNCTIONS_AT = 176
 _MESSAGE_FLAGS_AT = 196
 _CHANGE_INFO_AT = 4
 """Of `SteamNetConnectionStatusChangedCallback_t`: the handle stands before the connection's description."""
@@ -60,12 +64,62 @@ class _Address(ctypes.Structure):
     _fields_ = (("ipv6", ctypes.c_uint8 * 16), ("port", c_uint16))
 
 
-class Batch:
-    """A preallocated array of message pointers; `pointers` may be read as a list of numbers."""
+class Incoming:
+    """A preallocated array of message pointers, and for each a view that follows it."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.pointers: Any = (c_void_p * size)()
+        self.pointers = (c_void_p * size)()
+        self.views = [c_void_p.from_buffer(self.pointers, ctypes.sizeof(c_void_p) * index) for index in range(size)]
+
+
+class Outgoing:
+    """Messages with one payload in batches that go round: each is handed over again when the library is through with it.
+
+    The library releases a message by the function that stands in it. Ours is `sigemptyset` of the C library, which does nothing
+    but write zeros to where the pointer to the payload was, so that a look at the memory tells whose messages are free.
+    """
+
+    def __init__(self, connection: int, message_bytes: int, flags: int, *, batch: int, batches: int) -> None:
+        self.batch = batch
+        self._payload = ctypes.create_string_buffer(message_bytes)
+        self._fresh = self._make_batch(connection, flags)
+        self._blocks = [ctypes.create_string_buffer(len(self._fresh)) for _ in range(batches)]
+        self._words = [memoryview(block).cast("B").cast("Q")[:: _MESSAGE_STRIDE // 8] for block in self._blocks]
+        self._addresses = [
+            (c_void_p * batch)(*(ctypes.addressof(block) + _MESSAGE_STRIDE * index for index in range(batch)))
+            for block in self._blocks
+        ]
+        self.pointers = (c_void_p * batch)()
+        """The batch that is being handed over; those already taken are None."""
+        self._none = bytes(self.pointers)
+        self._next = 0
+
+    def refill(self) -> bool:
+        """If all of the last batch was taken, put up the next one; False while the library still has its messages."""
+        if not self.is_taken():
+            return True
+        if self._words[self._next].tobytes() != self._none:
+            return False
+        ctypes.memmove(self._blocks[self._next], self._fresh, len(self._fresh))
+        ctypes.memmove(self.pointers, self._addresses[self._next], ctypes.sizeof(self.pointers))
+        self._next = (self._next + 1) % len(self._blocks)
+        return True
+
+    def is_taken(self) -> bool:
+        """Whether nothing of the batch is left."""
+        return bytes(self.pointers) == self._none
+
+    def count_left(self) -> int:
+        """How many of the batch were not taken."""
+        return 0 if self.is_taken() else self.batch - self.pointers[:].count(None)
+
+    def _make_batch(self, connection: int, flags: int) -> bytes:
+        message = bytearray(_MESSAGE_STRIDE)
+        _MESSAGE_HEAD.pack_into(message, 0, ctypes.addressof(self._payload), ctypes.sizeof(self._payload), connection)
+        _MESSAGE_FUNCTIONS.pack_into(message, _MESSAGE_FUNCTIONS_AT, 0, _address_of_function("sigemptyset"))
+        struct.pack_into("i", message, _MESSAGE_FLAGS_AT, flags)
+        return bytes(message) * self.batch
 
 
 class ReferenceLibrary:
@@ -73,8 +127,6 @@ class ReferenceLibrary:
 
     def __init__(self, settings: dict[int, int], *, is_polled: bool = False) -> None:
         self._shared = ctypes.CDLL(os.environ[LIBRARY_VARIABLE])
-        # Short calls keep Python's lock: giving it back costs more than they take.
-        self._short = ctypes.PyDLL(os.environ[LIBRARY_VARIABLE])
         if is_polled:
             self._declare("SteamNetworkingSockets_SetManualPollMode", None, c_bool)(True)
         error = ctypes.create_string_buffer(_ERROR_BYTES)
@@ -127,33 +179,17 @@ class ReferenceLibrary:
         """Without the thread: wait for a packet, and do what there is to do."""
         self._poll(milliseconds)
 
-    def prepare(self, connection: int, payload: Any, flags: int) -> Any:
-        """The head of a message with this payload (a ctypes buffer, which must outlive it), for `fill`."""
-        pointer = self._allocate(self._utils, 0)
-        head = ctypes.create_string_buffer(ctypes.string_at(pointer, _MESSAGE_BYTES), _MESSAGE_BYTES)
-        self._release(pointer)
-        _MESSAGE_HEAD.pack_into(head, 0, ctypes.addressof(payload), ctypes.sizeof(payload), connection)
-        struct.pack_into("Q", head, _MESSAGE_FREE_AT, 0)
-        struct.pack_into("i", head, _MESSAGE_FLAGS_AT, flags)
-        return head
+    def send(self, outgoing: Outgoing) -> int:
+        """Hand over what is left of a batch; how many messages were taken."""
+        before = outgoing.count_left()
+        self._send(self._sockets, outgoing.batch, outgoing.pointers, None, False)
+        return before - outgoing.count_left()
 
-    def fill(self, batch: Batch, head: Any) -> None:
-        """Make messages of a prepared head until the batch is full; those that were not taken are at its beginning."""
-        waiting = [pointer for pointer in batch.pointers if pointer]
-        fresh = list(map(self._allocate, repeat(self._utils, batch.size - len(waiting)), repeat(0)))
-        _run(map(self._copy, fresh, repeat(ctypes.addressof(head)), repeat(_MESSAGE_BYTES)))
-        batch.pointers[:] = waiting + fresh
-
-    def send(self, batch: Batch) -> int:
-        """Hand a full batch over; how many messages were taken. The others stay in the batch."""
-        self._send(self._sockets, batch.size, batch.pointers, None, False)
-        return sum(pointer is None for pointer in batch.pointers)
-
-    def receive(self, connection: int, batch: Batch) -> int:
-        """Take what has arrived, at most a batch of it, and release it; how many messages it was."""
-        count = int(self._receive(self._sockets, connection, batch.pointers, batch.size))
+    def receive(self, connection: int, incoming: Incoming) -> int:
+        """Take what has arrived, as much as there is room for, and release it; how many messages it was."""
+        count = int(self._receive(self._sockets, connection, incoming.pointers, incoming.size))
         if count > 0:
-            _run(map(self._release, batch.pointers[:count]))
+            deque(map(self._release, islice(incoming.views, count)), maxlen=0)
         return count
 
     def queued_bytes(self, connection: int) -> int:
@@ -163,8 +199,8 @@ class ReferenceLibrary:
             return 0
         return sum(_STATUS_QUEUED.unpack_from(raw))
 
-    def _declare(self, name: str, result: Any, *arguments: Any, short: bool = False) -> Any:
-        function = (self._short if short else self._shared)[name]
+    def _declare(self, name: str, result: Any, *arguments: Any) -> Any:
+        function = self._shared[name]
         function.restype, function.argtypes = result, arguments
         return function
 
@@ -184,12 +220,10 @@ class ReferenceLibrary:
         )
         self._send = self._declare(_SOCKETS + "SendMessages", None, pointer, c_int, c_void_p, POINTER(c_int64), c_bool)
         self._receive = self._declare(_SOCKETS + "ReceiveMessagesOnConnection", c_int, pointer, c_uint32, c_void_p, c_int)
-        self._allocate = self._declare(_UTILS + "AllocateMessage", c_void_p, pointer, c_int, short=True)
-        self._release = self._declare("SteamAPI_SteamNetworkingMessage_t_Release", None, c_void_p, short=True)
+        # The shortest way: Python's lock is kept, and what is passed is a pointer already and need not be converted.
+        self._release = ctypes.PyDLL(os.environ[LIBRARY_VARIABLE])["SteamAPI_SteamNetworkingMessage_t_Release"]
+        self._release.restype = None
         self._poll = self._declare("SteamNetworkingSockets_Poll", None, c_int)
-        self._copy = ctypes.PYFUNCTYPE(c_void_p, c_void_p, c_void_p, ctypes.c_size_t)(
-            ctypes.cast(ctypes.CDLL(None).memcpy, c_void_p).value or 0
-        )
 
     def _address(self, port: int) -> _Address:
         address = _Address()
@@ -210,6 +244,6 @@ class ReferenceLibrary:
             self._close(self._sockets, connection, 0, None, False)
 
 
-def _run(calls: Iterable[object]) -> None:
-    """Make all the calls, at the least cost."""
-    deque(calls, maxlen=0)
+def _address_of_function(name: str) -> int:
+    """Of the C library."""
+    return ctypes.cast(ctypes.CDLL(None)[name], c_void_p).value or 0

@@ -79,8 +79,9 @@ run during which other programs were busy is made again, and the least disturbed
 within its window, which opens with the first message; handshakes and start-up are not in it.
 
 *spread* is (max − min) / median over the rounds; *to floor* compares medians; *lost* is the share of all messages handed to the
-sender that never arrived; *CPU out* and *CPU in* are the CPU time of the whole sending and receiving process by message; *others*
-is what other programs took of the machine in the worst round: far above a few percent, the figures are worth little."""
+sender that had not arrived when the run ended (reliable ones were still under way); *CPU out* and *CPU in* are the CPU time of
+the whole sending and receiving process by message; *others* is what other programs took of the machine in the worst round: far
+above a few percent, the figures are worth little."""
 
 
 def _columns(case: Case, floor: float | None) -> tuple[_Column, ...]:
