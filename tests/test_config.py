@@ -81,9 +81,7 @@ REACHED_BY = {
     "DATAGRAM_BYTES_OWN_PEER_MAX": "crypto/test_seal.py::test_plaintext_longer_than_a_datagram_is_refused",
     "PATH_MTU_PROBES_MAX": "connection/test_path_mtu.py::test_the_search_climbs_as_far_as_probes_arrive_and_then_rests",
     "PATH_MTU_RAISE_US": "connection/test_path_mtu.py::test_the_search_climbs_as_far_as_probes_arrive_and_then_rests",
-    "PATH_MTU_RETRY_US": (
-        "connection/test_path_mtu.py::test_packets_that_vanish_for_their_size_bring_it_down_in_two_steps"
-    ),
+    "PATH_MTU_RETRY_US": ("connection/test_path_mtu.py::test_packets_that_vanish_for_their_size_bring_it_down_in_two_steps"),
     "PATH_MTU_BLACK_HOLE_LOSSES": (
         "connection/test_path_mtu.py::test_packets_that_vanish_for_their_size_bring_it_down_in_two_steps"
     ),
