@@ -71,8 +71,9 @@ REPLAY_RANGES_MAX = 1024
 """Runs of accepted packet numbers kept; the oldest run goes first and raises the floor (E6, E13)."""
 REPLAY_REACH_PACKETS = 8_192
 """How far below the highest packet number a late packet is still taken; a multiple of 64, counted from a block of 64 (E6)."""
-PACKET_NUMBER_JUMP_MAX = 0x4000
-"""A packet number further ahead than this ends the connection with 5001 (E13)."""
+PACKET_NUMBER_JUMP_MAX = 0x7F00
+"""A packet number further ahead than this ends the connection with 5001 (E13): the 16 bits sent would not tell one turn from the
+next. The reference ends it at half of that; a process that was not scheduled for a second loses as many packets."""
 PACKET_NUMBER_MAX = 1 << 48
 """The connection ends long before a nonce could repeat (C6)."""
 SEGMENTS_PER_PACKET_MAX = 1300

@@ -87,8 +87,8 @@ class PacketsInFlight:
         """Bytes of all open packets."""
         self.eliciting_count = 0
         self.may_revive = True
-        """Whether the next ack frame may look for late reports; once per packet, so that a packet full of acks stays cheap
-        (E10)."""
+        """Whether the next ack frame may look for late reports; the owner sets it now and then, so that a packet full of acks
+        stays cheap (E10)."""
 
     def __len__(self) -> int:
         return self._open_count

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from peergram.config import (
     MESSAGE_BYTES_MAX,
+    PACKET_NUMBER_JUMP_MAX,
     RELIABLE_GAPS_MAX,
     REPLAY_REACH_PACKETS,
     STREAM_MESSAGE_BYTES_MAX,
@@ -38,6 +39,8 @@ class ReceiveLimits:
     """How far a reliable message number may lie above all seen on its lane; the reference: ten thousand (P7, G26)."""
     message_slack_bytes: int = STREAM_MESSAGE_BYTES_MAX - MESSAGE_BYTES_MAX
     """How much larger than the limit a message in the stream may be: room for the header of the messages layer (G18)."""
+    packet_number_jump_max: int = PACKET_NUMBER_JUMP_MAX
+    """A packet number further ahead ends the connection."""
     replay_reach_packets: int = REPLAY_REACH_PACKETS
     replay_jump_forgets: int = 0
     """A forward jump this large makes every lower number count as received; 0: never."""
@@ -55,4 +58,5 @@ REFERENCE = ReceiveLimits(
     number_lead_max=10_000,
     replay_reach_packets=64,
     replay_jump_forgets=100,
+    packet_number_jump_max=0x4000,
 )

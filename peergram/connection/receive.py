@@ -14,7 +14,6 @@ from collections.abc import Callable
 from peergram.config import (
     ACK_EVERY_PACKETS,
     DATAGRAM_BYTES_MAX,
-    PACKET_NUMBER_JUMP_MAX,
     PACKETS_UNREPORTED_MAX,
     SEGMENTS_PER_PACKET_MAX,
 )
@@ -54,6 +53,8 @@ _REPORT_ANSWER_US = 250_000
 """A report of losses is answered within this time divided by its blocks, so that the peer may forget them."""
 _JITTER_SPACING_MAX_US = 250_000
 _REFUSED_ACK_DELAY_MAX_MS = 100
+_REVIVE_INTERVAL_US = 5_000
+"""A peer that reports losses repeats itself in every packet; late reports are looked for this often."""
 _LOST_KEPT_US_MIN = 1_000_000
 
 OK = 0
@@ -74,12 +75,14 @@ class ConnectionViolated(Exception):
 class Receiver:
     """Takes the data packets of one connection."""
 
-    __slots__ = ("_context", "_flow", "_has_segments", "_take_report", "goodbye", "straight")
+    __slots__ = ("_context", "_flow", "_has_segments", "_revive_at_us", "_take_report", "goodbye", "straight")
 
     def __init__(self, flow: Flow, take_report: Callable[[UdpStats, int], None]) -> None:
         self._flow = flow
         self._take_report = take_report
         self._has_segments = False
+        self._revive_at_us = 0
+        """From when on an ack frame may be searched for late reports again."""
         self.goodbye: Goodbye | None = None
         """Set when an own peer said that it is over."""
         self.straight = True
@@ -258,7 +261,7 @@ class Receiver:
     def _accept_number(self, number: int, highest: int, time_since_previous_us: int | None, now_us: int) -> None:
         flow = self._flow
         jump = number - highest
-        if jump > PACKET_NUMBER_JUMP_MAX:
+        if jump > flow.limits.packet_number_jump_max:
             text = f"Pkt number lurch by {jump}; {highest & 0xFFFF:04x}->{number & 0xFFFF:04x}"
             raise ConnectionViolated(EndReason.MISC_GENERIC, text)
         flow.replay.add(number)
@@ -303,7 +306,9 @@ class Receiver:
         """Apply one decrypted payload; the outcome (OK, REFUSED, DISCARDED)."""
         flow = self._flow
         self._has_segments = False
-        flow.in_flight.may_revive = True
+        if now_us >= self._revive_at_us:
+            self._revive_at_us = now_us + _REVIVE_INTERVAL_US
+            flow.in_flight.may_revive = True
         try:
             if flow.own_peer and payload and payload[0] == GOODBYE_LEAD:
                 self.goodbye, payload = decode_goodbye(payload)
