@@ -283,8 +283,21 @@ class Connection:
             self._receiver.discard()
             self._fail(violation.reason, str(violation), now_us)
 
+    @property
+    def has_messages_left(self) -> bool:
+        """Whether whole messages wait here for room, or for their turn."""
+        flow = self.flow
+        return flow is not None and bool(flow.blocked_lanes or flow.delivered)
+
+    def drop_delivered(self) -> None:
+        """Nobody wants the messages that are complete: give back their room."""
+        for _, _, messages, charge_bytes in self.take_delivered():
+            assert self.flow is not None
+            self.flow.room.release(len(messages), charge_bytes)
+
     def discard_received(self) -> None:
         """Throw away what is not delivered yet; for a connection that ended and whose application wants no more."""
+        self.drop_delivered()
         if self._receiver is not None:
             self._receiver.discard()
 

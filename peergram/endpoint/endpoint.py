@@ -456,9 +456,11 @@ class Endpoint:
                 self._settle_doubt(link.peer, now_us)
             elif connection.is_proven:
                 self._promote_successor(link.peer, now_us)
-        delivered = connection.take_delivered()
-        if delivered and link.owner is not None:
-            link.owner.deliver(delivered, self._inbox, now_us)
+        owner = link.owner
+        if owner is None:
+            connection.drop_delivered()
+        elif owner.may_deliver(link) and (delivered := connection.take_delivered()):
+            owner.deliver(delivered, self._inbox, now_us)
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
@@ -491,7 +493,7 @@ class Endpoint:
             return
         peer.link = None
         peer.note_gone(link)
-        if link.connection.flow is not None and link.connection.flow.blocked_lanes:
+        if link.connection.has_messages_left:
             peer.draining.append(link)
             link.drains_to = peer
         unconfirmed = peer.without_headers(ended.unconfirmed)
@@ -840,6 +842,7 @@ class Endpoint:
         peer.session.handle_requested(now_us)
         peer.session.handle_accepted(now_us)
         peer.session.handle_opened(now_us)
+        self._resume_delivery(peer, now_us)
         self._schedule.make_ready(link)
 
     def _make_room(self, remote: Address, now_us: int) -> bool:
@@ -933,11 +936,10 @@ class Endpoint:
     def _resume_delivery(self, peer: Peer, now_us: int) -> None:
         """Messages that waited for room go to the application, those of an earlier connection first."""
         for link in (*peer.draining, peer.link):
-            flow = link.connection.flow if link is not None else None
-            if link is not None and flow is not None and flow.blocked_lanes:
+            if link is not None and link.connection.has_messages_left:
                 link.connection.resume_delivery(now_us)
                 self._after(link, now_us)
-                if flow.blocked_lanes:
+                if link.connection.has_messages_left:
                     return
             if link in peer.draining and link is not None:
                 peer.draining.remove(link)

@@ -103,6 +103,12 @@ class Peer:
 
     # --- messages ---
 
+    def may_deliver(self, link: Link) -> bool:
+        """Whether it is the turn of this connection: what an earlier one took comes first."""
+        if self.draining:
+            return link is self.draining[0]
+        return link is not self.successor
+
     def route(self, channel: int) -> tuple[bytes, int]:
         """What goes before a message on this channel, and the lane it goes on; remembered, since every send asks.
 

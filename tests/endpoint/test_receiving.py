@@ -246,3 +246,22 @@ def test_large_messages_on_all_lanes_at_once_arrive_although_their_halves_find_n
         assert alice.send(bob, bytes([channel]) * 400_000, RELIABLE, channel) == Result.OK
     world.run_until(lambda: len(bob.received) == 8, 30 * SECOND_US)
     assert sorted(message.payload[0] for message in bob.received) == list(range(8))
+
+
+def test_what_an_ended_connection_still_owes_is_read_before_what_the_next_one_brings() -> None:
+    """Row: order; a restart while nobody reads, with a large message that finds no room and a small one that would."""
+    config = Config(recv_buffer_bytes=20_000)
+    world, alice, bob = connected(config)
+    bob.reads = False
+    for at in range(4):
+        alice.send(bob, bytes((at,)) * 9_000, RELIABLE)
+    world.run(SECOND_US)
+    alice.kill()
+    alice.start()
+    alice.send(bob, b"\x09", RELIABLE)
+    world.run(20 * SECOND_US)
+    bob.reads = True
+    world.run(SECOND_US)
+    order = [message.payload[0] for message in bob.received]
+    assert order == sorted(order)
+    assert order[-1] == 9
