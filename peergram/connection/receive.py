@@ -338,6 +338,9 @@ class Receiver:
     def deliver_ready(self, lane: ReceiveLane) -> None:
         """Hand out what is complete and finds room; the lane counts as blocked if something is left. May raise `WireError`."""
         flow = self._flow
+        if flow.room.turn_of not in (None, flow):
+            flow.blocked_lanes.add(lane.index)
+            return
         messages, charge = lane.reliable.take_ready(lane.message_number, flow.room.messages_left, flow.room.bytes_left)
         if messages:
             lane.message_number = max(lane.message_number, messages[-1][0])

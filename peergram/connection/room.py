@@ -20,7 +20,7 @@ def charge_of(size: int) -> int:
 class ReceiveRoom:
     """Counters and limits of one peer."""
 
-    __slots__ = ("bytes_max", "favoured", "messages_max", "stream_bytes", "unread_bytes", "unread_messages")
+    __slots__ = ("bytes_max", "favoured", "messages_max", "stream_bytes", "turn_of", "unread_bytes", "unread_messages")
 
     def __init__(self, *, messages_max: int, bytes_max: int) -> None:
         self.messages_max = messages_max
@@ -30,6 +30,8 @@ class ReceiveRoom:
         self.stream_bytes = 0
         """Bytes in the reliable streams and the stores of unfinished unreliable messages, bookkeeping of single pieces
         included."""
+        self.turn_of: object | None = None
+        """The connection whose reliable messages may go to the application now; None: any. Those of an earlier one go first."""
         self.favoured: object | None = None
         """The stream that may exceed the limit until its front message is whole."""
 

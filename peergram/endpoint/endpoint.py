@@ -440,6 +440,7 @@ class Endpoint:
         link.peer = None
         if peer.successor is link:
             peer.successor = None
+            self._set_turn(peer)
             return
         if peer.pending is link:
             self._handle_request_gone(peer, link, ended, now_us)
@@ -449,6 +450,7 @@ class Endpoint:
         if link.connection.flow is not None and link.connection.flow.blocked_lanes:
             peer.draining.append(link)
             link.drains_to = peer
+        self._set_turn(peer)
         unconfirmed = peer.without_headers(ended.unconfirmed)
         self._tell(peer.session.handle_ended(ended.end, ended.state, unconfirmed))
         if peer.successor is not None and (peer.successor.connection.is_proven or ended.end is _REPLACED):
@@ -722,6 +724,7 @@ class Endpoint:
             peer.successor.connection.close(EndReason.MISC_GENERIC, _REPLACED.debug, now_us, quiet=True)
             self._after(peer.successor, now_us)
         peer.successor = link
+        self._set_turn(peer)
         link.accepted_at_us = now_us
         link.connection.accept(now_us)
         self._after(link, now_us)
@@ -738,6 +741,7 @@ class Endpoint:
         wait_us = max(2 * flow.round_trip.smoothed_us, _DOUBT_US_MIN)
         if flow.liveness.last_heard_us > successor.accepted_at_us + wait_us:
             peer.successor = successor.peer = None
+            self._set_turn(peer)
             successor.connection.close(EndReason.MISC_GENERIC, "The session before this one is alive", now_us, quiet=True)
             self._after(successor, now_us)
 
@@ -754,7 +758,13 @@ class Endpoint:
         peer.session.handle_requested(now_us)
         peer.session.handle_accepted(now_us)
         peer.session.handle_opened(now_us)
+        self._resume_delivery(peer, now_us)
         self._schedule.make_ready(link)
+
+    def _set_turn(self, peer: Peer) -> None:
+        """Reliable messages of an earlier connection go to the application before those of a later one."""
+        first = peer.draining[0] if peer.draining else peer.link if peer.successor is not None else None
+        peer.room.turn_of = first.connection.flow if first is not None else None
 
     def _make_room(self, remote: Address, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
@@ -818,6 +828,7 @@ class Endpoint:
             drained.drains_to = None
             drained.connection.discard_received()
         peer.draining.clear()
+        self._set_turn(peer)
         self._discard_unread(peer, None, now_us)
         for link in links:
             link.peer = None
@@ -844,6 +855,7 @@ class Endpoint:
     def _resume_delivery(self, peer: Peer, now_us: int) -> None:
         """Messages that waited for room go to the application, those of an earlier connection first."""
         for link in (*peer.draining, peer.link):
+            self._set_turn(peer)
             flow = link.connection.flow if link is not None else None
             if link is not None and flow is not None and flow.blocked_lanes:
                 link.connection.resume_delivery(now_us)
@@ -853,6 +865,7 @@ class Endpoint:
             if link in peer.draining and link is not None:
                 peer.draining.remove(link)
                 link.connection.discard_received()
+        self._set_turn(peer)
 
     def _handle_idle(self, peer: Peer, now_us: int) -> None:
         session = peer.session
