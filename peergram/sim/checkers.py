@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from peergram.address import Address
 from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_PER_TRANSMIT_MAX
+from peergram.connection.flow import Flow
 from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.connection.unreliable import UnreliableReceiver
@@ -274,22 +275,22 @@ class V6(Checker):
 
     def __init__(self) -> None:
         self._empty_bytes: dict[int, int] = {}
-        self._in_use: dict[tuple[int, str], set[bytes]] = defaultdict(set)
-        """Connection ids that data of the last burst went to, by sender and destination."""
+        self._in_use: dict[tuple[int, Address, Address], set[bytes]] = defaultdict(set)
+        """Connection ids that data of the last burst went to, by sender and both addresses."""
 
     def started(self, host: Host) -> None:
         self._empty_bytes[host.index] = _held_bytes(host)
 
     def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None:
-        if self.world.phase == "burst" and packet[0] & DATA:
-            self._in_use[host.index, destination[0]].add(packet[1:5])
+        if self.world.phase == "burst" and packet[0] & DATA and any(packet[1:5]):
+            self._in_use[host.index, source, destination].add(packet[1:5])
 
     def phase_entered(self, phase: str) -> None:
         if phase != "ended":
             return
-        for (index, destination), ids in sorted(self._in_use.items()):
+        for (index, source, destination), ids in sorted(self._in_use.items()):
             if len(ids) > 1:
-                self.violate(self.world.hosts[index], f"{len(ids)} sessions with {destination} carry data at once")
+                self.violate(self.world.hosts[index], f"{len(ids)} sessions from {source} to {destination} carry data at once")
         for host in self.world.hosts:
             if host.is_alive:
                 self._check(host)
@@ -311,6 +312,8 @@ class V7(Checker):
 
     def __init__(self) -> None:
         self._burst: dict[tuple[int, str], tuple[int, int, int]] = {}
+        """By reader and sender: when, bytes read at that instant, the largest message among them. Packets begin another count: a
+        host that stood still handles many at one instant, and reads in between."""
         self._sends = 0
 
     def turn_done(self, host: Host, turn: Turn) -> None:
@@ -320,15 +323,20 @@ class V7(Checker):
             self.violate(host, f"{host.unread_messages} unread messages of {len(host.known)} peers")
 
     def received(self, host: Host, channel: int, message: Message, record: Sent | None) -> None:
-        """What is read at one instant was held before it: in the queue, or in the stream behind it."""
+        """What is read at one instant was held before it: in the queue, or in the stream behind it, whose front message may go
+        beyond the limit."""
         who = (host.index, message.identity.text)
-        at_us, count, held_bytes = self._burst.get(who, (-1, 0, 0))
+        at_us, held_bytes, largest = self._burst.get(who, (-1, 0, 0))
         if at_us != self.world.now_us:
-            count, held_bytes = 0, 0
-        count, held_bytes = count + 1, held_bytes + len(message.payload)
-        self._burst[who] = (self.world.now_us, count, held_bytes)
-        if held_bytes > 2 * host.config.recv_buffer_bytes + len(message.payload):
+            held_bytes = largest = 0
+        held_bytes, largest = held_bytes + len(message.payload), max(largest, len(message.payload))
+        self._burst[who] = (self.world.now_us, held_bytes, largest)
+        if held_bytes > 2 * host.config.recv_buffer_bytes + largest:
             self.violate(host, f"{held_bytes} bytes of {message.identity.text} were held")
+
+    def packets_in(self, host: Host, source: Address, packets: list[bytes]) -> None:
+        for who in [who for who in self._burst if who[0] == host.index]:
+            del self._burst[who]
 
     def sent(self, host: Host, record: Sent) -> None:
         self._sends += 1
@@ -359,6 +367,9 @@ class V7(Checker):
             return
         unread = [entry for some in held if isinstance(some, Inbox) for entry in some.waiting()]
         charges = [charge_of(len(message.payload) + sender.header_bytes) for sender, message in unread]
+        # Messages of a newer connection wait in it until those of the earlier one are read.
+        held_back = [batch for some in held if isinstance(some, Flow) for batch in some.delivered]
+        charges += [charge_of(len(payload)) for _, _, messages, _ in held_back for _, payload in messages]
         counted = (sum(room.unread_messages for room in rooms), sum(room.unread_bytes for room in rooms))
         if counted != (len(charges), sum(charges)):
             self.violate(host, f"{counted} messages and bytes count as unread, {(len(charges), sum(charges))} are")

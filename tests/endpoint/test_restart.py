@@ -39,6 +39,31 @@ def test_a_dialer_that_restarts_takes_its_session_over(new_key: bool, lost: int)
     assert alice.payloads() == [b"welcome"], "and nothing of the session before"
 
 
+@pytest.mark.parametrize("ending", ["killed", "closed"])
+def test_what_an_old_session_left_goes_to_the_application_before_what_the_new_one_brings(ending: str) -> None:
+    """V1: a large message that still waits for room is not overtaken by small ones of the session after it."""
+    world, alice, bob = connected(Config(recv_buffer_bytes=20_000))
+    bob.reads = False
+    old = [b"small", bytes(15_000), bytes(16_000)]
+    for data in old:
+        alice.send(bob, data)
+    world.run(SECOND_US)
+    if ending == "killed":
+        alice.kill()
+        alice.start()
+    else:
+        alice.close_session(bob)
+        world.run(SECOND_US)
+    alice.send(bob, b"new")
+    world.run(2 * SECOND_US)
+    bob.reads = True
+    bob.drain()
+    world.run(5 * SECOND_US)
+    assert bob.payloads()[-1] == b"new"
+    assert bob.payloads()[:-1] == old[: len(bob.payloads()) - 1]
+    assert len(bob.payloads()) >= 3, "what was acknowledged is delivered"
+
+
 @pytest.mark.parametrize("lost", [0, 3])
 @pytest.mark.parametrize("new_key", [False, True], ids=["same key", "new key"])
 def test_an_acceptor_that_restarts_and_dials_back_takes_its_session_over(new_key: bool, lost: int) -> None:

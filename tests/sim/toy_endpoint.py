@@ -243,7 +243,7 @@ class ToyEndpoint:
             self._send_to(session, bytes((PONG,)))
         elif kind == CLOSE:
             self._send_to(session, bytes((CLOSED,)))
-            self._drop(session, EndReason.SESSION_CLOSED, "closed by the peer", ConnectionState.CLOSED_BY_PEER)
+            self._drop(session, EndReason.MISC_GENERIC, "closed by the peer", ConnectionState.CLOSED_BY_PEER)
             return
         elif kind == NO_SESSION and body[1:5] == session.peer_id.to_bytes(4, "little"):
             self._drop(session, EndReason.REMOTE_TIMEOUT, "the peer does not know the session")
