@@ -49,14 +49,14 @@ LANES_SEND_MAX = 8
 """Lanes we send on: 0..7, since a reference sender and its logs break above (G1)."""
 LANES_RECV_MAX = 256
 """Lanes a peer may use: 0..255 on the wire."""
-RELIABLE_GAPS_MAX = 64
+RELIABLE_GAPS_MAX = 1_024
 """Holes kept in one reliable stream (E8); the reference keeps 30 when appending, 20 when splitting."""
-ACK_BLOCKS_MAX = 64
-"""Blocks written in one ack frame."""
 ACK_GAPS_MAX = 62
-"""Runs of missing packets kept for reporting (E13)."""
+"""Runs of received packets kept for reporting, and so blocks in one ack frame (E13)."""
 REPLAY_RANGES_MAX = 1024
 """Runs of accepted packet numbers kept; the oldest run goes first and raises the floor (E6, E13)."""
+REPLAY_REACH_PACKETS = 8_192
+"""How far below the highest packet number a late packet is still taken; a multiple of 64, counted from a block of 64 (E6)."""
 PACKET_NUMBER_JUMP_MAX = 0x4000
 """A packet number further ahead than this ends the connection with 5001 (E13)."""
 PACKET_NUMBER_MAX = 1 << 48
@@ -157,9 +157,7 @@ CONNECTIONS_MAX = 16_384
 REQUEST_REPEAT_US = 3_000_000
 """Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX = 256
-"""Strangers waiting to be accepted; the oldest gives way (M4)."""
-PENDING_REQUEST_BYTES_MAX = 65_536
-"""What a stranger may have us hold before he is accepted (M4)."""
+"""Strangers waiting to be accepted; the oldest gives way (M4). Of each only the hello is kept, whose fields have limits."""
 PENDING_REQUESTS_PER_HOST_MAX = 16
 """Strangers of one IP address waiting to be accepted (E19)."""
 EVENTS_MAX = 1_024

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from peergram.config import (
     MESSAGE_BYTES_MAX,
+    RELIABLE_GAPS_MAX,
+    REPLAY_REACH_PACKETS,
     STREAM_MESSAGE_BYTES_MAX,
     UNRELIABLE_STORE_AGE_US,
     UNRELIABLE_STORE_BYTES_MAX,
@@ -21,9 +23,9 @@ from peergram.config import (
 class ReceiveLimits:
     """Bounds of one connection's receiving side."""
 
-    gaps_append_max: int = 1024
+    gaps_append_max: int = RELIABLE_GAPS_MAX
     """Holes in a reliable stream above which data beyond the end is refused (each costs one island of at least a byte)."""
-    gaps_split_max: int = 1024
+    gaps_split_max: int = RELIABLE_GAPS_MAX
     """Holes above which a segment may not split one more."""
     unreliable_segments_max: int = UNRELIABLE_STORE_SEGMENTS_MAX
     unreliable_bytes_max: int = UNRELIABLE_STORE_BYTES_MAX
@@ -36,8 +38,7 @@ class ReceiveLimits:
     """How far a reliable message number may lie above all seen on its lane; the reference: ten thousand (P7, G26)."""
     message_slack_bytes: int = STREAM_MESSAGE_BYTES_MAX - MESSAGE_BYTES_MAX
     """How much larger than the limit a message in the stream may be: room for the header of the messages layer (G18)."""
-    replay_reach_packets: int = 8192
-    """How far below the highest packet number a late packet is still accepted; a multiple of 64, counted from a block of 64."""
+    replay_reach_packets: int = REPLAY_REACH_PACKETS
     replay_jump_forgets: int = 0
     """A forward jump this large makes every lower number count as received; 0: never."""
 
@@ -46,7 +47,7 @@ OWN = ReceiveLimits()
 REFERENCE = ReceiveLimits(
     gaps_append_max=30,
     gaps_split_max=20,
-    unreliable_segments_max=20,
+    unreliable_segments_max=21,
     unreliable_age_us=1 << 60,
     unreliable_evicts_lowest=True,
     message_slack_bytes=0,

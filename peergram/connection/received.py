@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 
-from peergram.config import ACK_BLOCKS_MAX, ACK_GAPS_MAX, NACK_DELAY_MAX_US, NACK_DELAY_US, REPLAY_RANGES_MAX
+from peergram.config import ACK_GAPS_MAX, NACK_DELAY_MAX_US, NACK_DELAY_US, REPLAY_RANGES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.timing import NEVER
 
@@ -222,7 +222,7 @@ class AcksOwed:
             del self._runs[0]
         return True
 
-    def report(self, now_us: int, blocks_max: int = ACK_BLOCKS_MAX) -> AckReport:
+    def report(self, now_us: int, blocks_max: int = ACK_GAPS_MAX) -> AckReport:
         """The ack frame for now. A hole that may still be only late hides what lies above it, until its 3 ms are over."""
         runs = self._runs
         shown = self._count_shown(now_us, blocks_max)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from heapq import heappop
 
 from peergram.config import (
-    ACK_BLOCKS_MAX,
+    ACK_GAPS_MAX,
     DATAGRAM_BYTES_MAX,
     PACKET_NUMBER_MAX,
     PACKETS_IN_FLIGHT_MAX,
@@ -292,7 +292,7 @@ class Transmitter:
                 return 0
             return self._add_stop_waiting(pieces)
         size = self._add_stop_waiting(pieces)
-        report = acks.report(now_us, max(min(ACK_BLOCKS_MAX, (limit - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES), 1))
+        report = acks.report(now_us, max(min(ACK_GAPS_MAX, (limit - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES), 1))
         frame = encode_ack(report.latest, report.delay_us, report.blocks)
         pieces.append(frame)
         return size + len(frame)

@@ -69,7 +69,7 @@ class UnreliableReceiver:
     def _make_room(self, size: int, now_us: int) -> None:
         oldest_at_us = now_us - self._limits.unreliable_age_us
         while self._partials and (
-            self.stored_segments > self._limits.unreliable_segments_max
+            self.stored_segments >= self._limits.unreliable_segments_max
             or self.stored_bytes + size > self._limits.unreliable_bytes_max
             or next(iter(self._partials.values())).begun_at_us < oldest_at_us
         ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from peergram.config import LOG_INTERVAL_US
 from peergram.drivers.pump import OVERDUE_HOLD_US, READS_PER_TURN, TRANSMITS_PER_DRAIN, Pump
 from peergram.drivers.sockets import BACKLOG_PACKETS_MAX, FRUITLESS_MAX, DriverSocket
 from peergram.drivers.system import monotonic_us
@@ -182,6 +183,29 @@ def test_a_defect_of_the_endpoint_is_counted_and_the_rest_goes_on(
     assert read_all(pump, endpoint, 1) == [7]
     assert pump.defects == 3
     assert len(caplog.records) == 1
+
+
+def test_defects_are_logged_once_in_an_interval_and_all_are_counted(
+    make: Callable[..., Pump], caplog: pytest.LogCaptureFixture
+) -> None:
+    """E15."""
+
+    def fail() -> None:
+        raise RuntimeError("a defect in handle_timeout")
+
+    endpoint = FakeEndpoint()
+    pump = make(endpoint)
+    endpoint.always_due = True
+    endpoint.on_timeout = fail
+    now_us = monotonic_us()
+    logged = []
+    early_us = LOG_INTERVAL_US - OVERDUE_HOLD_US
+    for at_us in (0, early_us, LOG_INTERVAL_US, LOG_INTERVAL_US + early_us, 2 * LOG_INTERVAL_US):
+        pump.handle_due(now_us + at_us)
+        logged.append(len(caplog.records))
+    endpoint.always_due = False
+    assert logged == [1, 1, 2, 2, 3]
+    assert pump.defects == 5
 
 
 def test_events_stay_within_the_endpoint_but_for_one(make: Callable[..., Pump]) -> None:

@@ -15,7 +15,7 @@ import contextlib
 
 import pytest
 
-from peergram.config import Config
+from peergram.config import BURST_PACKETS, Config
 from peergram.errors import EndReason, Result, UsageError
 from peergram.events import ConnectionState, InfoFlags, SendFlags
 from peergram.identity import INVALID, Identity
@@ -411,6 +411,21 @@ def test_no_nagle_goes_at_once_and_others_wait_for_company() -> None:
     assert [packet for *_, packet in world.sent if packet[0] >= 0x80]
     world.run(2_000)
     assert bob.payloads() == [b"slow", b"fast"], "earlier ones ride along"
+
+
+def test_small_messages_go_at_once_when_they_fill_a_burst() -> None:
+    """Header: Nagle; they wait for company, but not for longer than one call can carry."""
+    world, alice, bob = connected(network=steady(1_000))
+    world.records = True
+    flow, waited_bytes = alice.flow, 0
+    while not data_sent(world):
+        waited_bytes = flow.queued_bytes
+        alice.send(bob, bytes(95))
+    assert BURST_PACKETS * flow.full_bytes - 200 < waited_bytes < BURST_PACKETS * flow.full_bytes
+
+
+def data_sent(world: World) -> list[bytes]:
+    return [packet for *_, packet in world.sent if packet[0] >= 0x80]
 
 
 def test_flush_sends_what_waits_for_company() -> None:

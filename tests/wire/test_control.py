@@ -139,6 +139,13 @@ def test_other_lead_bytes_are_refused(lead: int) -> None:
         decode_control(bytes((lead,)) + bytes(600))
 
 
+def test_five_bytes_are_enough_and_four_are_not() -> None:
+    """Both are a message of one field that nobody knows."""
+    assert decode_control(b"\x25\x08\x80\x80\x01") == NoConnection(0, 0)
+    with pytest.raises(WireError, match="4 bytes"):
+        decode_control(b"\x25\x08\x80\x01")
+
+
 def test_datagrams_under_five_bytes_are_refused_whatever_they_begin_with() -> None:
     for lead in range(256):
         with pytest.raises(WireError):
