@@ -1179,7 +1179,7 @@ def test_a_changed_byte_in_any_hello_is_refused_or_harmless(index: int, flip: in
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_a_byte_changed_once_in_any_hello_costs_half_a_second_at_most(index: int, flip: int) -> None:
     """E22: with the next attempt the dial succeeds, and both ends hold the same keys for the right peer."""
-    for at in range(min(len(hello_bytes(index)), 420)):
+    for at in range(len(hello_bytes(index)) if index else 40):
         run = new_run()
 
         def change(number: int, datagram: bytes, at: int = at) -> bytes:
