@@ -8,12 +8,14 @@ from __future__ import annotations
 from heapq import heappush
 
 from peergram.config import ACK_DELAY_OWN_PEER_US, ACK_DELAY_US, BURST_PACKETS, Config
+from peergram.connection.auto_rate import AutoRate
 from peergram.connection.handshake import Established
 from peergram.connection.in_flight import PacketsInFlight
 from peergram.connection.lanes import ACKED, IN_FLIGHT, TO_RETRANSMIT, Lanes, Segment
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.liveness import Liveness
-from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
+from peergram.connection.pacing import TokenBucket
+from peergram.connection.rate import FixedRate, RateController
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.room import ReceiveRoom

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.connection.auto_rate import AutoRate
 from peergram.connection.in_flight import SentPacket
-from peergram.connection.rate import AutoRate, FixedRate, TokenBucket
+from peergram.connection.pacing import TokenBucket
+from peergram.connection.rate import FixedRate
 from peergram.connection.rtt import RoundTrip
 from tests.threats.world import SOAK
 
