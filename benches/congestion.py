@@ -111,7 +111,7 @@ def vanishing_cubic(make: MakeController) -> str:
     own = [OwnFlow(link, make, rtt_us=50_000), OwnFlow(link, make, rtt_us=50_000, start_us=9_000)]
     cubic = CubicFlow(link, rtt_us=50_000, start_us=5 * SECOND_US)
     link.run(25 * SECOND_US)
-    cubic.window = -1e12
+    cubic.stop()
     link.run(60 * SECOND_US)
     rates = [flow.sink.rate(35, 60) for flow in own]
     return f"jain {jain(rates):.3f}, sum {sum(rates) / DEFAULT_RATE:.3f}, {queue(link, 35, 60)}"

@@ -68,10 +68,9 @@ MESSAGE_NUMBER_STEP_MAX = 10_000
 MESSAGE_CHARGE_BYTES_MIN = 256
 """What an unread message costs of the receive buffer at least: its bookkeeping (M1)."""
 
-PACKETS_IN_FLIGHT_MAX = 8_000
-"""Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2). Data waits then; answers go
-on, and
-the oldest packet is given up for each (E12, E14)."""
+PACKETS_IN_FLIGHT_MAX = 7_999
+"""Packets neither acknowledged nor given up, fewer than 8 000; a reference peer's 16-bit numbers break at 32768 (P2). Data waits
+then; answers go on, and the oldest packet is given up for each (E12, E14)."""
 PACKETS_UNREPORTED_MAX = 1 << 19
 """Span of packet numbers a peer may have us report on at once; one that never gives up on old packets is ended (E10, E13)."""
 LOST_PACKETS_KEPT = 1_024

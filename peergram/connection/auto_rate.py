@@ -14,7 +14,7 @@ docs/congestion.md compares designs and gives figures.
 
 from __future__ import annotations
 
-from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
 from peergram.connection.path_estimate import PathEstimate
 from peergram.connection.rate import SentRecord
 from peergram.connection.rtt import RoundTrip
@@ -22,16 +22,16 @@ from peergram.connection.rtt import RoundTrip
 _PACKET = float(DATAGRAM_BYTES_MAX)
 _START_WINDOW = 32 * _PACKET
 _WINDOW_MIN = 2 * _PACKET
-_WINDOW_MAX = 8_000 * _PACKET
+_WINDOW_MAX = PACKETS_IN_FLIGHT_MAX * _PACKET
 _IN_FLIGHT_MIN = 8 * DATAGRAM_BYTES_MAX
 _RATE_MIN = 16 * 1024
 _RATE_MAX = 1 << 31
 _STARTUP_GAIN = 1.5
 _FULL_ROUNDS = 3
 
-_QUEUE_SHARE = 0.25
+_QUEUE_SHARE = 0.5
 _QUEUE_MIN_US = 6_000
-_QUEUE_MAX_US = 15_000
+_QUEUE_MAX_US = 12_000
 _QUEUE_PACKETS = 2
 _QUEUE_SLOW_MAX_US = 100_000
 """Target of the queue: a share of the base round trip within bounds; on a slow path, the time that two packets take."""
@@ -44,7 +44,7 @@ _QUIET_US = 1_000_000
 _DRAIN_ROUNDS = 4
 _FAILED_DRAINS_MAX = 3
 _QUIET_ROUNDS = 8
-_BETA = 0.7
+_BETA = 0.75
 _CUBIC_SCALE = 1.6
 """Four times TCP's: what we lose by trying whether the queue empties must be won back."""
 _TRY_INTERVAL_US = 10_000_000
@@ -177,7 +177,7 @@ class AutoRate:
         at_s = (now_us - self._epoch_us + smoothed_us) / 1e6 - self._cubic_turn_s
         target = min(max(_CUBIC_SCALE * at_s**3 + self._cubic_max, window), 1.5 * window)
         share = acked_bytes / self._window
-        self._reno += 3 * (1 - _BETA) / (1 + _BETA) * share
+        self._reno += 1.5 * (1 - _BETA) / (1 + _BETA) * share
         self._window = max(window + (target - window) * share, self._reno) * _PACKET
 
     def _look_for_queue(self, now_us: int) -> None:
@@ -196,7 +196,7 @@ class AutoRate:
 
     def _end_round(self, now_us: int) -> None:
         path = self._path
-        packets_us = _QUEUE_PACKETS * _PACKET * 1e6 / max(path.rate, 1)
+        packets_us = _QUEUE_PACKETS * _PACKET * 1e6 / max(path.rate_peak, 1)
         target_us = min(max(path.base_us * _QUEUE_SHARE, _QUEUE_MIN_US), _QUEUE_MAX_US)
         self._target_us = max(target_us, min(packets_us, _QUEUE_SLOW_MAX_US))
         if path.excess_loss and not self._drain_rounds:
@@ -252,7 +252,7 @@ class AutoRate:
     def _await_drain(self, now_us: int) -> None:
         self._drain_rounds = _DRAIN_ROUNDS
         self._epoch_us = now_us
-        self._yields_from = self._path.delivered_bytes + self.window_bytes // 2
+        self._yields_from = self._path.delivered_bytes
 
     def _check_drain(self, now_us: int) -> None:
         self._drain_rounds -= 1
@@ -299,18 +299,18 @@ class AutoRate:
         if self._competes:
             if path.queue_us > path.queue_peak_us // 2:
                 self._yield_to_loss(now_us)
-        elif not self._starting and path.queue_us > self._target_us / 3:
+        elif not self._starting and path.queue_us > self._target_us / 2:
             self._drain(path.queue_us, now_us)
 
     def _yield_to_loss(self, now_us: int) -> None:
         self._starting = False
         self._cubic_max = self._window / _PACKET
+        self._yields_from = self._path.delivered_bytes
         self._window = max(self._window * _BETA, _WINDOW_MIN)
         self._epoch_us = now_us
-        self._yields_from = self._path.delivered_bytes + self.window_bytes
         if self._competes:
             self._start_cubic_epoch(now_us)
-            if now_us - self._tried_at_us > _TRY_INTERVAL_US and self._path.queue_peak_us > 2 * self._target_us:
+            if now_us - self._tried_at_us > _TRY_INTERVAL_US and self._path.queue_peak_us > 3 * self._target_us:
                 self._tried_at_us = now_us
                 self._window_after_drain = self._window
                 self._window = max(self._window / 2, _WINDOW_MIN)

@@ -17,6 +17,8 @@ _ROUND_TRIP_MIN_US = 20
 _BASE_SPAN_US = 10_000_000
 """The base is the smallest round trip of the last two to three spans: a path that became longer is believed after that time."""
 _BASE_SEEN_US = 5_000_000
+_PACKET_US_PER_S = DATAGRAM_BYTES_MAX * 1_000_000
+"""A queue of no more than one packet is none."""
 _GAP_MAX_US = 100_000
 _EXCESS_SHARE = 0.03
 _EXCESS_PACKETS = 2
@@ -47,6 +49,7 @@ class PathEstimate:
         "queue_peak_us",
         "queue_us",
         "rate",
+        "rate_peak",
         "round_queue_us",
         "usual_loss",
     )
@@ -73,6 +76,8 @@ class PathEstimate:
         self._heard_at_us = now_us
         self.rate = 0
         """Best delivery rate of this round and the one before."""
+        self.rate_peak = 0
+        """Best delivery rate seen, fading in a thousand rounds: what the path carries, whoever has it now."""
         self._best_rate = 0
         self._previous_best_rate = 0
         self._round_mark = 0
@@ -105,6 +110,7 @@ class PathEstimate:
         if rate > self._best_rate:
             self._best_rate = rate
             self.rate = max(rate, self._previous_best_rate)
+            self.rate_peak = max(rate, self.rate_peak)
         self.is_limited_by_application = newest.delivered_bytes < self.app_limited_until
         return True
 
@@ -120,7 +126,7 @@ class PathEstimate:
         if sample_us < self._round_min_us:
             self._round_min_us = sample_us
         self.queue_us = queue_us = sample_us - self.base_us
-        if queue_us <= self.base_us >> 5:
+        if queue_us <= self.base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
             self._base_seen_at_us = now_us
         if queue_us > self.queue_peak_us:
             self.queue_peak_us = queue_us
@@ -139,6 +145,7 @@ class PathEstimate:
         self.round_queue_us = self._round_min_us - self.base_us
         self._round_min_us = NEVER
         self.queue_peak_us -= self.queue_peak_us >> 7
+        self.rate_peak -= self.rate_peak >> 10
         self._previous_best_rate, self._best_rate = self._best_rate, 0
         self.rate = self._previous_best_rate
         packets = (self._acked_bytes + self._lost_bytes) / DATAGRAM_BYTES_MAX

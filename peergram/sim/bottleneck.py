@@ -147,7 +147,7 @@ class OwnFlow:
         self._way_us = rtt_us // 2
         self._ack_loss = ack_loss
         self._coalesce_us = coalesce_us
-        self._app_rate = app_rate
+        self.app_rate = app_rate
         self._offered_bytes = 0
         self._acks = AcksOwed(0)
         self._ack_planned_us = -1
@@ -169,18 +169,18 @@ class OwnFlow:
         self.rate = self._make(self._ack_delay_us, now_us)
         self.bucket = TokenBucket(now_us)
         self._check_timeout()
-        if self._app_rate:
+        if self.app_rate:
             self._offer()
         self._send()
 
     def _offer(self) -> None:
-        self._offered_bytes += self._app_rate // 50
+        self._offered_bytes += self.app_rate // 50
         self.link.after(20_000, self._offer)
         self._send()
 
     @property
     def _has_data(self) -> bool:
-        return not self._app_rate or self._offered_bytes >= PACKET_BYTES
+        return not self.app_rate or self._offered_bytes >= PACKET_BYTES
 
     def _send(self) -> None:
         now_us, rate, bucket = self.link.now_us, self.rate, self.bucket
@@ -319,6 +319,7 @@ class CubicFlow:
         self._highest_acked = -1
         self._recover = -1
         self._heard_us = 0
+        self._stopped = False
         link.after(start_us, self._start)
 
     def _start(self) -> None:
@@ -326,8 +327,12 @@ class CubicFlow:
         self._check_timeout()
         self._send()
 
+    def stop(self) -> None:
+        """Send nothing any more."""
+        self._stopped = True
+
     def _send(self) -> None:
-        while len(self._open) < int(self.window):
+        while not self._stopped and len(self._open) < int(self.window):
             number, sent_us = self._number, self.link.now_us
             self._number += 1
             self._open[number] = sent_us

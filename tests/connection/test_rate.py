@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
 from peergram.connection.auto_rate import AutoRate
 from peergram.connection.in_flight import SentPacket
 from peergram.connection.pacing import TokenBucket
@@ -87,7 +87,7 @@ def test_whatever_acks_say_rate_and_window_stay_within_bounds(seed: int) -> None
             rate.handle_timeout()
         if rng.random() < 0.1:
             rate.handle_idle(rng.randrange(100_000))
-        assert 8 * DATAGRAM_BYTES_MAX <= rate.window_bytes <= 8_000 * DATAGRAM_BYTES_MAX
+        assert 8 * DATAGRAM_BYTES_MAX <= rate.window_bytes <= PACKETS_IN_FLIGHT_MAX * DATAGRAM_BYTES_MAX
         assert rate.rate_bytes_per_s >= 16 * 1_024
 
 
