@@ -44,12 +44,20 @@ def single(
     begin: float = 4,
     ack_delay_us: int = 10_000,
     coalesce_us: int = 0,
+    jitter_us: int = 0,
     app_rate: int = 0,
 ) -> str:
     size = buffer_bytes or max(int(buffer_bdp * bdp(rate, rtt_us)), 4 * 1300)
     link = Bottleneck(rate_bytes_per_s=rate, buffer_bytes=size, loss=loss)
     flow = OwnFlow(
-        link, make, rtt_us=rtt_us, ack_loss=loss, ack_delay_us=ack_delay_us, coalesce_us=coalesce_us, app_rate=app_rate
+        link,
+        make,
+        rtt_us=rtt_us,
+        ack_loss=loss,
+        ack_delay_us=ack_delay_us,
+        coalesce_us=coalesce_us,
+        app_rate=app_rate,
+        jitter_us=jitter_us,
     )
     link.run(int(seconds * SECOND_US))
     can = (app_rate or rate) * (1 - loss)
@@ -120,6 +128,9 @@ def vanishing_cubic(make: MakeController) -> str:
 SCENARIOS: dict[str, Callable[[MakeController], str]] = {
     "lossy 1 %": lambda make: single(make, loss=0.01),
     "lossy 1 %, RTT 100": lambda make: single(make, loss=0.01, rtt_us=100_000),
+    "lossy 1 %, jitter 30 ms": lambda make: single(make, loss=0.01, jitter_us=30_000),
+    "clean, jitter 30 ms": lambda make: single(make, jitter_us=30_000),
+    "clean, jitter 100 ms": lambda make: single(make, jitter_us=100_000),
     "lossy 5 %": lambda make: single(make, loss=0.05),
     "lossy 35 %": lambda make: single(make, loss=0.35),
     "lossy 60 %": lambda make: single(make, loss=0.60, seconds=30),

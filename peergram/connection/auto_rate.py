@@ -32,9 +32,11 @@ _FULL_ROUNDS = 3
 _QUEUE_SHARE = 0.5
 _QUEUE_MIN_US = 6_000
 _QUEUE_MAX_US = 12_000
+_QUEUE_JITTER_MAX_US = 20_000
 _QUEUE_PACKETS = 2
 _QUEUE_SLOW_MAX_US = 100_000
-"""Target of the queue: a share of the base round trip within bounds; on a slow path, the time that two packets take."""
+"""Target of the queue: a share of the base round trip within bounds; on a slow path, the time that two packets take; and more
+where round trips vary by themselves."""
 _LEFT_IN_QUEUE_US = 1_500
 """Left in the queue when it is given back, so that a path of a short round trip does not run dry."""
 _SHRINK_MIN = 0.4
@@ -48,6 +50,8 @@ _BETA = 0.75
 _CUBIC_SCALE = 1.6
 """Four times TCP's: what we lose by trying whether the queue empties must be won back."""
 _TRY_INTERVAL_US = 10_000_000
+_LOSSY = 0.005
+"""A path that loses this share without a queue loses anyway: there, only a round that loses more than usual says something."""
 
 
 class AutoRate:
@@ -185,7 +189,7 @@ class AutoRate:
         queue_us = self._path.queue_us
         standing_us = min(queue_us, *self._recent_queues_us)
         self._recent_queues_us = (self._recent_queues_us[1], queue_us)
-        if standing_us > self._target_us / 2:
+        if standing_us > (self._target_us + self._path.spread_us) / 2:
             self._end_startup(now_us)
 
     def _end_startup(self, now_us: int) -> None:
@@ -198,7 +202,8 @@ class AutoRate:
         path = self._path
         packets_us = _QUEUE_PACKETS * _PACKET * 1e6 / max(path.rate_peak, 1)
         target_us = min(max(path.base_us * _QUEUE_SHARE, _QUEUE_MIN_US), _QUEUE_MAX_US)
-        self._target_us = max(target_us, min(packets_us, _QUEUE_SLOW_MAX_US))
+        jitter_us = min(max(path.spread_us - target_us, 0), _QUEUE_JITTER_MAX_US)
+        self._target_us = max(target_us, min(packets_us, _QUEUE_SLOW_MAX_US)) + jitter_us
         if path.excess_loss and not self._drain_rounds:
             self._yield_to_loss(now_us)
         if self._starting:
@@ -296,11 +301,15 @@ class AutoRate:
     def _handle_loss(self, now_us: int) -> None:
         """Losses with a queue come from it, as a rule; giving the queue back costs nothing if not."""
         path = self._path
+        if path.usual_loss > _LOSSY:
+            return
         if self._competes:
             if path.queue_us > path.queue_peak_us // 2:
                 self._yield_to_loss(now_us)
-        elif not self._starting and path.queue_us > self._target_us / 2:
-            self._drain(path.queue_us, now_us)
+        elif not self._starting:
+            queue_us = min(path.queue_us, path.round_queue_us)
+            if queue_us > self._target_us / 2:
+                self._drain(queue_us, now_us)
 
     def _yield_to_loss(self, now_us: int) -> None:
         self._starting = False

@@ -35,9 +35,11 @@ class PathEstimate:
         "_base_turn_us",
         "_best_rate",
         "_heard_at_us",
+        "_is_calm",
         "_lost_bytes",
         "_previous_best_rate",
         "_round_mark",
+        "_round_max_us",
         "_round_min_us",
         "ack_gap_us",
         "app_limited_until",
@@ -51,6 +53,7 @@ class PathEstimate:
         "rate",
         "rate_peak",
         "round_queue_us",
+        "spread_us",
         "usual_loss",
     )
 
@@ -82,8 +85,12 @@ class PathEstimate:
         self._previous_best_rate = 0
         self._round_mark = 0
         self._round_min_us = NEVER
+        self._round_max_us = 0
+        self.spread_us = 0
+        """How far round trips of one round lie apart: jitter, ours or the network's."""
         self._acked_bytes = 0
         self._lost_bytes = 0
+        self._is_calm = True
         self.usual_loss = 0.0
         """Share of packets lost while no queue stands."""
         self.excess_loss = False
@@ -125,6 +132,8 @@ class PathEstimate:
             self.base_us = min(self.base_us, sample_us)
         if sample_us < self._round_min_us:
             self._round_min_us = sample_us
+        if sample_us > self._round_max_us:
+            self._round_max_us = sample_us
         self.queue_us = queue_us = sample_us - self.base_us
         if queue_us <= self.base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
             self._base_seen_at_us = now_us
@@ -143,7 +152,10 @@ class PathEstimate:
         """Sum up the round, and begin another; a queue below `calm_us` counts as none."""
         self._round_mark = self.delivered_bytes
         self.round_queue_us = self._round_min_us - self.base_us
+        spread_us = self._round_max_us - self._round_min_us
+        self.spread_us = self.spread_us + (spread_us - self.spread_us >> 3) if self.spread_us else spread_us
         self._round_min_us = NEVER
+        self._round_max_us = 0
         self.queue_peak_us -= self.queue_peak_us >> 7
         self.rate_peak -= self.rate_peak >> 10
         self._previous_best_rate, self._best_rate = self._best_rate, 0
@@ -153,5 +165,11 @@ class PathEstimate:
         self._acked_bytes = self._lost_bytes = 0
         usual = self.usual_loss * packets
         self.excess_loss = lost > usual + 3 * sqrt(usual) + _EXCESS_SHARE * packets + _EXCESS_PACKETS
-        if packets >= 1 and self.round_queue_us < calm_us:
-            self.usual_loss += (lost / packets - self.usual_loss) / 4
+        was_calm, self._is_calm = self._is_calm, self.round_queue_us < calm_us
+        if packets >= 1:
+            change = lost / packets - self.usual_loss
+            # What an overflowing queue lost is reported up to a round later.
+            if was_calm and self._is_calm:
+                self.usual_loss += change / 8
+            elif change < 0:
+                self.usual_loss += change / 32

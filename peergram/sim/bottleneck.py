@@ -134,9 +134,10 @@ class OwnFlow:
         ack_loss: float = 0.0,
         app_rate: int = 0,
         coalesce_us: int = 0,
+        jitter_us: int = 0,
     ) -> None:
         """`app_rate`: bytes per second the application has to send, 0 for more than ever goes; `coalesce_us`: acks are read this
-        seldom."""
+        seldom; `jitter_us`: and come up to so much later, in order."""
         self.link = link
         self.sink = Sink(link)
         self.round_trip = RoundTrip()
@@ -147,6 +148,8 @@ class OwnFlow:
         self._way_us = rtt_us // 2
         self._ack_loss = ack_loss
         self._coalesce_us = coalesce_us
+        self._jitter_us = jitter_us
+        self._ack_came_us = 0
         self.app_rate = app_rate
         self._offered_bytes = 0
         self._acks = AcksOwed(0)
@@ -290,6 +293,9 @@ class OwnFlow:
             at_us = now_us + self._way_us
             if self._coalesce_us:
                 at_us += -at_us % self._coalesce_us
+            if self._jitter_us:
+                at_us = max(at_us + self.link.rng.randrange(self._jitter_us), self._ack_came_us)
+                self._ack_came_us = at_us
             latest, delay_us, blocks = report.latest, report.delay_us, report.blocks
             self.link.after(at_us - now_us, lambda: self._take_ack(latest, delay_us, blocks))
         if self._acks.due_at_us < 1 << 60:

@@ -132,6 +132,14 @@ def test_a_fast_local_network_is_filled_though_acks_come_in_bursts(coalesce_us: 
     assert flow.sink.rate(0.2, 0.6) >= 0.95 * 1_000 * MBIT
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.01])
+def test_acks_that_come_at_odd_times_do_not_stop_the_flow(loss: float) -> None:
+    link = bottleneck(loss=loss)
+    flow = OwnFlow(link, AutoRate, rtt_us=RTT_US, ack_loss=loss, jitter_us=30_000)
+    link.run(15 * SECOND_US)
+    assert flow.sink.rate(5, 15) >= 0.8 * RATE
+
+
 def test_an_application_that_sends_little_is_not_held_back_and_finds_room_later() -> None:
     link = bottleneck()
     flow = OwnFlow(link, AutoRate, rtt_us=RTT_US, app_rate=2 * MBIT)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from peergram.sim.bottleneck import jain
 from tests.threats.test_lab import LAB_FOLDER, ROOT, SOAK
 
 RATE = 2_500_000
-SECONDS = 40
+SECONDS = 30
 WARM_S = 8
 WORDS = "sink@inet one@inet two@inet three@inet four@inet"
 
@@ -39,37 +40,42 @@ def lab() -> Iterator[Any]:
         yield running
 
 
-def flow(lab: Any, host: str, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.scenarios.lab_flow", *words]
-    started: subprocess.Popen[bytes] = lab.popen(host, command, cwd=ROOT, stdout=subprocess.PIPE)
-    return started
+class Flow:
+    """One of the programs of `lab_flow` on a host."""
 
+    def __init__(self, lab: Any, stack: ExitStack, host: str, *words: str) -> None:
+        command = [sys.executable, "-m", "tests.scenarios.lab_flow", *words]
+        self._process: subprocess.Popen[bytes] = lab.popen(host, command, cwd=ROOT, stdout=subprocess.PIPE)
+        stack.enter_context(self._process)
+        stack.callback(self._process.kill)
 
-def answer(process: subprocess.Popen[bytes]) -> Any:
-    assert process.stdout is not None
-    return json.loads(process.stdout.readline())
+    def answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
 
 
 def run(lab: Any, senders: list[str], *, queue_ms: int, loss: float = 0.0, tcp: bool = False) -> tuple[list[float], list[int]]:
     """Rates in bytes per second (TCP's last) and the round trips that the first sender saw."""
     lab.impair("sink", "down", delay=25, rate=RATE * 8 // 1_000, queue=queue_ms, loss=loss)
     lab.impair("sink", "up", delay=25)
-    address = lab.addr("sink")
-    receivers = [flow(lab, "sink", "receive", f"{address}:7000", str(SECONDS))]
-    if tcp:
-        receivers.append(flow(lab, "sink", "tcp-receive", f"{address}:8000", str(SECONDS)))
-    for receiver in receivers:
-        answer(receiver)
-    running = [flow(lab, name, "send", f"{address}:7000", str(SECONDS - 1), name) for name in senders]
-    if tcp:
-        flow(lab, "four", "tcp-send", f"{address}:8000", str(SECONDS - 1))
-    seen = [answer(process) for process in running]
-    taken = {name: counts for receiver in receivers for name, counts in answer(receiver).items()}
-    rates = [sum(counts[WARM_S : SECONDS - 1]) / (SECONDS - 1 - WARM_S) for counts in taken.values()]
-    print(
-        f"\n{senders}{' and TCP' if tcp else ''}, queue {queue_ms} ms, loss {loss} %: {[round(rate / RATE, 3) for rate in rates]}"
-    )
-    return rates, seen[0][len(seen[0]) * WARM_S // SECONDS :]
+    address, seconds = lab.addr("sink"), str(SECONDS)
+    with ExitStack() as stack:
+        receivers = [Flow(lab, stack, "sink", "receive", f"{address}:7000", seconds)]
+        if tcp:
+            receivers.append(Flow(lab, stack, "sink", "tcp-receive", f"{address}:8000", seconds))
+        for receiver in receivers:
+            receiver.answer()
+        running = [Flow(lab, stack, name, "send", f"{address}:7000", str(SECONDS - 1), name) for name in senders]
+        if tcp:
+            Flow(lab, stack, "four", "tcp-send", f"{address}:8000", str(SECONDS - 1))
+        seen = [process.answer() for process in running]
+        taken = {name: counts for receiver in receivers for name, counts in receiver.answer().items()}
+    rates = [sum(counts[WARM_S : SECONDS - 2]) / (SECONDS - 2 - WARM_S) for counts in taken.values()]
+    shares = [round(rate / RATE, 3) for rate in rates]
+    pings = seen[0][len(seen[0]) * WARM_S // SECONDS :]
+    median = sorted(pings)[len(pings) // 2]
+    print(f"\n{senders}{' and TCP' if tcp else ''}, queue {queue_ms} ms, loss {loss} %: {shares}, median ping {median} ms")
+    return rates, pings
 
 
 def test_a_lossy_link_is_filled(lab: Any) -> None:
