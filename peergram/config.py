@@ -83,10 +83,9 @@ MESSAGE_NUMBER_STEP_MAX = 10_000
 MESSAGE_CHARGE_BYTES_MIN = 256
 """What an unread message costs of the receive buffer at least: its bookkeeping (M1)."""
 
-PACKETS_IN_FLIGHT_MAX = 8_000
-"""Packets neither acknowledged nor given up; a reference peer's 16-bit numbers break at 32768 (P2). Data waits then; answers go
-on, and
-the oldest packet is given up for each (E12, E14)."""
+PACKETS_IN_FLIGHT_MAX = 7_999
+"""Packets neither acknowledged nor given up, fewer than 8 000; a reference peer's 16-bit numbers break at 32768 (P2). Data waits
+then; answers go on, and the oldest packet is given up for each (E12, E14)."""
 PACKET_REPORT_AGE_US = 60_000_000
 """A packet nobody reported on for this long, several times what any path takes, is given up; so a peer who talks and never
 acknowledges costs a minute's record of packets, not an hour's (E12)."""

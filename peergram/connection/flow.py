@@ -16,13 +16,15 @@ from peergram.config import (
     DATAGRAM_BYTES_OWN_PEER_MAX,
     Config,
 )
+from peergram.connection.auto_rate import AutoRate
 from peergram.connection.handshake import LARGE_DATAGRAMS, Established
 from peergram.connection.in_flight import PacketsInFlight
 from peergram.connection.lanes import ACKED, IN_FLIGHT, REPORTS_MARGIN_BYTES, TO_RETRANSMIT, Lanes, Segment, SendLane
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.liveness import Liveness
+from peergram.connection.pacing import TokenBucket
 from peergram.connection.path_mtu import PathMtu
-from peergram.connection.rate import AutoRate, FixedRate, RateController, TokenBucket
+from peergram.connection.rate import FixedRate, RateController
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.resend import ResendQueue

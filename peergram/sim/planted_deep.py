@@ -14,7 +14,7 @@ from peergram.connection.flow import Flow
 from peergram.connection.in_flight import PacketsInFlight, Settled
 from peergram.connection.lanes import SendLane
 from peergram.connection.liveness import Liveness
-from peergram.connection.rate import TokenBucket
+from peergram.connection.pacing import TokenBucket
 from peergram.connection.receive import OK, REFUSED, Receiver
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver

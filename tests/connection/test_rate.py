@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
+from peergram.connection.auto_rate import AutoRate
 from peergram.connection.in_flight import SentPacket
-from peergram.connection.rate import AutoRate, FixedRate, TokenBucket
+from peergram.connection.pacing import TokenBucket
+from peergram.connection.rate import FixedRate
 from peergram.connection.rtt import RoundTrip
+from peergram.sim.bottleneck import Bottleneck, OwnFlow
 from tests.threats.world import SOAK
 
 BURST_BYTES_MIN = 2 * DATAGRAM_BYTES_MAX
@@ -85,45 +88,16 @@ def test_whatever_acks_say_rate_and_window_stay_within_bounds(seed: int) -> None
             rate.handle_timeout()
         if rng.random() < 0.1:
             rate.handle_idle(rng.randrange(100_000))
-        assert 8 * DATAGRAM_BYTES_MAX <= rate.window_bytes <= 8_000 * DATAGRAM_BYTES_MAX
+        assert 8 * DATAGRAM_BYTES_MAX <= rate.window_bytes <= PACKETS_IN_FLIGHT_MAX * DATAGRAM_BYTES_MAX
         assert rate.rate_bytes_per_s >= 16 * 1_024
-
-
-def simulate(capacity: int, rtt_us: int, seconds: int, loss: float = 0.0) -> AutoRate:
-    """A sender with much to send over a path of that capacity and a short queue."""
-    rng = Random(1)
-    now_us = 1_000_000
-    rate, bucket, round_trip = AutoRate(10_000, now_us), TokenBucket(now_us), RoundTrip()
-    flight: list[tuple[int, SentPacket, bool]] = []
-    in_flight = 0
-    link_free_us = float(now_us)
-    until_us = now_us + seconds * 1_000_000
-    while now_us < until_us:
-        now_us += 500
-        bucket.fill(rate.rate_bytes_per_s, now_us)
-        while bucket.tokens >= 0 and in_flight + 1_300 <= rate.window_bytes:
-            bucket.tokens -= 1_300
-            delivered, at_us = rate.delivered
-            packet = SentPacket(now_us, 1_300, [], True, delivered, at_us if in_flight else now_us, 0)
-            dropped = rng.random() < loss or link_free_us - now_us > rtt_us
-            if not dropped:
-                link_free_us = max(link_free_us, now_us) + 1_300 * 1e6 / capacity
-            flight.append((int(link_free_us) + rtt_us, packet, dropped))
-            in_flight += 1_300
-        arrived = [entry for entry in flight if entry[0] <= now_us]
-        if arrived:
-            flight = [entry for entry in flight if entry[0] > now_us]
-            acked, lost = (1_300 * sum(entry[2] == kind for entry in arrived) for kind in (False, True))
-            in_flight -= acked + lost
-            newest = arrived[-1][1]
-            round_trip.add_sample(now_us - newest.sent_at_us, now_us)
-            rate.handle_acked(acked, lost, newest, round_trip, now_us)
-    return rate
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.02])
 @pytest.mark.parametrize(("capacity", "rtt_us"), [(250_000, 40_000), (2_500_000, 20_000)])
 def test_the_rate_found_is_near_what_the_path_carries(capacity: int, rtt_us: int, loss: float) -> None:
-    rate = simulate(capacity, rtt_us, 6 if SOAK else 3, loss)
-    assert 0.6 * capacity <= rate.delivered[0] / (6 if SOAK else 3)
-    assert rate.rate_bytes_per_s <= 2 * capacity
+    link = Bottleneck(rate_bytes_per_s=capacity, buffer_bytes=capacity * rtt_us // 1_000_000, loss=loss)
+    flow = OwnFlow(link, AutoRate, rtt_us=rtt_us, ack_loss=loss)
+    seconds = 6 if SOAK else 3
+    link.run(seconds * 1_000_000)
+    assert 0.8 * capacity <= flow.sink.rate(0, seconds)
+    assert flow.rate.rate_bytes_per_s <= 2 * capacity

@@ -1,0 +1,175 @@
+"""What acks tell about the path: base round trip, queue, delivery rate, pauses between acks, and the loss it has anyway.
+
+A round lasts until a packet sent after its beginning is confirmed. The smallest round trip of a round, less the base, is the
+queue that stood through all of it; single late packets and late acks do not count.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from peergram.config import DATAGRAM_BYTES_MAX
+from peergram.connection.rate import SentRecord
+from peergram.connection.rtt import RoundTrip
+from peergram.timing import NEVER
+
+_ROUND_TRIP_MIN_US = 20
+_BASE_SPAN_US = 10_000_000
+"""The base is the smallest round trip of the last two to three spans: a path that became longer is believed after that time."""
+_BASE_SEEN_US = 5_000_000
+_PACKET_US_PER_S = DATAGRAM_BYTES_MAX * 1_000_000
+"""A queue of no more than one packet is none."""
+_GAP_MAX_US = 100_000
+_EXCESS_SHARE = 0.03
+_EXCESS_PACKETS = 2
+"""Losses of a round beyond what is usual, three standard deviations, and this, are a sign of a queue that overflows."""
+
+
+class PathEstimate:
+    """Measures one path; all times in microseconds, rates in bytes per second."""
+
+    __slots__ = (
+        "_acked_bytes",
+        "_base_seen_at_us",
+        "_base_spans",
+        "_base_turn_us",
+        "_best_rate",
+        "_heard_at_us",
+        "_is_calm",
+        "_lost_bytes",
+        "_previous_best_rate",
+        "_round_mark",
+        "_round_max_us",
+        "_round_min_us",
+        "ack_gap_us",
+        "app_limited_until",
+        "base_us",
+        "delivered_at_us",
+        "delivered_bytes",
+        "excess_loss",
+        "is_limited_by_application",
+        "queue_peak_us",
+        "queue_us",
+        "rate",
+        "rate_peak",
+        "round_queue_us",
+        "spread_us",
+        "usual_loss",
+    )
+
+    def __init__(self, peer_ack_delay_us: int, now_us: int) -> None:
+        self.delivered_bytes = 0
+        self.delivered_at_us = now_us
+        self.app_limited_until = 0
+        """Bytes delivered up to here tell about the application, not the path."""
+        self.is_limited_by_application = False
+        self.base_us = NEVER
+        """Round trip without a queue."""
+        self._base_spans = [NEVER, NEVER, NEVER]
+        self._base_turn_us = now_us
+        self._base_seen_at_us = now_us
+        self.queue_us = 0
+        """Queueing delay of the newest packet confirmed."""
+        self.round_queue_us = 0
+        """Smallest one of the last whole round."""
+        self.queue_peak_us = 0
+        """Largest one seen; fades slowly."""
+        self.ack_gap_us = peer_ack_delay_us
+        """The longest recent pause between acks."""
+        self._heard_at_us = now_us
+        self.rate = 0
+        """Best delivery rate of this round and the one before."""
+        self.rate_peak = 0
+        """Best delivery rate seen, fading in a thousand rounds: what the path carries, whoever has it now."""
+        self._best_rate = 0
+        self._previous_best_rate = 0
+        self._round_mark = 0
+        self._round_min_us = NEVER
+        self._round_max_us = 0
+        self.spread_us = 0
+        """How far round trips of one round lie apart: jitter, ours or the network's."""
+        self._acked_bytes = 0
+        self._lost_bytes = 0
+        self._is_calm = True
+        self.usual_loss = 0.0
+        """Share of packets lost while no queue stands."""
+        self.excess_loss = False
+        """Whether the last whole round lost clearly more than that."""
+
+    def handle_acked(
+        self, acked_bytes: int, lost_bytes: int, newest: SentRecord | None, round_trip: RoundTrip, now_us: int
+    ) -> bool:
+        """Take an ack; whether there was anything to measure."""
+        self._acked_bytes += acked_bytes
+        self._lost_bytes += lost_bytes
+        if acked_bytes:
+            self.delivered_bytes += acked_bytes
+            self.delivered_at_us = now_us
+            gap_us = min(now_us - self._heard_at_us, _GAP_MAX_US)
+            self._heard_at_us = now_us
+            self.ack_gap_us = max(gap_us, self.ack_gap_us - (self.ack_gap_us >> 5))
+        if newest is None or not round_trip.is_known:
+            return False
+        sample_us = max(round_trip.latest_us, _ROUND_TRIP_MIN_US)
+        self._note_round_trip(sample_us, now_us)
+        elapsed_us = max(now_us - newest.delivered_at_us, self.base_us)
+        rate = (self.delivered_bytes - newest.delivered_bytes) * 1_000_000 // elapsed_us
+        if rate > self._best_rate:
+            self._best_rate = rate
+            self.rate = max(rate, self._previous_best_rate)
+            self.rate_peak = max(rate, self.rate_peak)
+        self.is_limited_by_application = newest.delivered_bytes < self.app_limited_until
+        return True
+
+    def _note_round_trip(self, sample_us: int, now_us: int) -> None:
+        spans = self._base_spans
+        if now_us - self._base_turn_us > _BASE_SPAN_US:
+            self._base_turn_us = now_us
+            spans[:] = [sample_us, *spans[:2]]
+            self.base_us = min(spans)
+        elif sample_us < spans[0]:
+            spans[0] = sample_us
+            self.base_us = min(self.base_us, sample_us)
+        if sample_us < self._round_min_us:
+            self._round_min_us = sample_us
+        if sample_us > self._round_max_us:
+            self._round_max_us = sample_us
+        self.queue_us = queue_us = sample_us - self.base_us
+        if queue_us <= self.base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
+            self._base_seen_at_us = now_us
+        if queue_us > self.queue_peak_us:
+            self.queue_peak_us = queue_us
+
+    def is_base_stale(self, now_us: int) -> bool:
+        """Whether the base was not seen for a while."""
+        return now_us - self._base_seen_at_us > _BASE_SEEN_US
+
+    def ends_round(self, newest: SentRecord) -> bool:
+        """Whether this packet was sent after the round began."""
+        return newest.delivered_bytes >= self._round_mark
+
+    def end_round(self, calm_us: float) -> None:
+        """Sum up the round, and begin another; a queue below `calm_us` counts as none."""
+        self._round_mark = self.delivered_bytes
+        self.round_queue_us = self._round_min_us - self.base_us
+        spread_us = self._round_max_us - self._round_min_us
+        self.spread_us = self.spread_us + (spread_us - self.spread_us >> 3) if self.spread_us else spread_us
+        self._round_min_us = NEVER
+        self._round_max_us = 0
+        self.queue_peak_us -= self.queue_peak_us >> 7
+        self.rate_peak -= self.rate_peak >> 10
+        self._previous_best_rate, self._best_rate = self._best_rate, 0
+        self.rate = self._previous_best_rate
+        packets = (self._acked_bytes + self._lost_bytes) / DATAGRAM_BYTES_MAX
+        lost = self._lost_bytes / DATAGRAM_BYTES_MAX
+        self._acked_bytes = self._lost_bytes = 0
+        usual = self.usual_loss * packets
+        self.excess_loss = lost > usual + 3 * sqrt(usual) + _EXCESS_SHARE * packets + _EXCESS_PACKETS
+        was_calm, self._is_calm = self._is_calm, self.round_queue_us < calm_us
+        if packets >= 1:
+            change = lost / packets - self.usual_loss
+            # What an overflowing queue lost is reported up to a round later.
+            if was_calm and self._is_calm:
+                self.usual_loss += change / 8
+            elif change < 0:
+                self.usual_loss += change / 32
