@@ -29,8 +29,9 @@ _UNRELIABLE_FIRST = struct.Struct("<BI")
 REPORTS_MARGIN_BYTES = 26
 """Room beside a packet's unreliable messages for the reports that it may owe."""
 BUNDLE_BYTES_MAX = DATAGRAM_BYTES_MAX - 7 - 16 - REPORTS_MARGIN_BYTES
-_BUNDLE_FRAMES_MAX = 1_000
-"""Headers and messages in one bundle: well below what a receiver looks at in a packet."""
+_BUNDLE_MESSAGES_MAX = 500
+"""In one bundle at most: below what a receiver looks at in a packet."""
+_WHOLE_BYTES_END = EXPLICIT_SIZE_MAX + 1
 _NUMBER_FOLLOWS = 0x10
 """Bit of a header's lead byte that says so."""
 _FIRST_HEADER_BYTES = 6
@@ -65,7 +66,7 @@ StreamRange = tuple["SendLane", int, int]
 class Bundle:
     """Frames of whole unreliable messages that go into one packet together, made as the messages are queued."""
 
-    __slots__ = ("deadline_us", "first_number", "frames", "frames_bytes", "last_number", "message_bytes")
+    __slots__ = ("deadline_us", "first_number", "frames", "frames_bytes", "last_number", "message_bytes", "numbers_end")
 
     def __init__(self, number: int, deadline_us: int, data: bytes) -> None:
         self.deadline_us = deadline_us
@@ -74,6 +75,8 @@ class Bundle:
         self.frames_bytes = len(self.frames[0]) + len(data)
         self.message_bytes = len(data)
         self.first_number = self.last_number = number
+        self.numbers_end = number + _BUNDLE_MESSAGES_MAX
+        """Messages of this number and above go into another bundle."""
 
     def messages(self) -> list[tuple[int, bytes]]:
         """(number, payload) of each message."""
@@ -100,17 +103,15 @@ class Bundle:
         self.last_number = number
 
 
-class LargeMessage:
-    """An unreliable message that needs several packets."""
+class LargeMessage(Bundle):
+    """An unreliable message that needs several packets; nothing fits beside it."""
 
-    __slots__ = ("data", "deadline_us", "number", "offset")
-
-    frames_bytes = NEVER
-    """Nothing fits beside it."""
+    __slots__ = ("data", "number", "offset")
 
     def __init__(self, number: int, deadline_us: int, data: bytes) -> None:
+        super().__init__(number, deadline_us, b"")
+        self.frames_bytes = NEVER
         self.number = number
-        self.deadline_us = deadline_us
         self.data = data
         self.offset = 0
         """Bytes already sent."""
@@ -155,7 +156,7 @@ class SendLane:
         self.reliable_bytes = 0
         self.reliable_number = 0
         self.next_position = 1
-        self.unreliable: deque[Bundle | LargeMessage] = deque()
+        self.unreliable: deque[Bundle] = deque()
         self.unreliable_bytes = 0
         """Bytes of messages not sent yet."""
         self.segments: deque[Segment] = deque()
@@ -211,34 +212,35 @@ class SendLane:
     def queue_unreliable(self, data: bytes, deadline_us: int) -> int:
         """Queue an unreliable message; its bytes."""
         number = self.message_number = self.message_number + 1
-        self.unreliable_bytes += len(data)
+        size = len(data)
+        self.unreliable_bytes += size
+        queue = self.unreliable
+        if queue and size < _WHOLE_BYTES_END:
+            bundle = queue[-1]
+            used = bundle.frames_bytes + size + _NEXT_HEADER_BYTES
+            if used <= self.bundle_bytes_max and number == bundle.last_number + 1 and number < bundle.numbers_end:
+                bundle.last_number = number
+                bundle.frames_bytes = used
+                bundle.message_bytes += size
+                bundle.frames += (_NEXT_HEADERS[size], data)
+                return size
         self._bundle(number, data, deadline_us)
-        return len(data)
+        return size
 
     def _bundle(self, number: int, data: bytes, deadline_us: int) -> None:
+        """Put a message where it fits: into the last bundle, or into one of its own."""
         size = len(data)
         queue = self.unreliable
-        if queue:
-            bundle = queue[-1]
-            if (
-                bundle.frames_bytes + size + _NEXT_HEADER_BYTES <= self.bundle_bytes_max
-                and isinstance(bundle, Bundle)
-                and len(bundle.frames) < _BUNDLE_FRAMES_MAX
-                and size <= EXPLICIT_SIZE_MAX
-            ):
-                if number == bundle.last_number + 1:
-                    bundle.last_number = number
-                    bundle.frames_bytes += size + _NEXT_HEADER_BYTES
-                    bundle.message_bytes += size
-                    bundle.frames += (_NEXT_HEADERS[size], data)
-                    return
-                if bundle.frames_bytes + size + _HEADER_BYTES_MAX <= self.bundle_bytes_max:
-                    bundle.add(number, data)
-                    return
-        if size <= min(self.bundle_bytes_max, EXPLICIT_SIZE_MAX) - _FIRST_HEADER_BYTES:
-            queue.append(Bundle(number, deadline_us, data))
-        else:
+        if size > min(self.bundle_bytes_max, EXPLICIT_SIZE_MAX) - _FIRST_HEADER_BYTES:
             queue.append(LargeMessage(number, deadline_us, data))
+        elif (
+            queue
+            and queue[-1].frames_bytes + size + _HEADER_BYTES_MAX <= self.bundle_bytes_max
+            and number < queue[-1].numbers_end
+        ):
+            queue[-1].add(number, data)
+        else:
+            queue.append(Bundle(number, deadline_us, data))
 
     def rebundle(self) -> None:
         """Packets have become smaller: put queued messages into bundles that fit."""

@@ -23,7 +23,7 @@ from peergram.config import (
 )
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
 from peergram.connection.in_flight import PATH_PROBE, SentPacket
-from peergram.connection.lanes import IN_FLIGHT, Bundle, LargeMessage, Segment, SendLane, StreamRange
+from peergram.connection.lanes import IN_FLIGHT, LargeMessage, Segment, SendLane, StreamRange
 from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.timing import NEVER, Deadline
 from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
@@ -643,7 +643,7 @@ class Transmitter:
         size = alike = taken = sent_bytes = 0
         while count and queue:
             bundle = queue[0]
-            if not isinstance(bundle, Bundle) or (len(queue) == 1 and not flushes):
+            if isinstance(bundle, LargeMessage) or (len(queue) == 1 and not flushes):
                 break
             queue.popleft()
             taken += bundle.message_bytes
