@@ -46,10 +46,14 @@ _QUIET_US = 1_000_000
 _DRAIN_ROUNDS = 4
 _FAILED_DRAINS_MAX = 3
 _QUIET_ROUNDS = 8
+_QUIET_ROUNDS_DEEP = 2
+"""So long without a queue, and nobody fills it; a short buffer runs empty after each loss of those who do."""
 _BETA = 0.75
 _CUBIC_SCALE = 1.6
 """Four times TCP's: what we lose by trying whether the queue empties must be won back."""
 _TRY_INTERVAL_US = 10_000_000
+_TRY_LATEST_US = 15_000_000
+"""A try comes with the first loss after the interval, since flows that lose together try together; without one, later."""
 _LOSSY = 0.005
 """A path that loses this share without a queue loses anyway: there, only a round that loses more than usual says something."""
 
@@ -212,10 +216,17 @@ class AutoRate:
             self._check_drain(now_us)
         elif self._competes:
             self._quiet_rounds = self._quiet_rounds + 1 if path.round_queue_us < self._target_us / 3 else 0
-            if self._quiet_rounds >= _QUIET_ROUNDS:
+            if self._quiet_rounds >= (_QUIET_ROUNDS_DEEP if self._is_deep else _QUIET_ROUNDS):
                 self._stop_competing(now_us)
+            elif now_us - self._tried_at_us > _TRY_LATEST_US:
+                self._try_to_drain(now_us)
         elif path.round_queue_us > self._target_us and self._uses_window:
             self._drain(path.round_queue_us, now_us)
+
+    @property
+    def _is_deep(self) -> bool:
+        """Whether the queue can get long."""
+        return self._path.queue_peak_us > 3 * self._target_us
 
     @property
     def _uses_window(self) -> bool:
@@ -301,14 +312,13 @@ class AutoRate:
     def _handle_loss(self, now_us: int) -> None:
         """Losses with a queue come from it, as a rule; giving the queue back costs nothing if not."""
         path = self._path
-        if path.usual_loss > _LOSSY:
-            return
+        is_lossy = path.usual_loss > _LOSSY
         if self._competes:
-            if path.queue_us > path.queue_peak_us // 2:
+            if path.queue_us > path.queue_peak_us // 2 and not is_lossy:
                 self._yield_to_loss(now_us)
         elif not self._starting:
             queue_us = min(path.queue_us, path.round_queue_us)
-            if queue_us > self._target_us / 2:
+            if queue_us > self._target_us / (1 if is_lossy else 2):
                 self._drain(queue_us, now_us)
 
     def _yield_to_loss(self, now_us: int) -> None:
@@ -319,8 +329,13 @@ class AutoRate:
         self._epoch_us = now_us
         if self._competes:
             self._start_cubic_epoch(now_us)
-            if now_us - self._tried_at_us > _TRY_INTERVAL_US and self._path.queue_peak_us > 3 * self._target_us:
-                self._tried_at_us = now_us
-                self._window_after_drain = self._window
-                self._window = max(self._window / 2, _WINDOW_MIN)
-                self._await_drain(now_us)
+            if now_us - self._tried_at_us > _TRY_INTERVAL_US:
+                self._try_to_drain(now_us)
+
+    def _try_to_drain(self, now_us: int) -> None:
+        """Are the others still there? Not worth asking where the queue cannot get long."""
+        self._tried_at_us = now_us
+        if self._is_deep:
+            self._window_after_drain = self._window
+            self._window = max(self._window / 2, _WINDOW_MIN)
+            self._await_drain(now_us)

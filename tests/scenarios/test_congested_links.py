@@ -12,6 +12,8 @@ from tests.endpoint.world import SECOND_US, Host, World
 RATE = 2_500_000
 WAY_US = 25_000
 MESSAGE_BYTES = 100_000
+ETHERNET_BYTES = 1_472
+"""What the path carries of a UDP payload."""
 
 
 class SharedLink:
@@ -23,6 +25,8 @@ class SharedLink:
         self.pairs: list[tuple[Host, Host]] = []
 
     def carry(self, sender: Host, receiver: Host, packet: bytes) -> list[int]:
+        if len(packet) > ETHERNET_BYTES:
+            return []
         if not any(sender is pair[0] for pair in self.pairs):
             return [WAY_US]
         self.link.run(self.world.now_us)
