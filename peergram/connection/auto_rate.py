@@ -27,6 +27,8 @@ _IN_FLIGHT_MIN = 8 * DATAGRAM_BYTES_MAX
 _RATE_MIN = 16 * 1024
 _RATE_MAX = 1 << 31
 _STARTUP_GAIN = 1.5
+_ACK_GAP_MAX_US = 12_000
+"""What an own peer's ack may be late, and a little more."""
 _FULL_ROUNDS = 3
 
 _QUEUE_SHARE = 0.5
@@ -157,7 +159,9 @@ class AutoRate:
         smoothed_us = max(round_trip.smoothed_us, 20)
         rate = window * 1e6 / max(min(smoothed_us, round_trip.latest_us), 20)
         self.rate_bytes_per_s = int(min(max(rate, _RATE_MIN), _RATE_MAX))
-        late_bytes = window * 2 * self._path.ack_gap_us / smoothed_us
+        # A pause longer than a round trip and an ack's delay is one of the application's.
+        gap_us = min(self._path.ack_gap_us, max(smoothed_us, _ACK_GAP_MAX_US))
+        late_bytes = window * 2 * gap_us / smoothed_us
         self.window_bytes = int(min(max(window + late_bytes, _IN_FLIGHT_MIN), _WINDOW_MAX))
 
     # Growing

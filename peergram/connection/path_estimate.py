@@ -105,9 +105,7 @@ class PathEstimate:
         if acked_bytes:
             self.delivered_bytes += acked_bytes
             self.delivered_at_us = now_us
-            # While nothing was under way no ack could come.
-            since_us = self._heard_at_us if newest is None else max(self._heard_at_us, newest.sent_at_us)
-            gap_us = min(now_us - since_us, _GAP_MAX_US)
+            gap_us = min(now_us - self._heard_at_us, _GAP_MAX_US)
             self._heard_at_us = now_us
             self.ack_gap_us = max(gap_us, self.ack_gap_us - (self.ack_gap_us >> 5))
         if newest is None or not round_trip.is_known:

@@ -559,7 +559,8 @@ class Receiver:
             for lane, begin, end in packet.ranges:
                 flow.confirm(lane, begin, end)
         if acked_bytes:
-            flow.probe_backoff = 0
+            # Not all at once: a peer that acknowledges one packet in fifty gets no burst for it.
+            flow.probe_backoff >>= 1
         flow.rate.handle_acked(acked_bytes, lost_bytes, settled.newest, flow.round_trip, now_us)
         if blocks:
             flow.acks.schedule(now_us + _REPORT_ANSWER_US // len(blocks))

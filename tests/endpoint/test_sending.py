@@ -210,7 +210,7 @@ def test_no_delay_messages_are_dropped_while_nothing_can_go() -> None:
     world, alice, bob = connected()
     world.cut.add(frozenset((alice, bob)))
     results = []
-    for _ in range(200):
+    for _ in range(300):
         results.append(alice.send(bob, bytes(1_000), UNRELIABLE | NO_DELAY | NO_NAGLE))
         world.run(10_000)
     assert results[-50:] == [Result.IGNORED] * 50

@@ -228,7 +228,7 @@ def stand_in_for(world: World, alice: Host, bob: Host, acked_of_50: int) -> None
     world.network = answer
 
 
-@pytest.mark.parametrize(("acked_of_50", "packets_per_1000_s"), [(0, 1_000), (1, 1_200)])
+@pytest.mark.parametrize(("acked_of_50", "packets_per_1000_s"), [(0, 1_000), (1, 1_500)])
 def test_a_peer_that_lives_and_does_not_acknowledge_costs_a_send_buffer_and_a_packet_a_second(
     acked_of_50: int, packets_per_1000_s: int
 ) -> None:
