@@ -40,6 +40,7 @@ ASK_ACK = 2
 ASK_ACK_NOW = 6
 """Ask for an answer at once (`ACK_REQUEST_E2E | ACK_REQUEST_IMMEDIATE`)."""
 
+_LARGE_DATAGRAMS_MIN = 4
 PADDING_LEAD = 0xA1
 """A payload that begins so holds nothing; to own peers only."""
 DATA_HEADER_BYTES = 7
@@ -155,6 +156,7 @@ class Flow:
         self.burst_bytes = max(min(BURST_PACKETS * self.full_bytes, BURST_BYTES_MAX), self.full_bytes)
         """Queued bytes that are worth a system call at once."""
         self.lanes.set_bundle_bytes_max(self.full_bytes - REPORTS_MARGIN_BYTES)
+        self._window_bytes_min = _LARGE_DATAGRAMS_MIN * size if size > DATAGRAM_BYTES_MAX else 0
 
     def correct(self, established: Established) -> None:
         """The same handshake with another connection id or certificate of the peer: other keys, everything else as it was.
@@ -164,6 +166,12 @@ class Flow:
         self.peer_connection_id = established.peer_connection_id
         self.send_cipher = established.send_cipher
         self.receive_cipher = established.receive_cipher
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes that may be in flight: what congestion control allows, and room for a few large datagrams, or their acks would be
+        waited for one by one."""
+        return max(self.rate.window_bytes, self._window_bytes_min)
 
     # --- receiving ---
 

@@ -141,7 +141,7 @@ class Transmitter:
         in_flight = flow.in_flight
         return (
             flow.bucket.tokens >= 0
-            and (not in_flight.bytes or in_flight.bytes + flow.datagram_bytes <= flow.rate.window_bytes)
+            and (not in_flight.bytes or in_flight.bytes + flow.datagram_bytes <= flow.window_bytes)
             and len(in_flight) < PACKETS_IN_FLIGHT_MAX
         )
 
@@ -180,7 +180,7 @@ class Transmitter:
             return NEVER
         wanted_at_us = now_us if self._data_wanted(now_us) else flow.flush_at_us
         in_flight_bytes = flow.in_flight.bytes
-        if wanted_at_us == NEVER or (in_flight_bytes and in_flight_bytes + flow.datagram_bytes > flow.rate.window_bytes):
+        if wanted_at_us == NEVER or (in_flight_bytes and in_flight_bytes + flow.datagram_bytes > flow.window_bytes):
             return NEVER
         if len(flow.in_flight) >= PACKETS_IN_FLIGHT_MAX:
             return NEVER
@@ -229,7 +229,7 @@ class Transmitter:
         return (
             path_mtu.wants_probe(now_us)
             and path_mtu.probe_bytes <= flow.rate.rate_bytes_per_s // _PROBES_PER_SECOND_MIN
-            and flow.in_flight.bytes + path_mtu.probe_bytes <= flow.rate.window_bytes
+            and flow.in_flight.bytes + path_mtu.probe_bytes <= flow.window_bytes
             and not flow.probe_backoff
             and self._has_room()
         )
@@ -309,7 +309,7 @@ class Transmitter:
     def _fills_window(self, now_us: int) -> bool:
         """Whether this packet uses up the window: the peer's ack delay must not be what we wait for then."""
         flow = self._flow
-        if flow.in_flight.bytes + 2 * flow.datagram_bytes <= flow.rate.window_bytes:
+        if flow.in_flight.bytes + 2 * flow.datagram_bytes <= flow.window_bytes:
             return False
         return now_us - self._asked_at_us >= flow.round_trip.smoothed_us >> 1
 
@@ -591,7 +591,7 @@ class Transmitter:
         if lane is None:
             return
         # The packet that fills the window asks for an answer, so it is not of these.
-        window = (flow.rate.window_bytes - flow.in_flight.bytes) // flow.datagram_bytes - 2
+        window = (flow.window_bytes - flow.in_flight.bytes) // flow.datagram_bytes - 2
         count = min(
             packets_max - len(packets),
             window,
