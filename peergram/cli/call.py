@@ -56,7 +56,7 @@ class Call:
         """Send reliably, waiting while the send buffer is full; `meanwhile` is called now and then. Raises Failure at the end."""
         while True:
             if self._was_connected and not self._is_connected():
-                self.check(now=True)
+                self.check(meanwhile, now=True)
             result = self.net.send_message_to_user(self.peer, data, SendFlags.RELIABLE, self.channel)
             self.check(meanwhile)
             if result == Result.OK:
