@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from peergram.config import EVENTS_MAX, REQUEST_REPEAT_US
-from peergram.events import Event, SessionFailed, SessionRequested, Unconfirmed
+from peergram.events import ConnectionState, Event, SessionFailed, SessionRequested, Unconfirmed
 from peergram.identity import Identity
 from peergram.timing import NEVER, Deadline
 
@@ -93,8 +93,9 @@ class EventQueue:
 
 
 def _joined(earlier: SessionFailed, later: SessionFailed) -> SessionFailed:
-    """Two reports about one peer in one, so that no loss goes unmentioned."""
+    """Two reports about one peer in one, so that no loss goes unmentioned; that of a session we closed hides no failure."""
     lost = Unconfirmed(
         earlier.unconfirmed.messages + later.unconfirmed.messages, earlier.unconfirmed.bytes + later.unconfirmed.bytes
     )
-    return SessionFailed(later.identity, later.reason, later.state, later.debug, lost)
+    said = earlier if later.state == ConnectionState.NONE else later
+    return SessionFailed(later.identity, said.reason, said.state, said.debug, lost)

@@ -309,8 +309,18 @@ class Ledger:
         return missing + lost
 
     def _missing_after_closing(self, talk: Talk) -> list[Sent]:
-        """What the sender let go of, and no report after closing covers."""
-        return [record for record in talk.records if record.let_go and self._is_lost(record)][talk.reported_after_closing :]
+        """What the sender let go of, and no report after closing covers.
+
+        Two reports of one instant are told as one: what a failure named beyond the losses before it counts as well.
+        """
+        let_go = [record for record in talk.records if record.let_go and self._is_lost(record)]
+        covered, first = talk.reported_after_closing, 0
+        for failure in talk.failures if let_go else ():
+            before = [r for r in talk.records if first <= r.number < failure.after and self._is_lost(r) and not r.let_go]
+            if failure.after > let_go[0].number:
+                covered += max(failure.messages - len(before), 0)
+            first = failure.after
+        return let_go[covered:]
 
     def too_few_bytes(self, talk: Talk) -> tuple[int, int] | None:
         """(bytes reported, bytes lost) of a failure that named fewer bytes than were lost before it, if there is one.

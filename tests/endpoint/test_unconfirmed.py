@@ -10,8 +10,10 @@ from random import Random
 import pytest
 
 from peergram.config import Config
+from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import EndReason, Result
-from peergram.events import ConnectionState, Unconfirmed
+from peergram.events import ConnectionState, SessionFailed, Unconfirmed
+from peergram.identity import Identity
 from tests.endpoint.world import NO_NAGLE, RELIABLE, SECOND_US, UNRELIABLE, Host, World, connected, rough, steady
 
 HEADER = "Unconfirmed.bytes counts the five header bytes of each message too (messages_unacked and _held hold framed data)"
@@ -206,3 +208,20 @@ def test_the_end_of_an_endpoint_reports_what_is_open() -> None:
     send_numbers(alice, carol, 2)
     alice.close()
     assert {failure.identity: failure.unconfirmed.messages for failure in alice.failures} == {bob.dialed: 4, carol.dialed: 2}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["closed first", "failed first"])
+def test_a_report_after_closing_and_a_failure_told_as_one_remain_a_failure(order: tuple[int, int]) -> None:
+    """Nobody looked in between: the losses are added up, and the failure is not hidden."""
+    peer = Identity.of("bob")
+    reports = (
+        SessionFailed(peer, EndReason.SESSION_CLOSED, ConnectionState.NONE, "closed", Unconfirmed(2, 20)),
+        SessionFailed(peer, EndReason.MISC_TIMEOUT, ConnectionState.PROBLEM_DETECTED_LOCALLY, "timed out", Unconfirmed(1, 5)),
+    )
+    events = EventQueue()
+    for at in order:
+        events.tell(reports[at])
+    expected = SessionFailed(
+        peer, EndReason.MISC_TIMEOUT, ConnectionState.PROBLEM_DETECTED_LOCALLY, "timed out", Unconfirmed(3, 25)
+    )
+    assert events.poll() == expected

@@ -13,7 +13,7 @@ import pytest
 from peergram.sim.storm import STEPS, draw_storm
 from peergram.sim.swarm import run_scenario
 
-STORMS = 1_000 if os.environ.get("PEERGRAM_SOAK") else 40
+STORMS = 1_000 if os.environ.get("PEERGRAM_SOAK") else 20
 PER_TEST = 20
 ONCE_FAILED = (47, 253)
 """Each showed a defect of the endpoint once."""
