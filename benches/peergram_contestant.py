@@ -1,7 +1,7 @@
 """peergram through its public interface: `Messages`, encrypted, with its driver thread and default rate control.
 
 Buffers are raised above the defaults, as a program that moves this much would: a send buffer of 4 MiB, a receive buffer of 16
-MiB and as many unread messages as fit. When the send buffer is full the sender sleeps for half a millisecond and tries again.
+MiB and as many unread messages as fit. Both sides wait through the library (`wait`, `wait_for_room`).
 The crowd of idle connections is many endpoints on one event loop, since a thread each would measure threads; the process that
 holds them is a plain `Messages`.
 """
@@ -9,7 +9,6 @@ holds them is a plain `Messages`.
 from __future__ import annotations
 
 import asyncio
-import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,6 @@ DESCRIPTION = (
     "4 MiB, receive buffer of 16 MiB and 200,000 messages"
 )
 
-_FULL_PAUSE_S = 0.0005
 _WAIT_S = 0.05
 _FLUSH_TIMEOUT_S = 5.0
 _RECEIVE_MAX = 1_000
@@ -71,7 +69,7 @@ def sender(task: Task) -> Sent:
         while clock.is_running(sent):
             for _ in range(_BATCH_MESSAGES):
                 if send(to, message, flags) != Result.OK:
-                    time.sleep(_FULL_PAUSE_S)
+                    net.wait_for_room(to, _WAIT_S)
                     break
                 sent += 1
         account = clock.account(sent)
@@ -80,12 +78,12 @@ def sender(task: Task) -> Sent:
 
 
 def receiver(task: Task) -> Received:
-    """Read whatever there is as soon as the descriptor says so."""
+    """Read whatever there is as soon as it is there."""
     clock = ReceiveClock(task.seconds)
     count = 0
     with _listening(task) as net:
         while True:
-            select.select([net], [], [], _WAIT_S)
+            net.wait(_WAIT_S)
             net.run_callbacks()
             net.receive_messages_on_channel(_KNOCK_CHANNEL, _RECEIVE_MAX)
             received = net.receive_messages_on_channel(0, _RECEIVE_MAX)
@@ -95,17 +93,16 @@ def receiver(task: Task) -> Received:
 
 
 def pinger(task: Task) -> Pinged:
-    """Send, wait for the descriptor, receive."""
+    """Send, wait, receive."""
     to = f"ip:127.0.0.1:{task.port}"
     message = bytes(task.case.message_bytes)
     with Messages("bench-sender", config=_config()) as net:
         _connect(net, to)
-        fileno = net.fileno()
         clock = PingClock(task.seconds)
         while clock.is_running():
             start_ns = time.perf_counter_ns()
             net.send_message_to_user(to, message, SendFlags.UNRELIABLE_NO_NAGLE)
-            while select.select([fileno], [], [], ECHO_TIMEOUT_S)[0]:
+            while net.wait(ECHO_TIMEOUT_S):
                 if net.receive_messages_on_channel(0, 1):
                     clock.note((time.perf_counter_ns() - start_ns) / 1000)
                     break
@@ -115,11 +112,10 @@ def pinger(task: Task) -> Pinged:
 
 
 def echo(task: Task) -> None:
-    """Wait for the descriptor, send back."""
+    """Wait, send back."""
     with _listening(task) as net:
-        fileno = net.fileno()
         while True:
-            select.select([fileno], [], [], _WAIT_S)
+            net.wait(_WAIT_S)
             for message in net.receive_messages_on_channel(0, 1):
                 net.send_message_to_user(message.identity, message.payload, SendFlags.UNRELIABLE_NO_NAGLE)
                 break
@@ -134,7 +130,7 @@ def holder(task: Task) -> Held:
     count = 0
     with _listening(task) as net:
         while not clock.note(count):
-            select.select([net], [], [], HoldClock.POLL_S)
+            net.wait(HoldClock.POLL_S)
             net.run_callbacks()
             count += len(net.receive_messages_on_channel(_KNOCK_CHANNEL, _RECEIVE_MAX))
         return clock.account()

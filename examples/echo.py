@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import sys
 
 import peergram
@@ -17,7 +16,7 @@ def serve(port: int) -> None:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         print("listening at", net.local_addresses[0], flush=True)
         while True:
-            select.select([net], [], [])
+            net.wait()
             net.run_callbacks()
             for message in net.receive_messages_on_channel(CHANNEL, 64):
                 net.send_message_to_user(message.identity, message.payload, SendFlags.RELIABLE, CHANNEL)
@@ -29,7 +28,7 @@ def ask(server: str) -> None:
         net.on_session_failed = failures.append
         net.send_message_to_user(server, b"Is anybody there?", SendFlags.RELIABLE, CHANNEL)
         while not failures:
-            select.select([net], [], [])
+            net.wait()
             net.run_callbacks()
             for message in net.receive_messages_on_channel(CHANNEL, 1):
                 print("the server said:", message.payload.decode())

@@ -1,5 +1,3 @@
-import select
-
 import peergram
 
 with peergram.Messages("bob", listen="127.0.0.1:0") as bob, peergram.Messages("alice") as alice:
@@ -7,6 +5,6 @@ with peergram.Messages("bob", listen="127.0.0.1:0") as bob, peergram.Messages("a
     host, port = bob.local_addresses[0]
     alice.send_message_to_user(f"ip:{host}:{port}", b"hello", peergram.SendFlags.RELIABLE, channel=3)
     while not (messages := bob.receive_messages_on_channel(3, 10)):
-        select.select([bob], [], [], 1)
+        bob.wait(1)
         bob.run_callbacks()
     print(messages[0].identity, messages[0].payload)

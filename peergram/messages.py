@@ -38,6 +38,7 @@ from peergram.events import (
     SessionRequested,
 )
 from peergram.identity import Identity
+from peergram.timing import NEVER
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _NAMES_CACHED_MAX = 4_096
 _CLOSE_TIMEOUT_S = 1.0
 _LINGER_POLL_S = 0.002
 _LINGER_MARGIN_US = 100_000
+_WAIT_MAX_S = 1e9
 
 
 _OK = Result.OK
@@ -214,6 +216,32 @@ class Messages:
                 if request is not None:
                     return request
         return None
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until messages or events wait, at most `timeout_s` (None: for ever); whether they do.
+
+        The quickest way to wait: the calling thread itself does the network's work meanwhile, so that what arrives reaches it
+        without a change of threads. 0 looks without waiting. Raises ClosedError if this Messages is or gets closed.
+        """
+        return self._wait(timeout_s, self._has_news)
+
+    def wait_for_room(self, identity: str | Identity, timeout_s: float | None = None) -> bool:
+        """After `LIMIT_EXCEEDED`: wait until at least half of the send buffer to this identity is free; whether it is.
+
+        At most `timeout_s` (None: for ever). True also if the session is gone: the next send tells. As `wait`, it does the
+        network's work meanwhile.
+        """
+        who = self._resolve(identity)
+        return self._wait(timeout_s, lambda: self._endpoint.has_room(who))
+
+    def _has_news(self) -> bool:
+        return self._endpoint.unread_messages > 0 or self._driver.has_events
+
+    def _wait(self, timeout_s: float | None, wanted: Callable[[], bool]) -> bool:
+        if timeout_s is not None and not timeout_s >= 0:
+            raise UsageError(f"timeout_s: give seconds from 0 on, or None to wait for ever, not {timeout_s!r}")
+        until_us = NEVER if timeout_s is None else monotonic_us() + int(min(timeout_s, _WAIT_MAX_S) * 1e6)
+        return self._driver.wait(until_us, wanted)
 
     def fileno(self) -> int:
         """A descriptor for `select` and foreign event loops: readable while messages or events wait."""

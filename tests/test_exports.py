@@ -45,6 +45,8 @@ MESSAGES = {
     "run_callbacks": "()",
     "send_message_to_user": "(identity, data, flags=0, channel=0)",
     "set_framing": "(identity, framing)",
+    "wait": "(timeout_s=None)",
+    "wait_for_room": "(identity, timeout_s=None)",
 }
 
 

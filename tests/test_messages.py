@@ -578,6 +578,45 @@ def test_a_handler_that_raises_in_one_process_leaves_its_other_sessions_as_they_
 # --- waiting ---
 
 
+def test_wait_returns_once_messages_or_events_wait(start: Start) -> None:
+    pair = Pair(start)
+    assert not pair.bob.wait(0)
+    assert pair.alice.send_message_to_user(pair.to_bob, b"1", RELIABLE) == Result.OK
+    assert pair.bob.wait(5), "he is asked"
+    pair.bob.on_session_request = lambda request: pair.bob.accept_session_with_user(request.identity)
+    pair.bob.run_callbacks()
+    until(lambda: pair.bob.wait(5) and pair.read_at_bob(1) == [b"1"])
+    assert not pair.bob.wait(0.01)
+
+
+def test_waiting_for_room_lasts_until_half_of_the_send_buffer_is_free(start: Start) -> None:
+    pair = Pair(start, config=Config(send_buffer_bytes=64_000)).connect()
+    sent = 0
+    while pair.alice.send_message_to_user(pair.to_bob, bytes(1_000), RELIABLE) == Result.OK:
+        sent += 1
+    assert pair.alice.wait_for_room(pair.to_bob, 5)
+    for _ in range(25):
+        assert pair.alice.send_message_to_user(pair.to_bob, bytes(1_000), RELIABLE) == Result.OK
+
+
+def test_without_a_session_there_is_room(start: Start) -> None:
+    assert start("alice").wait_for_room("ip:127.0.0.1:9", 0)
+
+
+def test_there_is_no_room_while_nobody_answers(start: Start) -> None:
+    alice = start("alice", config=Config(send_buffer_bytes=64_000))
+    while alice.send_message_to_user("ip:127.0.0.1:9", bytes(1_000), RELIABLE) == Result.OK:
+        pass
+    assert not alice.wait_for_room("ip:127.0.0.1:9", 0.01)
+
+
+@pytest.mark.parametrize("timeout_s", [-1, -0.001, float("nan")])
+def test_a_time_to_wait_that_is_none_is_refused(start: Start, timeout_s: float) -> None:
+    with pytest.raises(UsageError, match="seconds from 0 on"):
+        start("alice").wait(timeout_s)
+    assert not start("carol").wait(1e-6)
+
+
 def test_fileno_is_readable_while_messages_wait(start: Start) -> None:
     pair = Pair(start).connect()
     assert not is_readable(pair.bob)
@@ -737,6 +776,8 @@ USES: dict[str, Callable[[Messages], object]] = {
     "flush_messages": lambda net: net.flush_messages("bob"),
     "set_framing": lambda net: net.set_framing("bob", "raw"),
     "fileno": lambda net: net.fileno(),
+    "wait": lambda net: net.wait(0),
+    "wait_for_room": lambda net: net.wait_for_room("bob", 0),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Callable
 
@@ -13,14 +12,13 @@ from peergram.identity import Identity
 from peergram.messages import Messages
 
 _TICK_S = 0.05
-_BUFFER_FULL_PAUSE_S = 0.001
 _CHECK_INTERVAL_S = 0.1
 _ALIVE = (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE, ConnectionState.CONNECTED)
 
 
 def wait_for_news(net: Messages, timeout_s: float) -> None:
     """Return once messages or events wait, or after `timeout_s`."""
-    select.select([net.fileno()], [], [], max(0.0, timeout_s))
+    net.wait(max(0.0, timeout_s))
 
 
 class Call:
@@ -64,7 +62,7 @@ class Call:
             if result != Result.LIMIT_EXCEEDED:
                 self.check(meanwhile, now=True)
                 raise Failure(f"Sending to {self.name} failed ({result.name})")
-            time.sleep(_BUFFER_FULL_PAUSE_S)
+            self.net.wait_for_room(self.peer, _TICK_S)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message of this peer, None if none comes in time; raises Failure once the session is over and all is read."""

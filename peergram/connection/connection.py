@@ -251,6 +251,13 @@ class Connection:
             flow.flush_at_us = deadline_us
         return _OK
 
+    @property
+    def has_room(self) -> bool:
+        """Whether at least half of the send buffer is free, so that a good many messages would find room."""
+        flow = self.flow
+        waiting_bytes = self._held_bytes if flow is None else flow.queued_bytes + flow.retransmit_bytes
+        return waiting_bytes * 2 <= self._queue_bytes_max
+
     def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
         if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
             return Result.NO_CONNECTION

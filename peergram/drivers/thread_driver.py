@@ -1,28 +1,29 @@
-"""Runs an endpoint in a background thread, for programs with a frame loop or with threads of their own.
+"""Runs an endpoint for programs with a frame loop or with threads of their own.
 
-The thread sleeps until a socket is readable or a deadline comes. Application threads call the endpoint directly, under one lock,
-and send what it has to send themselves, so that a message leaves without a thread switch; the thread is woken only if it would
-sleep too long. `select` rather than `epoll` waits, because Python's `epoll` counts whole milliseconds and pacing needs less.
+Somebody is at the wheel: he waits for the sockets, reads, and runs the timers. That is a background thread, unless a thread of
+the program waits through `wait`: then it does the work itself meanwhile, so that a datagram and the message in it reach the
+program without a change of threads, and the background thread stands by until the program has stayed away for `STAND_IN_US`.
+Application threads call the endpoint directly, under one lock, and send what they have to send themselves; whoever is at the
+wheel is called only if he would sleep too long.
 """
 
 from __future__ import annotations
 
 import logging
-import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
-from peergram.drivers.sockets import DriverSocket
+from peergram.drivers.socket_watch import ReadableFlag, Ready, SocketWatch
 from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, PeergramError, UsageError
+from peergram.timing import NEVER
 
 if TYPE_CHECKING:
     from peergram.events import Event
@@ -30,50 +31,35 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CLOSE_TIMEOUT_S = 1.0
+STAND_IN_US = 2_000
+"""How long a program that waits through the driver may stay away before the thread takes over again: what arrives meanwhile lies
+in the kernel, which has room for much more. Shorter, and the thread would fight the program for the interpreter."""
+READ_EVERY_US = 200
+"""How often a program at the wheel that sends without waiting looks for what has arrived: acknowledgements, above all."""
+_READS_IN_PASSING = 4
 _SLEEP_MAX_US = 3_600_000_000
 _FAILURE_PAUSE_S = 0.05
-_SELECT_FILENO_END = 1_024
-"""`select` takes descriptors below this (FD_SETSIZE)."""
+_FAREWELL_POLL_S = 0.001
 
 _log = logging.getLogger(__name__)
 
 
-class ReadableFlag:
-    """A descriptor that is readable exactly while the flag is up; system calls only when that changes."""
+class _Waiter:
+    """A thread of the program in `wait`, and a bell for the time that another one is at the wheel."""
 
-    def __init__(self) -> None:
-        self._receiver, self._sender = socket.socketpair()
-        self._receiver.setblocking(False)
-        self._sender.setblocking(False)
-        self.is_up = False
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self.wanted = wanted
+        self.bell: threading.Event | None = None
 
-    def fileno(self) -> int:
-        return self._receiver.fileno()
-
-    def put_up(self) -> None:
-        # The byte goes before the flag here too: the other way round, whoever puts it down in between would find no byte, and the
-        # one that follows would stay for ever.
-        if not self.is_up:
-            with suppress(OSError):
-                self._sender.send(b"\0")
-            self.is_up = True
-
-    def put_down(self) -> None:
-        # The byte goes before the flag: whoever puts it up in between is seen by the caller, who looks at the state afterwards.
-        if self.is_up:
-            with suppress(OSError):
-                self._receiver.recv(64)
-            self.is_up = False
-
-    def close(self) -> None:
-        self._receiver.close()
-        self._sender.close()
+    def ring(self) -> None:
+        if self.bell is not None:
+            self.bell.set()
 
 
 class ThreadDriver:
     """Drives `endpoint` from a daemon thread; every method may be called from any thread.
 
-    `notify` is called from the driver's thread, without the lock, after a turn that left messages or events waiting; what it
+    `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting; what it
     raises is logged. `batching` and `make_socket` are as for `UdpSocket`.
 
     Two ways to give commands: `call(command)`, or, for those who send very often,
@@ -98,16 +84,23 @@ class ThreadDriver:
         self.endpoint = endpoint
         self.lock: AbstractContextManager[object] = threading.RLock()
         self.wakeups = 0
-        """How often the thread has woken up."""
+        """How often somebody at the wheel has woken up."""
         self._pump = Pump(endpoint, batching=batching, make_socket=make_socket)
         self._notify = notify
         self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._wake = ReadableFlag()
-        self._selector: selectors.BaseSelector = selectors.SelectSelector()
-        self._watched: dict[DriverSocket, int] = {}
-        # The time the thread sleeps until; 0 while it is awake, since it looks at the endpoint again before it sleeps.
+        self._watch = SocketWatch()
+        # The time that whoever is at the wheel sleeps until; 0 while nobody sleeps, since he looks at the endpoint first.
         self._armed_us = 0
+        # Ident of the thread at the wheel, 0 for none.
+        self._wheel = 0
+        self._wheel_since_us = 0
+        # Threads of the program in `wait`, whoever is at the wheel.
+        self._waiters: list[_Waiter] = []
+        # Whether our thread leaves the work to the program, and until when it rests at least; NEVER until it is called.
+        self._stands_by = False
+        self._rests_until_us = 0
+        self._call_thread = threading.Event()
         self._refusal: str | None = None
         self._stopping = False
         self._finished = False
@@ -162,11 +155,41 @@ class ThreadDriver:
         if self._armed_us:
             deadline = self.endpoint.poll_timeout()
             if (deadline is not None and deadline.at_us < self._armed_us) or pump.sockets_changed or pump.unfinished:
-                self._wake_thread()
+                self._wake_driver()
+        elif self._stands_by:
+            self._read_in_passing(now_us)
         if self._readable is not None:
             self._update_readable(self._readable)
         if pump.failure is not None and (failure := pump.take_failure(any_port=False)) is not None:
             raise failure
+
+    def wait(self, until_us: int, wanted: Callable[[], bool]) -> bool:
+        """Do the network's work until `wanted()`, which is asked with the lock held; returns whether it came true in time.
+
+        Of several threads that wait one does the work. Raises ClosedError if the driver is or gets closed, UsageError inside
+        another call of the same thread.
+        """
+        with self.lock:
+            self._refuse_if_closed()
+            if self._wheel == threading.get_ident() or self._busy:
+                raise UsageError(BUSY_TEXT)
+            if wanted():
+                self._read_in_passing(monotonic_us())
+                return True
+        waiter = _Waiter(wanted)
+        try:
+            if self._await_wheel(until_us, waiter):
+                self._drive(until_us, wanted)
+        finally:
+            try:
+                self._leave_wheel(waiter)
+            except BaseException:
+                # A signal's handler may raise anywhere, and nobody else would tidy up here.
+                self._leave_wheel(waiter)
+                raise
+        with self.lock:
+            self._refuse_if_closed()
+            return wanted()
 
     def poll_events(self) -> list[Event]:
         """All events that wait, oldest first; also after `close`, which may cause some."""
@@ -212,7 +235,8 @@ class ThreadDriver:
         if not self._thread.is_alive():
             self._finish()
             return
-        self._wake.put_up()
+        self._call_thread.set()
+        self._watch.bell.put_up()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
@@ -228,9 +252,9 @@ class ThreadDriver:
         if self._refusal is not None:
             raise ClosedError(self._refusal)
 
-    def _wake_thread(self) -> None:
+    def _wake_driver(self) -> None:
         self._armed_us = 0
-        self._wake.put_up()
+        self._watch.bell.put_up()
 
     def _update_readable(self, flag: ReadableFlag) -> None:
         if self.endpoint.unread_messages > 0 or self._pump.has_events or self._refusal is not None:
@@ -238,49 +262,140 @@ class ThreadDriver:
         else:
             flag.put_down()
 
-    # In the thread
+    # At the wheel
 
     def _run(self) -> None:
-        self._register(self._wake.fileno(), selectors.EVENT_READ, None)
-        sleep_until_us = 0
         while not self._stopping:
+            if self._stand_by():
+                self._drive(NEVER, self._is_relieved)
+                self._leave_wheel(None)
+        self._finish()
+
+    def _is_relieved(self) -> bool:
+        return bool(self._waiters) or self._stopping
+
+    def _stand_by(self) -> bool:
+        """Sleep while the program does the work; True once our thread is at the wheel, False to look again."""
+        with self.lock:
+            now_us = monotonic_us()
+            if not (self._wheel or self._waiters) and now_us >= self._rests_until_us:
+                self._stands_by = False
+                self._take_wheel(now_us)
+                return True
+            self._stands_by = True
+            timeout_us = self._rests_until_us - now_us
+            if self._wheel or self._waiters:
+                timeout_us = STAND_IN_US
+                if self._wheel and now_us - self._wheel_since_us >= STAND_IN_US:
+                    # The program waits for long: it calls when it goes.
+                    timeout_us = self._rests_until_us = NEVER
+            self._call_thread.clear()
+            if self._stopping:
+                return False
+        self._call_thread.wait(None if timeout_us == NEVER else timeout_us / 1e6)
+        return False
+
+    def _await_wheel(self, until_us: int, waiter: _Waiter) -> bool:
+        """Become the one at the wheel; False if that is of no use any more."""
+        with self.lock:
+            self._waiters.append(waiter)
+            if not self._stands_by:
+                self._wake_driver()
+        while True:
+            with self.lock:
+                now_us = monotonic_us()
+                if self._refusal is not None or waiter.wanted():
+                    return False
+                if not self._wheel:
+                    self._take_wheel(now_us)
+                    return True
+                if now_us >= until_us:
+                    return False
+                bell = waiter.bell = waiter.bell or threading.Event()
+                bell.clear()
+            bell.wait(min(until_us - now_us, _SLEEP_MAX_US) / 1e6)
+
+    def _take_wheel(self, now_us: int) -> None:
+        self._wheel = threading.get_ident()
+        self._wheel_since_us = now_us
+
+    def _leave_wheel(self, waiter: _Waiter | None) -> None:
+        """Whoever has been at the wheel, or wanted to be, goes; None is our thread. Harmless when repeated."""
+        with self.lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if self._wheel == threading.get_ident():
+                self._wheel = self._armed_us = 0
+            if self._wheel:
+                return
+            if self._waiters:
+                self._waiters[0].ring()
+            elif waiter is not None:
+                self._rest_thread(monotonic_us())
+
+    def _rest_thread(self, now_us: int) -> None:
+        """The program did the work just now: our thread need not look before it has stayed away for a while."""
+        if self._rests_until_us == NEVER:
+            self._call_thread.set()
+        self._rests_until_us = now_us + STAND_IN_US
+
+    def _drive(self, until_us: int, wanted: Callable[[], bool]) -> None:
+        """Read, run timers, send, sleep, until `wanted()`, the time is over or the driver is closed."""
+        ready: list[Ready] = []
+        while True:
             try:
-                ready = self._wait(sleep_until_us)
-                sleep_until_us = self._turn(ready)
-            except Exception:  # noqa: BLE001 - logged; the thread must live
+                if ready:
+                    self._read(ready)
+                with self.lock:
+                    now_us = monotonic_us()
+                    self._pump.handle_due(now_us)
+                    sleep_until_us, waiting = self._prepare_sleep()
+                    is_over = self._refusal is not None or now_us >= until_us or wanted()
+                    if is_over:
+                        self._armed_us = 0
+                if waiting and self._notify is not None:
+                    self._call_notify(self._notify)
+                if is_over:
+                    return
+                ready = self._sleep(min(sleep_until_us, until_us), now_us)
+            except Exception:  # noqa: BLE001 - logged; the driver must live
+                self._armed_us = 0
                 note = self._log_limit.note("turn", monotonic_us())
                 if note is not None:
                     _log.exception("defect: a turn of the driver failed%s", note)
-                sleep_until_us = 0
+                ready = []
                 time.sleep(_FAILURE_PAUSE_S)
-        self._finish()
 
-    def _wait(self, until_us: int) -> list[tuple[DriverSocket | None, int]]:
-        timeout_us = min(max(0, until_us - monotonic_us()), _SLEEP_MAX_US) if until_us else 0
-        ready = [(key.data, events) for key, events in self._selector.select(timeout_us / 1e6)]
+    def _sleep(self, until_us: int, now_us: int) -> list[Ready]:
+        ready = self._watch.wait(min(max(0, until_us - now_us), _SLEEP_MAX_US))
         self._armed_us = 0
         self.wakeups += 1
-        self._wake.put_down()
         return ready
 
-    def _turn(self, ready: list[tuple[DriverSocket | None, int]]) -> int:
-        """Read, run timers, send; returns until when to sleep (0: not at all)."""
-        calls_max = max(1, READS_PER_TURN // max(1, len(ready)))
-        for entry, events in ready:
-            if entry is None:
-                continue
-            if events & selectors.EVENT_WRITE:
+    def _read(self, ready: list[Ready]) -> None:
+        calls_max = max(1, READS_PER_TURN // len(ready))
+        for entry, is_writable in ready:
+            if is_writable:
                 with self.lock:
                     self._pump.handle_writable(entry)
-            if events & selectors.EVENT_READ:
+            else:
                 self._pump.read(entry, calls_max, self.lock)
-        with self.lock:
+
+    def _read_in_passing(self, now_us: int) -> None:
+        """Take what has arrived, for a program at the wheel that is busy with something else; with the lock held."""
+        if self._wheel or not self._stands_by or now_us - self._rests_until_us < READ_EVERY_US - STAND_IN_US:
+            return
+        try:
+            self._take_wheel(now_us)
+            for entry in list(self._pump.sockets.values()):
+                self._pump.read(entry, _READS_IN_PASSING, self.lock)
             now_us = monotonic_us()
             self._pump.handle_due(now_us)
-            until_us, waiting = self._prepare_sleep()
-        if waiting and self._notify is not None:
-            self._call_notify(self._notify)
-        return until_us
+        finally:
+            self._wheel = 0
+        if self._readable is not None:
+            self._update_readable(self._readable)
+        self._rest_thread(now_us)
 
     def _prepare_sleep(self) -> tuple[int, bool]:
         pump = self._pump
@@ -289,6 +404,10 @@ class ThreadDriver:
             self._watch_sockets()
         if self._readable is not None:
             self._update_readable(self._readable)
+        if len(self._waiters) > 1:
+            for waiter in self._waiters:
+                if waiter.wanted():
+                    waiter.ring()
         until_us = 0 if pump.unfinished else pump.wake_at_us()
         self._armed_us = until_us
         return until_us, pump.has_events or self.endpoint.unread_messages > 0
@@ -304,35 +423,13 @@ class ThreadDriver:
     def _watch_sockets(self) -> None:
         pump = self._pump
         pump.sockets_changed = False
+        self._watch.watch(pump.sockets.values())
         for entry in pump.closing:
-            self._watch(entry, 0)
             entry.udp.close()
         pump.closing.clear()
-        for entry in pump.sockets.values():
-            self._watch(entry, selectors.EVENT_READ | (selectors.EVENT_WRITE if entry.blocked else 0))
-
-    def _watch(self, entry: DriverSocket, events: int) -> None:
-        """Wait for these events of the socket from now on; for none with 0."""
-        before = self._watched.pop(entry, 0)
-        if before:
-            self._selector.unregister(entry.udp.fileno())
-        if events:
-            self._register(entry.udp.fileno(), events, entry)
-            self._watched[entry] = events
-
-    def _register(self, fileno: int, events: int, entry: DriverSocket | None) -> None:
-        if fileno >= _SELECT_FILENO_END and sys.platform != "win32" and isinstance(self._selector, selectors.SelectSelector):
-            self._use_unlimited_selector()
-        self._selector.register(fileno, events, entry)
-
-    def _use_unlimited_selector(self) -> None:
-        """For processes with very many descriptors, at the price of whole milliseconds."""
-        old, self._selector = self._selector, selectors.DefaultSelector()
-        for key in old.get_map().values():
-            self._selector.register(key.fd, key.events, key.data)
-        old.close()
 
     def _finish(self) -> None:
+        self._await_program()
         with self.lock:
             if self._finished or self._refusal == FORKED_TEXT:
                 return
@@ -342,9 +439,15 @@ class ThreadDriver:
                 self._readable.put_up()
             self._release()
 
+    def _await_program(self) -> None:
+        """Whoever is at the wheel sees that all is over, and leaves."""
+        for _ in range(int(CLOSE_TIMEOUT_S / _FAREWELL_POLL_S)):
+            if self._wheel in (0, threading.get_ident()):
+                return
+            self._watch.bell.put_up()
+            time.sleep(_FAREWELL_POLL_S)
+
     def _release(self) -> None:
-        # Closing a selector closes only its own descriptor; unregistering would reach through a fork into the parent's.
-        self._selector.close()
-        self._wake.close()
+        self._watch.close()
         if self._readable is not None:
             self._readable.close()

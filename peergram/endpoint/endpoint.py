@@ -372,6 +372,11 @@ class Endpoint:
         """Messages that wait to be received, all channels."""
         return self._inbox.count
 
+    def has_room(self, identity: Identity) -> bool:
+        """Whether a good many messages to this identity would find room; True also where none would wait for it."""
+        peer = self._peers.get(identity)
+        return peer is None or peer.link is None or peer.link.connection.has_room
+
     def pending_request(self, identity: Identity) -> SessionRequested | None:
         """The request of this identity that waits for an answer now; None if there is none (any more)."""
         peer = self._peers.get(identity)

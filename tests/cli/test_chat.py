@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import builtins
-import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -100,7 +100,7 @@ class Door:
         self.on_session_failed: Callable[[SessionFailed], object] = lambda failure: None
         self.keys: dict[Identity, str] = {}
         self.accepted: list[Identity] = []
-        self._quiet, self._other_end = socket.socketpair()
+        self._is_closed = threading.Event()
 
     def ask(self, name: str, key: str) -> None:
         self.keys[Identity.of(name)] = key
@@ -124,12 +124,11 @@ class Door:
 
     def run_callbacks(self) -> None: ...
 
-    def fileno(self) -> int:
-        return self._quiet.fileno()
+    def wait(self, timeout_s: float | None = None) -> bool:
+        return self._is_closed.wait(timeout_s)
 
     def close(self) -> None:
-        self._quiet.close()
-        self._other_end.close()
+        self._is_closed.set()
 
 
 def let_in(door: Door, monkeypatch: pytest.MonkeyPatch, *asks: tuple[str, str], late: tuple[str, str] | None = None) -> list[str]:

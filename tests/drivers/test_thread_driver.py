@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from peergram.drivers.socket_watch import ReadableFlag
 from peergram.drivers.system import monotonic_us
-from peergram.drivers.thread_driver import ReadableFlag, ThreadDriver
+from peergram.drivers.thread_driver import ThreadDriver
 from peergram.errors import AddressInUseError, ClosedError, UsageError
 
 from .fake_endpoint import FakeEndpoint, faulty_sockets, numbered, numbers, until, until_is
@@ -71,7 +72,7 @@ def test_a_send_leaves_in_the_calling_thread(start: Callable[..., ThreadDriver])
     there, here = FakeEndpoint(), FakeEndpoint()
     start(there)
     driver = start(here)
-    assert until(lambda: driver.wakeups > 0)
+    assert until(lambda: driver._armed_us)
     woken = driver.wakeups
     for number in range(100):
         send(driver, there.local, numbered(number, 1))
@@ -359,7 +360,7 @@ def run_script(body: str) -> tuple[subprocess.CompletedProcess[str], float]:
     prelude = """
         import os, signal, sys, threading, time
         from peergram.drivers.system import monotonic_us
-        from peergram.drivers.thread_driver import ReadableFlag, ThreadDriver
+        from peergram.drivers.thread_driver import ThreadDriver
         from drivers.fake_endpoint import FakeEndpoint, numbered, until
         from peergram.errors import ClosedError
         here = FakeEndpoint()
