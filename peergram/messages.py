@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic_ns
@@ -135,11 +135,28 @@ class Messages:
             result = endpoint.send_message(to, payload, flags, channel, now_us)
             if endpoint.needs_service:
                 driver.flush(now_us)
-        if result is not _OK and result in _EXPLAINED:
-            note = self._log_limit.note(result, now_us)
-            if note is not None:
-                _log.warning("to %s: %s%s", to.printable, _EXPLAINED[result], note)
+        if result is not _OK:
+            self._explain(to, result, now_us)
         return result
+
+    def send_messages_to_user(
+        self, identity: str | Identity, messages: Sequence[bytes], flags: int = SendFlags.UNRELIABLE, channel: int = 0
+    ) -> tuple[int, Result]:
+        """Send several messages in order, for a fraction of the price of as many `send_message_to_user`.
+
+        Stops at the first one that is refused: (how many are on their way, the result of the last one looked at). Raises as
+        `send_message_to_user`.
+        """
+        to = self._resolve(identity)
+        payloads = messages if set(map(type, messages)) == {bytes} else [_bytes_of(data) for data in messages]
+        flags = int(flags)
+        driver, endpoint = self._driver, self._endpoint
+        with driver.lock:
+            now_us = monotonic_us()
+            sent, result = endpoint.send_messages(to, payloads, flags, channel, now_us)
+            driver.flush(now_us)
+        self._explain(to, result, now_us)
+        return sent, result
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
@@ -300,6 +317,12 @@ class Messages:
         if lost:
             more = f" (and {len(lost) - 1} sessions more)" if len(lost) > 1 else ""
             _log.warning("%s: %s%s", lost[0].identity, lost[0].debug, more)
+
+    def _explain(self, to: Identity, result: Result, now_us: int) -> None:
+        if result in _EXPLAINED:
+            note = self._log_limit.note(result, now_us)
+            if note is not None:
+                _log.warning("to %s: %s%s", to.printable, _EXPLAINED[result], note)
 
     def _resolve(self, identity: str | Identity) -> Identity:
         if isinstance(identity, Identity):

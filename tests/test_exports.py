@@ -44,6 +44,7 @@ MESSAGES = {
     "receive_messages_on_channel": "(channel, max_messages)",
     "run_callbacks": "()",
     "send_message_to_user": "(identity, data, flags=0, channel=0)",
+    "send_messages_to_user": "(identity, messages, flags=0, channel=0)",
     "set_framing": "(identity, framing)",
     "wait": "(timeout_s=None)",
     "wait_for_room": "(identity, timeout_s=None)",

@@ -575,6 +575,16 @@ def test_a_handler_that_raises_in_one_process_leaves_its_other_sessions_as_they_
     assert pair.read_at_bob(1) == [b"still here"]
 
 
+def test_several_messages_at_once_may_be_of_any_bytes_like_kind(start: Start) -> None:
+    pair = Pair(start).connect()
+    messages = [b"1", bytearray(b"2"), memoryview(b"3")]
+    assert pair.alice.send_messages_to_user(pair.to_bob, messages, RELIABLE) == (3, Result.OK)  # type: ignore[arg-type]
+    assert pair.read_at_bob(3) == [b"1", b"2", b"3"]
+    with pytest.raises(UsageError, match="encode text first"):
+        pair.alice.send_messages_to_user(pair.to_bob, [b"1", "text"], RELIABLE)  # type: ignore[list-item]
+    assert pair.alice.send_messages_to_user(pair.to_bob, [], RELIABLE) == (0, Result.OK)
+
+
 # --- waiting ---
 
 
@@ -767,6 +777,7 @@ def test_closing_twice_is_harmless_and_ends_the_thread() -> None:
 
 USES: dict[str, Callable[[Messages], object]] = {
     "send_message_to_user": lambda net: net.send_message_to_user("ip:127.0.0.1:9", b"x"),
+    "send_messages_to_user": lambda net: net.send_messages_to_user("ip:127.0.0.1:9", [b"x"]),
     "send_message_to_user to oneself": lambda net: net.send_message_to_user("alice", b"x"),
     "receive_messages_on_channel": lambda net: net.receive_messages_on_channel(0, 1),
     "accept_session_with_user": lambda net: net.accept_session_with_user("bob"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import attrgetter
 
@@ -226,6 +227,54 @@ class SendLane:
                 return size
         self._bundle(number, data, deadline_us)
         return size
+
+    def queue_reliable_run(self, messages: Sequence[bytes], deadline_us: int) -> int:
+        """What `queue_reliable` does with each of these, only quicker; the stream bytes of all."""
+        before = self.reliable_bytes
+        position, number, reliable_number = self.next_position, self.message_number, self.reliable_number
+        queued_bytes = before
+        queue, unacked = self.reliable, self.messages_unacked
+        for data in messages:
+            number += 1
+            size = len(data)
+            step = number - reliable_number
+            if step > MESSAGE_NUMBER_STEP_MAX:
+                step = MESSAGE_NUMBER_STEP_MAX
+            reliable_number += step
+            framed = _message_header(step, size) + data
+            queued_bytes += len(framed)
+            queue.append((number, deadline_us, framed))
+            unacked.append((position + queued_bytes, number, size))
+        self.message_number, self.reliable_number = number, reliable_number
+        self.reliable_bytes = queued_bytes
+        return queued_bytes - before
+
+    def queue_unreliable_run(self, messages: Sequence[bytes], deadline_us: int) -> int:
+        """What `queue_unreliable` does with each of these, only quicker; the bytes of all."""
+        before = self.unreliable_bytes
+        at, count = 0, len(messages)
+        while at < count:
+            self.queue_unreliable(messages[at], deadline_us)
+            at += 1
+            bundle = self.unreliable[-1]
+            frames, used = bundle.frames, bundle.frames_bytes
+            end = min(count, at + bundle.numbers_end - 1 - bundle.last_number)
+            begin = at
+            for data in messages[at:end]:
+                size = len(data)
+                used += size + _NEXT_HEADER_BYTES
+                if used > self.bundle_bytes_max or size >= _WHOLE_BYTES_END:
+                    used -= size + _NEXT_HEADER_BYTES
+                    break
+                frames += (_NEXT_HEADERS[size], data)
+                at += 1
+            added_bytes = used - bundle.frames_bytes - (at - begin) * _NEXT_HEADER_BYTES
+            bundle.frames_bytes = used
+            bundle.message_bytes += added_bytes
+            bundle.last_number += at - begin
+            self.message_number += at - begin
+            self.unreliable_bytes += added_bytes
+        return self.unreliable_bytes - before
 
     def _bundle(self, number: int, data: bytes, deadline_us: int) -> None:
         """Put a message where it fits: into the last bundle, or into one of its own."""

@@ -10,7 +10,7 @@ session.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from peergram.address import Address, format_address
@@ -72,6 +72,8 @@ _NO_DELAY = int(SendFlags.NO_DELAY)
 _AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
 _OK = Result.OK
 _SESSION_CONNECTED = SessionState.CONNECTED
+_RUN_MESSAGES = 64
+"""Of many messages handed over together so many are looked at in one go: what does not fit as a whole is looked at singly."""
 _SOCKET_WAIT_US = 10_000
 _DOUBT_US_MIN = 20_000
 _CHALLENGE_AGE_US_MAX = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
@@ -262,6 +264,35 @@ class Endpoint:
         ):
             self._plan_transmit(link, size, now_us)
         return result
+
+    def send_messages(self, to: Identity, messages: Sequence[bytes], flags: int, channel: int, now_us: int) -> tuple[int, Result]:
+        """Send several messages in order, until one is refused: how many were taken, and what `send_message` says of the last."""
+        sent, result = 0, _OK
+        while sent < len(messages):
+            taken = self._send_run(to, messages[sent : sent + _RUN_MESSAGES], flags, channel, now_us)
+            if not taken:
+                result = self.send_message(to, messages[sent], flags, channel, now_us)
+                if result is not _OK:
+                    break
+                taken = 1
+            sent += taken
+        return sent, result
+
+    def _send_run(self, to: Identity, messages: Sequence[bytes], flags: int, channel: int, now_us: int) -> int:
+        """Queue messages the quick way; how many, 0 if `send_message` must look at the first one."""
+        peer = self._peers.get(to)
+        link = peer.link if peer is not None else None
+        if peer is None or link is None or peer.session.state is not _SESSION_CONNECTED or self.is_closed or len(messages) < 2:
+            return 0
+        prefix, lane = peer.route_of(channel) or peer.route(channel)
+        size = max(map(len, messages))
+        if size > REFERENCE_MESSAGE_BYTES_MAX:
+            return 0
+        taken = link.connection.send_run([prefix + data for data in messages], flags, lane, now_us)
+        if taken:
+            peer.session.last_used_us = now_us
+            self._plan_transmit(link, size, now_us)
+        return taken
 
     def _prepare_send(self, to: Identity, size: int, flags: int, channel: int, now_us: int) -> Result:
         """What is seldom the case before a send: look at everything, and have a session to send in; OK if it may go."""

@@ -70,6 +70,31 @@ def test_messages_are_confirmed_when_every_byte_of_them_is(seed: int) -> None:
     assert lane.unacked_bytes == 0
 
 
+def content(lane: SendLane) -> object:
+    bundles = [(type(b), b.frames, b.frames_bytes, b.message_bytes, b.first_number, b.last_number) for b in lane.unreliable]
+    sums = (lane.reliable_bytes, lane.reliable_number, lane.unreliable_bytes, lane.message_number)
+    return bundles, sums, list(lane.reliable), list(lane.messages_unacked)
+
+
+@settings(max_examples=5_000 if SOAK else 100)
+@given(seed=st.integers(0, 1 << 32))
+def test_a_run_of_messages_is_queued_as_one_by_one(seed: int) -> None:
+    rng = Random(seed)
+    bundle_bytes_max = rng.choice((1_200, 60_000))
+    quick, plain = SendLane(0, bundle_bytes_max=bundle_bytes_max), SendLane(0, bundle_bytes_max=bundle_bytes_max)
+    for _ in range(rng.randrange(1, 8)):
+        size_max = rng.choice((0, 4, 40, 1_300, 3_000))
+        messages = [rng.randbytes(rng.randint(0, size_max)) for _ in range(rng.choice((1, 2, 30, 700)))]
+        if rng.random() < 0.4:
+            assert quick.queue_reliable_run(messages, 7) == sum(plain.queue_reliable(data, 7) for data in messages)
+        else:
+            assert quick.queue_unreliable_run(messages, 7) == sum(plain.queue_unreliable(data, 7) for data in messages)
+        if rng.random() < 0.2:
+            for lane in (quick, plain):
+                lane.message_number += 40_000
+        assert content(quick) == content(plain)
+
+
 def test_an_acked_segment_stays_acked() -> None:
     lane = SendLane(0)
     lane.queue_reliable(b"x", 0)

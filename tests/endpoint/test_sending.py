@@ -26,6 +26,7 @@ from tests.endpoint.world import (
     RELIABLE,
     SECOND_US,
     UNRELIABLE,
+    Host,
     World,
     connected,
     steady,
@@ -498,3 +499,69 @@ def test_a_socket_that_cannot_be_had_fails_the_session_with_a_reason() -> None:
     assert failure.unconfirmed.messages == 1
     assert failure.state == ConnectionState.PROBLEM_DETECTED_LOCALLY
     assert alice.send(NOWHERE, b"x", RELIABLE | SendFlags.AUTO_RESTART_BROKEN_SESSION) == Result.OK
+
+
+# --- several messages at once ---
+
+
+def send_several(world: World, sender: Host, to: Host, messages: list[bytes], flags: int, channel: int = 0) -> tuple[int, Result]:
+    world.channels.setdefault(channel)
+    outcome = sender.endpoint.send_messages(to.dialed, messages, flags, channel, world.now_us)
+    sender.drain()
+    return outcome
+
+
+@pytest.mark.parametrize("flags", [RELIABLE, UNRELIABLE, UNRELIABLE | NO_NAGLE])
+def test_several_messages_at_once_arrive_as_if_sent_singly(flags: int) -> None:
+    world, alice, bob = connected(Config(), network=steady())
+    messages = [b"%d" % number * (number % 50) for number in range(1_000)] + [bytes(20_000), b"", bytes(1_500)] + [b"end"] * 70
+    assert send_several(world, alice, bob, messages, flags) == (len(messages), Result.OK)
+    world.run_until(lambda: len(bob.received) == len(messages))
+    assert sorted(bob.payloads()) == sorted(messages)
+    if flags == RELIABLE:
+        assert bob.payloads() == messages
+
+
+def test_several_messages_at_once_open_a_session() -> None:
+    world = World()
+    alice, bob = world.add("alice"), world.add("bob")
+    assert send_several(world, alice, bob, [b"1", b"2", b"3"], RELIABLE) == (3, Result.OK)
+    world.run_until(lambda: len(bob.received) == 3)
+    assert bob.payloads() == [b"1", b"2", b"3"]
+
+
+def test_of_several_messages_as_many_are_taken_as_the_send_buffer_holds() -> None:
+    counts = []
+    for at_once in (True, False):
+        world, alice, bob = connected(Config(rate="fixed", send_rate_bytes=1_000_000, send_buffer_bytes=100_000))
+        messages = [bytes(300)] * 1_000
+        if at_once:
+            sent, result = send_several(world, alice, bob, messages, RELIABLE)
+        else:
+            sent, result = 0, Result.OK
+            while result == Result.OK:
+                result = alice.endpoint.send_message(bob.dialed, messages[0], RELIABLE, 0, world.now_us)
+                sent += result == Result.OK
+        assert result == Result.LIMIT_EXCEEDED
+        counts.append(sent)
+        alice.drain()
+        world.run_until(lambda bob=bob, sent=sent: len(bob.received) == sent)  # type: ignore[misc]
+    assert counts[0] == counts[1] > 300
+
+
+def test_the_first_message_that_is_refused_ends_a_run() -> None:
+    world, alice, bob = connected(Config())
+    messages = [b"1", b"2", bytes(524_289), b"3"]
+    assert send_several(world, alice, bob, messages, RELIABLE) == (2, Result.INVALID_PARAM)
+    world.run(SECOND_US)
+    assert bob.payloads() == [b"1", b"2"]
+    assert send_several(world, alice, bob, [], RELIABLE) == (0, Result.OK)
+    assert send_several(world, alice, bob, [b"x"] * 3, RELIABLE | NO_DELAY) == (0, Result.INVALID_PARAM)
+
+
+def test_several_messages_to_oneself_arrive() -> None:
+    world = World()
+    alice = world.add("alice")
+    outcome = alice.endpoint.send_messages(alice.identity, [b"1", b"2"], RELIABLE, 0, world.now_us)
+    assert outcome == (2, Result.OK)
+    assert [message.payload for message in alice.read()] == [b"1", b"2"]
