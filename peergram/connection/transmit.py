@@ -506,9 +506,11 @@ class Transmitter:
         if lane.unreliable:
             reliable_waits_longer = bool(lane.reliable) and lane.reliable[0][1] < lane.unreliable[0].deadline_us
             left -= self._take_unreliable(section, left, left // 2 if reliable_waits_longer else left)
+        # What nothing follows runs to the packet's end, however long it is.
+        ends_packet = len(sections) == 1 and not lane.missing and flow.lanes.only_ready() is lane
         while lane.may_cut and left > _RELIABLE_COST_BYTES:
             room = left - (_RELIABLE_COST_BYTES if section.segments else _RELIABLE_HEADER_BYTES)
-            segment = lane.cut_segment(min(room, EXPLICIT_SIZE_MAX))
+            segment = lane.cut_segment(room if ends_packet else min(room, EXPLICIT_SIZE_MAX))
             section.segments.append(segment)
             flow.queued_bytes -= len(segment.data)
             left -= len(segment.data) + _RELIABLE_COST_BYTES
