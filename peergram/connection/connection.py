@@ -11,7 +11,6 @@ follows (E16).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,6 +91,41 @@ ConnectionEvent = Opened | Ended
 class Connection:
     """A client's (made with a `ClientHandshake`) or a server's (`ServerHandshake`, until `accept`) connection."""
 
+    __slots__ = (
+        "_asks_at_us",
+        "_claim_probe_at_us",
+        "_claim_probes_left",
+        "_claim_step_us",
+        "_claimed",
+        "_close_repeats_at_us",
+        "_close_replies_left",
+        "_close_when_open",
+        "_config",
+        "_connect_ok_at_us",
+        "_control",
+        "_datagrams_dropped",
+        "_ends_at_us",
+        "_entropy",
+        "_events",
+        "_handshake",
+        "_held",
+        "_held_bytes",
+        "_limits",
+        "_nagle_us",
+        "_queue_bytes_max",
+        "_receiver",
+        "_room",
+        "_taken_at_end",
+        "_transmitter",
+        "_unconfirmed_at_end",
+        "_unconfirmed_handshake",
+        "connection_id",
+        "end",
+        "established",
+        "flow",
+        "state",
+    )
+
     def __init__(
         self,
         handshake: ClientHandshake | ServerHandshake,
@@ -123,9 +157,9 @@ class Connection:
         self._queue_bytes_max = config.send_buffer_bytes + MESSAGE_HEADROOM_BYTES
         self._receiver: Receiver | None = None
         self._transmitter: Transmitter | None = None
-        self._control: deque[bytes] = deque(maxlen=CONTROL_REPLIES_MAX)
-        self._events: deque[ConnectionEvent] = deque()
-        self._held: deque[tuple[bytes, int, int]] = deque()
+        self._control: list[bytes] = []
+        self._events: list[ConnectionEvent] = []
+        self._held: list[tuple[bytes, int, int]] = []
         """(payload, flags, lane) of messages sent before the connection is up."""
         self._held_bytes = 0
         self._ends_at_us = NEVER
@@ -184,8 +218,9 @@ class Connection:
         count, size = len(held), sum(held)
         if self.flow is not None:
             for lane in self.flow.lanes.all():
-                count += len(lane.messages_unacked)
-                size += sum(message[2] for message in lane.messages_unacked)
+                if lane.messages_unacked:
+                    count += len(lane.messages_unacked)
+                    size += sum(message[2] for message in lane.messages_unacked)
         return Unconfirmed(count, size)
 
     @property
@@ -221,7 +256,7 @@ class Connection:
         if isinstance(outcome, Failed):
             self._fail(outcome.reason, outcome.debug, now_us)
             return
-        self._control.append(handshake.connect_ok(now_us))
+        self._say(handshake.connect_ok(now_us))
         self._open(outcome, now_us)
 
     def send_message(self, data: bytes, flags: int, lane: int, now_us: int) -> Result:
@@ -411,8 +446,7 @@ class Connection:
 
     def take_held(self) -> list[tuple[bytes, int, int]]:
         """(payload, flags, lane) of the messages that wait for the handshake, to be sent over another connection."""
-        held = list(self._held)
-        self._held.clear()
+        held, self._held = self._held, []
         self._held_bytes = 0
         return held
 
@@ -532,7 +566,7 @@ class Connection:
         if self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
             if now_us >= self._connect_ok_at_us:
                 self._connect_ok_at_us = now_us + CONNECT_OK_INTERVAL_US
-                self._control.append(handshake.connect_ok(now_us))
+                self._say(handshake.connect_ok(now_us))
         elif not self.is_live:
             self._answer_straggler()
 
@@ -580,6 +614,8 @@ class Connection:
         if transmitter.is_exhausted:
             self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
             return
+        if flow.liveness.wants_keepalive(now_us):
+            flow.lanes.shed()
         flow.stats.sample_quality(now_us)
         receiver.handle_timeout(now_us)
         transmitter.handle_timeout(now_us)
@@ -634,7 +670,7 @@ class Connection:
 
     def poll_event(self) -> ConnectionEvent | None:
         """The next thing that happened to the connection itself."""
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     # --- opening and ending ---
 
@@ -644,13 +680,11 @@ class Connection:
     def _open(self, established: Established, now_us: int) -> None:
         self.established = established
         flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room, self._datagrams_dropped)
-        self._receiver = Receiver(flow, lambda record, _: take_report(flow, record))
-        self._transmitter = Transmitter(flow, lambda kinds, at_us: fill_report(flow, kinds, at_us))
+        self._receiver = Receiver(flow, take_report)
+        self._transmitter = Transmitter(flow, fill_report)
         self._enter(Cause.HANDSHAKE_DONE)
-        while self._held:
-            data, flags, lane = self._held.popleft()
+        for data, flags, lane in self.take_held():
             self._queue_message(flow, data, flags, lane, now_us)
-        self._held_bytes = 0
         self._events.append(Opened(established))
         if self._close_when_open is not None:
             end, until_us = self._close_when_open
@@ -677,23 +711,28 @@ class Connection:
         self._claimed = None
         self._ends_at_us = now_us + FIN_WAIT_US
         if cause == Cause.PEER_CLOSED:
-            self._control.append(self._no_connection())
+            self._say(self._no_connection())
         else:
             self._say_close()
             if self.peer_connection_id:
                 self._close_repeats_at_us = [now_us + after_us for after_us in _CLOSE_REPEATS_US]
         self._events.append(Ended(end, self.state, self._unconfirmed_at_end))
 
+    def _say(self, packet: bytes) -> None:
+        """Send this with what goes next; where too much waits, the newest counts."""
+        self._control.append(packet)
+        del self._control[:-CONTROL_REPLIES_MAX]
+
     def _say_close(self) -> None:
         """Tell the peer; an own peer hears it inside the encryption, where nobody can forge it."""
         assert self.end is not None
         flow = self.flow
         if flow is not None and flow.own_peer and self._transmitter is not None and not self._transmitter.is_exhausted:
-            self._control.append(self._transmitter.seal_goodbye(self._goodbye(self.end)))
+            self._say(self._transmitter.seal_goodbye(self._goodbye(self.end)))
             return
         debug = self.end.debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
         closed = ConnectionClosed(self.peer_connection_id, self.connection_id, self.end.reason, debug)
-        self._control.append(encode_control(closed))
+        self._say(encode_control(closed))
 
     def _goodbye(self, end: End) -> bytes:
         return encode_goodbye(Goodbye(end.reason, end.debug, tuple(self._taken_at_end)))
@@ -707,7 +746,7 @@ class Connection:
             return
         self._close_replies_left -= 1
         if self.state == ConnectionState.CLOSED_BY_PEER:
-            self._control.append(self._no_connection())
+            self._say(self._no_connection())
         elif self.state != ConnectionState.DEAD:
             self._say_close()
 
@@ -722,7 +761,7 @@ class Connection:
         if not self.is_live:
             self._close_repeats_at_us.clear()
             if not self._control:
-                self._control.append(self._no_connection())
+                self._say(self._no_connection())
             return
         debug = message.debug or "The remote host closed the connection."
         self._believe_later(End(message.reason_code, debug, by_peer=True), self._claim_wait_us, now_us)

@@ -71,6 +71,56 @@ class ReceiveLane:
 class Flow:
     """Everything an established connection keeps, apart from its state and its handshake."""
 
+    __slots__ = (
+        "_first_highest",
+        "_window_bytes_min",
+        "accepts_data",
+        "acks",
+        "answer_at_us",
+        "answer_put_off",
+        "answer_wanted",
+        "blocked_lanes",
+        "bucket",
+        "burst_bytes",
+        "config",
+        "datagram_bytes",
+        "datagrams_dropped",
+        "delivered",
+        "eliciting_sent_at_us",
+        "flush_at_us",
+        "full_bytes",
+        "in_flight",
+        "is_blocked",
+        "lanes",
+        "last_arrival_number",
+        "last_arrival_us",
+        "last_sent_at_us",
+        "limits",
+        "liveness",
+        "own_peer",
+        "path_mtu",
+        "payload_bytes_max",
+        "peer_ack_delay_us",
+        "peer_connection_id",
+        "peer_version",
+        "probe_backoff",
+        "probe_wanted",
+        "queued_bytes",
+        "rate",
+        "receive_cipher",
+        "receive_lanes",
+        "replay",
+        "retransmit",
+        "retransmit_bytes",
+        "room",
+        "round_trip",
+        "send_cipher",
+        "send_lanes",
+        "stalled_since_us",
+        "stats",
+        "unreliable_dropped",
+    )
+
     def __init__(
         self,
         established: Established,
@@ -100,7 +150,7 @@ class Flow:
         self.room = room or ReceiveRoom(messages_max=config.recv_buffer_messages, bytes_max=config.recv_buffer_bytes)
         self.unreliable_dropped = 0
         """Unreliable messages that found no room because the application did not read."""
-        self.blocked_lanes: set[int] = set()
+        self.blocked_lanes: list[int] = []
         """Lanes with complete messages that found no room."""
         self.last_arrival_us = 0
         self.last_arrival_number = 0

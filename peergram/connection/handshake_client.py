@@ -18,6 +18,7 @@ from peergram.config import BAD_ANSWERS_MAX, CONNECT_RETRY_US, PROTOCOL_VERSION,
 from peergram.connection.handshake import (
     Established,
     LocalCredentials,
+    LocalCrypt,
     PingSamples,
     agree,
     establish,
@@ -98,9 +99,10 @@ class ClientHandshake:
         self._expected_identity = expected_identity
         self._wall_s = wall_s
         self._ciphers = ciphers_of_option(config.unencrypted)
-        self._local = local_crypt_info(
+        self._local: LocalCrypt | None = local_crypt_info(
             credentials, AgreementKey.generate(entropy), self._ciphers, entropy, connection_id=connection_id
         )
+        """None once it is over, like all that only the hellos needed."""
         self._pings = PingSamples()
         self._challenge: int | None = None
         self._replies_due = 0
@@ -183,6 +185,7 @@ class ClientHandshake:
             self._note_bad_answer(content, outcome)
 
     def _judge(self, message: ConnectOk, identity: Identity, elapsed_us: int | None, now_us: int) -> Established | Failed:
+        assert self._local is not None, "not over"
         if not message.server_connection_id & 0xFFFF:
             return Failed(EndReason.REMOTE_BAD_CRYPT, "Didn't send valid connection ID")
         claims = PeerClaims(
@@ -216,6 +219,7 @@ class ClientHandshake:
         return Failed(EndReason.REMOTE_BAD_CERT, f"Cert was issued to {identity.printable}, not {expected.printable}")
 
     def _connect_request(self, challenge: int, now_us: int) -> bytes:
+        assert self._local is not None, "not over"
         return encode_control(
             ConnectRequest(
                 client_connection_id=self.connection_id,
@@ -250,3 +254,4 @@ class ClientHandshake:
         self._is_over = True
         self._next = None
         self._timers = TimerTable()
+        self._local = self._taken = self._bad_answer = None

@@ -8,14 +8,12 @@ is refused gets no answer; the sentence is for our log.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from peergram.address import Address
 from peergram.config import PROTOCOL_VERSION, Config
 from peergram.connection.handshake import (
     Established,
     LocalCredentials,
-    LocalCrypt,
     PingSamples,
     agree,
     establish,
@@ -28,9 +26,8 @@ from peergram.connection.peer_checks import PEER_CHECKS, POLICY_ACCEPT, Failed, 
 from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.keys import AgreementKey, Entropy, fingerprint
 from peergram.errors import EndReason, WireError
-from peergram.identity import Identity
 from peergram.timing import Deadline
-from peergram.wire.certificates import Capabilities
+from peergram.wire.certificates import SignedCryptInfo
 from peergram.wire.control import ChallengeReply, ChallengeRequest, ConnectOk, ConnectRequest, encode_control
 
 TIMESTAMP_AGE_US_MAX = 4_000_000
@@ -99,11 +96,15 @@ class ServerHandshake:
         "_claims",
         "_connection_id",
         "_credentials",
-        "_local",
         "_my_timestamp",
         "_pings",
         "_requested_at_us",
+        "_signed",
+        "capabilities",
         "client_connection_id",
+        "peer_identity",
+        "peer_key",
+        "proven_by",
     )
 
     def __init__(
@@ -111,70 +112,61 @@ class ServerHandshake:
     ) -> None:
         """For `check_connect_request` only."""
         self.client_connection_id = message.client_connection_id
-        self._claims = claims
+        self.peer_identity = claims.identity
+        """Who asks."""
+        self.peer_key = claims.certificate.key_data
+        """The Ed25519 key of his certificate, 32 bytes."""
+        self.proven_by = proven_by(claims)
+        """What makes his identity more than a claim."""
+        self.capabilities = claims.info.capabilities
+        """None for a peer that is not of this library."""
+        self._claims: PeerClaims | None = claims
+        """None once accepted: thousands of sessions need not keep what only their hellos needed."""
         self._credentials = credentials
         self._my_timestamp = message.my_timestamp
         self._requested_at_us = now_us
         self._accept_until_us = now_us + config.timeout_initial_us
         self._connection_id = 0
-        self._local: LocalCrypt | None = None
+        self._signed: SignedCryptInfo | None = None
+        """Our half of the key agreement as we say it; None before accepting."""
         self._pings = PingSamples()
         if message.ping_est_ms is not None:
             self._pings.add_claimed(message.ping_est_ms, now_us)
 
     @property
-    def peer_identity(self) -> Identity:
-        """Who asks."""
-        return self._claims.identity
-
-    @property
-    def peer_key(self) -> bytes:
-        """The Ed25519 key of his certificate, 32 bytes."""
-        return self._claims.certificate.key_data
-
-    @property
     def peer_fingerprint(self) -> str:
-        """The same for people to compare."""
+        """His key for people to compare."""
         return fingerprint(self.peer_key)
-
-    @property
-    def proven_by(self) -> Literal["key", "certificate", "nothing"]:
-        """What makes his identity more than a claim."""
-        return proven_by(self._claims)
-
-    @property
-    def capabilities(self) -> Capabilities | None:
-        """None for a peer that is not of this library."""
-        return self._claims.info.capabilities
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`; None once accepted."""
-        return Deadline(self._accept_until_us, "accept timeout") if self._local is None else None
+        return Deadline(self._accept_until_us, "accept timeout") if self._signed is None else None
 
     def handle_timeout(self, now_us: int) -> Failed | None:
         """The failure to close with, and to tell the client, if the application took too long."""
-        if self._local is not None or now_us < self._accept_until_us:
+        if self._signed is not None or now_us < self._accept_until_us:
             return None
         return Failed(EndReason.MISC_TIMEOUT, "App didn't accept or close incoming connection in time.")
 
     def accept(self, connection_id: int, entropy: Entropy, now_us: int) -> Established | Failed:
         """Choose the cipher, make our keys, derive the session's; then send `connect_ok`. The client is told of a failure."""
-        assert self._local is None, "accepted once"
+        claims = self._claims
+        assert claims is not None, "accepted once"
         assert is_connection_id(connection_id)
         too_late = self.handle_timeout(now_us)
         if too_late is not None:
             return too_late
         agreement_key = AgreementKey.generate(entropy)
-        failed = agree(self._claims, agreement_key)
+        failed = agree(claims, agreement_key)
         if failed is not None:
             return failed
         self._connection_id = connection_id
-        ciphers = (self._claims.cipher,)
-        self._local = local_crypt_info(self._credentials, agreement_key, ciphers, entropy, connection_id=connection_id)
+        local = local_crypt_info(self._credentials, agreement_key, (claims.cipher,), entropy, connection_id=connection_id)
+        self._claims, self._signed = None, local.signed
         return establish(
-            self._claims,
+            claims,
             self._credentials,
-            self._local,
+            local,
             local_connection_id=connection_id,
             peer_connection_id=self.client_connection_id,
             pings=self._pings,
@@ -182,7 +174,7 @@ class ServerHandshake:
 
     def connect_ok(self, now_us: int) -> bytes:
         """The ConnectOK to send now, first or again: always the same keys, and the growing delay since the request for 4 s."""
-        assert self._local is not None, "accepted before"
+        assert self._signed is not None, "accepted before"
         delay_us = now_us - self._requested_at_us
         is_timed = self._my_timestamp is not None and 0 <= delay_us < TIMESTAMP_AGE_US_MAX
         return encode_control(
@@ -192,7 +184,7 @@ class ServerHandshake:
                 your_timestamp=self._my_timestamp if is_timed else None,
                 delay_time_us=delay_us if is_timed else None,
                 cert=self._credentials.signed_certificate,
-                crypt=self._local.signed,
+                crypt=self._signed,
                 identity_fields=self._credentials.stated_identity,
             )
         )

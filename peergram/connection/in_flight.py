@@ -1,7 +1,7 @@
 """Packets sent and not yet reported on by the peer.
 
 An ack frame decides the fate of every packet up to its `latest`, so the open ones are always the consecutive numbers above the
-newest `latest` (`reported`): a deque, popped from the left, and the cost of an ack is the number of packets it settles (E10).
+newest `latest` (`reported`): a list, cut at its beginning, and the cost of an ack is the number of packets it settles (E10).
 Packets of one burst that are alike share one record, so that bulk data costs a record per burst rather than per packet; a report
 that parts them parts the record. Packets reported missing are kept for a while, since a late report may still confirm them.
 Protocol part 2, section 11.
@@ -10,7 +10,6 @@ Protocol part 2, section 11.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from typing import NamedTuple
 
 from peergram.config import LOST_PACKETS_KEPT
@@ -78,7 +77,7 @@ class PacketsInFlight:
         self.next_number = first_number
         self.reported = first_number - 1
         """Highest number any ack frame reported on; what stop-waiting frames tell the peer."""
-        self._open: deque[SentPacket] = deque()
+        self._open: list[SentPacket] = []
         self._open_count = 0
         self._lost: dict[int, SentPacket] = {}
         self.bytes = 0
@@ -98,7 +97,7 @@ class PacketsInFlight:
         """The open packet sent first."""
         return self._open[0] if self._open else None
 
-    def open_packets(self) -> deque[SentPacket]:
+    def open_packets(self) -> list[SentPacket]:
         """Records of open packets, oldest first; not to be changed."""
         return self._open
 
@@ -159,11 +158,13 @@ class PacketsInFlight:
             return
         self.reported = upto
         self._open_count -= wanted
+        count = 0
         while wanted:
-            packet = records.popleft()
+            packet = records[count]
             if packet.packets > wanted:
-                packet, rest = packet.split(wanted)
-                records.appendleft(rest)
+                packet, records[count] = packet.split(wanted)
+            else:
+                count += 1
             wanted -= packet.packets
             size = packet.size_bytes * packet.packets
             self.open_bytes -= size
@@ -171,6 +172,7 @@ class PacketsInFlight:
                 self.bytes -= size
                 self.eliciting_count -= packet.packets
             taken.append(packet)
+        del records[:count]
 
     def _remember_lost(self, number: int, lost: list[SentPacket], first: int) -> None:
         """Keep what was just reported missing, packet by packet, from `lost[first]` on, which has this number."""

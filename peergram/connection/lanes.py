@@ -150,19 +150,20 @@ class SendLane:
         self.served = 0.0
         """Bytes sent divided by weight: the lane with the least of its priority goes next."""
         self.message_number = 0
-        self.reliable: deque[tuple[int, int, bytes]] = deque()
-        """(message number, Nagle deadline, framed bytes) of each reliable message not wholly sent."""
+        self.reliable: deque[tuple[int, int, bytes]] | None = None
+        """(message number, Nagle deadline, framed bytes) of each reliable message not wholly sent. An empty deque takes more than
+        half a kilobyte, so an idle lane has none: here, and below."""
         self.reliable_offset = 0
         """Bytes of the first one already sent."""
         self.reliable_bytes = 0
         self.reliable_number = 0
         self.next_position = 1
-        self.unreliable: deque[Bundle] = deque()
+        self.unreliable: deque[Bundle] | None = None
         self.unreliable_bytes = 0
         """Bytes of messages not sent yet."""
-        self.segments: deque[Segment] = deque()
+        self.segments: deque[Segment] | None = None
         """Segments in stream order, from the oldest unconfirmed one."""
-        self.messages_unacked: deque[tuple[int, int, int]] = deque()
+        self.messages_unacked: deque[tuple[int, int, int]] | None = None
         """(end position, message number, payload bytes) of each reliable message not wholly confirmed."""
         self.missing = 0
         """Segments that were lost once and are not confirmed yet: holes in what the peer has."""
@@ -205,6 +206,10 @@ class SendLane:
             step = MESSAGE_NUMBER_STEP_MAX
         self.reliable_number += step
         framed = _message_header(step, len(data)) + data
+        if self.reliable is None:
+            self.reliable = deque()
+        if self.messages_unacked is None:
+            self.messages_unacked = deque()
         self.reliable.append((number, deadline_us, framed))
         self.reliable_bytes += len(framed)
         self.messages_unacked.append((self.next_position + self.reliable_bytes, number, len(data)))
@@ -279,6 +284,8 @@ class SendLane:
     def _bundle(self, number: int, data: bytes, deadline_us: int) -> None:
         """Put a message where it fits: into the last bundle, or into one of its own."""
         size = len(data)
+        if self.unreliable is None:
+            self.unreliable = deque()
         queue = self.unreliable
         if size > min(self.bundle_bytes_max, EXPLICIT_SIZE_MAX) - _FIRST_HEADER_BYTES:
             queue.append(LargeMessage(number, deadline_us, data))
@@ -293,17 +300,28 @@ class SendLane:
 
     def rebundle(self) -> None:
         """Packets have become smaller: put queued messages into bundles that fit."""
-        queued, self.unreliable = self.unreliable, deque()
+        queued = self.unreliable
+        if not queued:
+            return
+        self.unreliable = kept = deque[Bundle]()
         for head in queued:
             if isinstance(head, LargeMessage) or head.frames_bytes <= self.bundle_bytes_max:
-                self.unreliable.append(head)
+                kept.append(head)
                 continue
             for number, data in head.messages():
                 self._bundle(number, data, head.deadline_us)
 
+    def shed(self) -> None:
+        """Give back the memory of empty queues."""
+        self.reliable = self.reliable or None
+        self.unreliable = self.unreliable or None
+        self.segments = self.segments or None
+        self.messages_unacked = self.messages_unacked or None
+
     def cut_segment(self, bytes_max: int) -> Segment:
         """The next stream bytes, at most `bytes_max` (> 0) of them, across message borders."""
         queue = self.reliable
+        assert queue
         offset = self.reliable_offset
         head = queue[0][2]
         if len(head) - offset > bytes_max:
@@ -314,12 +332,15 @@ class SendLane:
         self.reliable_bytes -= len(data)
         segment = Segment(self, self.next_position, data)
         self.next_position = segment.end
+        if self.segments is None:
+            self.segments = deque()
         self.segments.append(segment)
         self.unacked_bytes += len(data)
         return segment
 
     def _cut_across(self, bytes_max: int) -> bytes:
         queue = self.reliable
+        assert queue
         first = queue.popleft()[2]
         pieces = [first[self.reliable_offset :] if self.reliable_offset else first]
         left = bytes_max - len(pieces[0])
@@ -343,7 +364,8 @@ class SendLane:
         segment.end = tail.begin
         tail.losses = segment.losses
         self.missing += tail.losses > 0
-        self.segments.insert(bisect_left(self.segments, segment.begin, key=_begin_of) + 1, tail)
+        if self.segments is not None:
+            self.segments.insert(bisect_left(self.segments, segment.begin, key=_begin_of) + 1, tail)
         return tail
 
     def overlapping(self, begin: int, end: int) -> list[Segment]:
@@ -414,6 +436,11 @@ class Lanes:
             lane = self.by_index[index] = SendLane(index, bundle_bytes_max=self.by_index[0].bundle_bytes_max)
             lane.served = self._served_of(lane)
         return lane
+
+    def shed(self) -> None:
+        """Nothing was sent for a while: give back the memory of empty queues."""
+        for lane in self.by_index.values():
+            lane.shed()
 
     def set_bundle_bytes_max(self, size: int) -> None:
         """How many bytes of unreliable frames a packet holds, on every lane; what is queued already is put together anew."""

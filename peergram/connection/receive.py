@@ -75,9 +75,9 @@ class ConnectionViolated(Exception):
 class Receiver:
     """Takes the data packets of one connection."""
 
-    __slots__ = ("_context", "_flow", "_has_segments", "_revive_at_us", "_take_report", "goodbye", "straight")
+    __slots__ = ("_flow", "_has_segments", "_revive_at_us", "_segments_max", "_take_report", "goodbye", "straight")
 
-    def __init__(self, flow: Flow, take_report: Callable[[UdpStats, int], None]) -> None:
+    def __init__(self, flow: Flow, take_report: Callable[[Flow, UdpStats], None]) -> None:
         self._flow = flow
         self._take_report = take_report
         self._has_segments = False
@@ -87,13 +87,7 @@ class Receiver:
         """Set when an own peer said that it is over."""
         self.straight = True
         """Whether packets of simple shape take the short way; off in the test that holds both ways equal."""
-        self._context = DecodeContext(
-            packet_number=0,
-            next_packet_number=0,
-            highest_number=lambda lane: flow.receive_lane(lane).message_number,
-            expected_position=lambda lane: flow.receive_lane(lane).reliable.end_position,
-            segments_max=min(flow.config.recv_segments_per_packet_max, SEGMENTS_PER_PACKET_MAX),
-        )
+        self._segments_max = min(flow.config.recv_segments_per_packet_max, SEGMENTS_PER_PACKET_MAX)
 
     # --- the datagram ---
 
@@ -227,7 +221,7 @@ class Receiver:
             if len(payload) <= skip or payload[:skip] != select:
                 break
             messages = _read_whole_unreliable(lane, payload, skip)
-            if messages is None or len(messages) > self._context.segments_max or self._any_too_large(messages):
+            if messages is None or len(messages) > self._segments_max or self._any_too_large(messages):
                 break
             number = _NUMBER32.unpack_from(payload, skip + 1)[0]
             lane.message_number = max(lane.message_number, number + len(messages) - 1)
@@ -285,7 +279,7 @@ class Receiver:
         elif record.flags & ACK_REQUEST:
             self._flow.acks.schedule(now_us + self._flow.peer_ack_delay_us)
         if record.instantaneous is not None or record.lifetime is not None:
-            self._take_report(record, now_us)
+            self._take_report(self._flow, record)
 
     def _answer_at_once(self, now_us: int) -> None:
         flow = self._flow
@@ -345,9 +339,14 @@ class Receiver:
 
     def _read_carefully(self, payload: bytes, number: int, now_us: int) -> int:
         """Decode whatever the format allows, then apply frame by frame."""
-        context = self._context
-        context.packet_number = number
-        context.next_packet_number = self._flow.in_flight.next_number
+        flow = self._flow
+        context = DecodeContext(
+            packet_number=number,
+            next_packet_number=flow.in_flight.next_number,
+            highest_number=lambda lane: flow.receive_lane(lane).message_number,
+            expected_position=lambda lane: flow.receive_lane(lane).reliable.end_position,
+            segments_max=self._segments_max,
+        )
         return self._apply(decode_frames(payload, context), number, now_us)
 
     def _apply(self, frames: list[Frame], number: int, now_us: int) -> int:
@@ -396,7 +395,7 @@ class Receiver:
             self._take_reports(stop_waiting, latest, delay, number, now_us)
             return OK if self._take_reliable(lane, lane.reliable.end_position, payload[at + 7 :]) else REFUSED
         messages = _read_whole_unreliable(lane, payload, at)
-        if messages is None or len(messages) > self._context.segments_max or self._any_too_large(messages):
+        if messages is None or len(messages) > self._segments_max or self._any_too_large(messages):
             return None
         self._take_reports(stop_waiting, latest, delay, number, now_us)
         return self._take_whole_unreliable(lane, _NUMBER32.unpack_from(payload, at + 1)[0], messages)
@@ -484,10 +483,11 @@ class Receiver:
             lane.message_number = max(lane.message_number, messages[-1][0])
             flow.stats.messages_received_reliable += len(messages)
             flow.deliver(lane.index, True, messages, charge)
-        if lane.reliable.is_ready:
-            flow.blocked_lanes.add(lane.index)
-        else:
-            flow.blocked_lanes.discard(lane.index)
+        is_blocked = lane.index in flow.blocked_lanes
+        if lane.reliable.is_ready and not is_blocked:
+            flow.blocked_lanes.append(lane.index)
+        elif is_blocked and not lane.reliable.is_ready:
+            flow.blocked_lanes.remove(lane.index)
 
     def discard(self) -> None:
         """Nobody wants the rest: give back the room it takes."""

@@ -12,7 +12,6 @@ gap).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 
 from peergram.config import ACK_GAPS_MAX, NACK_DELAY_MAX_US, NACK_DELAY_US, REPLAY_RANGES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
@@ -142,7 +141,7 @@ class AcksOwed:
 
     def __init__(self, highest: int) -> None:
         self._runs = [Run(0, highest + 1, -1, 0, 0)]
-        self._holes_given_up: deque[tuple[int, int, int]] = deque(maxlen=_HOLES_REMEMBERED)
+        self._holes_given_up: list[tuple[int, int, int]] = []
         """(begin, end, when noticed) of holes the peer no longer wants to hear about."""
         self.nack_delay_us = NACK_DELAY_US
         """How long a missing packet may merely be late; grows where packets overtake each other."""
@@ -233,6 +232,7 @@ class AcksOwed:
         while len(self._runs) > 1 and self._runs[0].end <= value:
             upper = self._runs[1]
             self._holes_given_up.append((self._runs[0].end, upper.begin, upper.hole_noticed_at_us))
+            del self._holes_given_up[:-_HOLES_REMEMBERED]
             # Patience wears off as holes turn out to be losses.
             self.nack_delay_us -= (self.nack_delay_us - NACK_DELAY_US) >> 6
             del self._runs[0]

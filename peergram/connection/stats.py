@@ -67,8 +67,49 @@ class Window:
         return self._older
 
 
+class _Reported:
+    """When the last report of a kind went to the peer, and how many packets there had been until then."""
+
+    __slots__ = ("at_us", "packets")
+
+    def __init__(self, now_us: int) -> None:
+        self.at_us = now_us
+        self.packets = 0
+
+
 class Stats:
     """What one connection counted."""
+
+    __slots__ = (
+        "_instant",
+        "_lifetime",
+        "_quality",
+        "_quality_sampled_at_us",
+        "_rates",
+        "_report_in_flight",
+        "bytes_received",
+        "bytes_sent",
+        "connected_at_us",
+        "dropped",
+        "duplicate",
+        "jitter_histogram",
+        "look_at_us",
+        "lurch",
+        "max_jitter_us",
+        "messages_received_reliable",
+        "messages_received_unreliable",
+        "messages_sent_reliable",
+        "messages_sent_unreliable",
+        "out_of_order",
+        "packets_received",
+        "packets_sent",
+        "peak_jitter_us",
+        "ping_histogram",
+        "quality_histogram",
+        "remote_quality",
+        "retransmitted_segments",
+        "sequenced",
+    )
 
     def __init__(self, now_us: int) -> None:
         self.connected_at_us = now_us
@@ -99,8 +140,8 @@ class Stats:
         self._rates = Window(_RATE_WINDOW_US, totals)
         self._quality = Window(STATS_INTERVAL_US, totals)
         self._quality_sampled_at_us = now_us
-        self._reported_at_us = {REPORT_INSTANT: now_us, REPORT_LIFETIME: now_us}
-        self._reported_packets = {REPORT_INSTANT: 0, REPORT_LIFETIME: 0}
+        self._instant = _Reported(now_us)
+        self._lifetime = _Reported(now_us)
         self._report_in_flight = 0
         self.look_at_us = now_us + _LOOK_EVERY_US
         """From when on `report_due` may find something, unless the fate of a report is open."""
@@ -190,11 +231,11 @@ class Stats:
             return 0
         self.look_at_us = now_us + _LOOK_EVERY_US
         instant_us = STATS_INTERVAL_US if own_peer else STATS_INSTANT_US
-        elapsed_us = now_us - self._reported_at_us[REPORT_INSTANT]
+        elapsed_us = now_us - self._instant.at_us
         due = 0
-        if elapsed_us >= instant_us and self._traffic(REPORT_INSTANT) > elapsed_us // 3_000_000:
+        if elapsed_us >= instant_us and self._traffic(self._instant) > elapsed_us // 3_000_000:
             due |= REPORT_INSTANT
-        if now_us - self._reported_at_us[REPORT_LIFETIME] >= STATS_LIFETIME_US and self._traffic(REPORT_LIFETIME) > 100:
+        if now_us - self._lifetime.at_us >= STATS_LIFETIME_US and self._traffic(self._lifetime) > 100:
             due |= REPORT_LIFETIME
         return due
 
@@ -203,17 +244,17 @@ class Stats:
         if self._report_in_flight:
             return 0
         due = 0
-        elapsed_us = now_us - self._reported_at_us[REPORT_INSTANT]
+        elapsed_us = now_us - self._instant.at_us
         if elapsed_us >= STATS_INSTANT_FORCED_US:
-            if self._traffic(REPORT_INSTANT) > elapsed_us // 3_000_000:
+            if self._traffic(self._instant) > elapsed_us // 3_000_000:
                 due |= REPORT_INSTANT
             else:
-                self._restart(REPORT_INSTANT, now_us)
-        if now_us - self._reported_at_us[REPORT_LIFETIME] >= STATS_LIFETIME_FORCED_US:
-            if self._traffic(REPORT_LIFETIME) > 100:
+                self._restart(self._instant, now_us)
+        if now_us - self._lifetime.at_us >= STATS_LIFETIME_FORCED_US:
+            if self._traffic(self._lifetime) > 100:
                 due |= REPORT_LIFETIME
             else:
-                self._restart(REPORT_LIFETIME, now_us)
+                self._restart(self._lifetime, now_us)
         return due
 
     @property
@@ -222,16 +263,16 @@ class Stats:
         if self._report_in_flight:
             return NEVER
         return min(
-            self._reported_at_us[REPORT_INSTANT] + STATS_INSTANT_FORCED_US,
-            self._reported_at_us[REPORT_LIFETIME] + STATS_LIFETIME_FORCED_US,
+            self._instant.at_us + STATS_INSTANT_FORCED_US,
+            self._lifetime.at_us + STATS_LIFETIME_FORCED_US,
         )
 
-    def _traffic(self, kind: int) -> int:
-        return self.sequenced + self.packets_sent - self._reported_packets[kind]
+    def _traffic(self, last: _Reported) -> int:
+        return self.sequenced + self.packets_sent - last.packets
 
-    def _restart(self, kind: int, now_us: int) -> None:
-        self._reported_at_us[kind] = now_us
-        self._reported_packets[kind] = self.sequenced + self.packets_sent
+    def _restart(self, last: _Reported, now_us: int) -> None:
+        last.at_us = now_us
+        last.packets = self.sequenced + self.packets_sent
 
     def report_sent(self, kinds: int) -> None:
         """A packet with these reports is on its way; no other is sent until its fate is known."""
@@ -239,12 +280,13 @@ class Stats:
 
     def report_dropped(self, kind: int, now_us: int) -> None:
         """This kind of report fits no packet: the next one is tried a whole interval later."""
-        self._restart(kind, now_us)
+        self._restart(self._instant if kind == REPORT_INSTANT else self._lifetime, now_us)
 
     def report_settled(self, kinds: int, *, arrived: bool, now_us: int) -> None:
         """The packet with these reports arrived, or did not."""
         self._report_in_flight = 0
         if arrived:
-            for kind in (REPORT_INSTANT, REPORT_LIFETIME):
-                if kinds & kind:
-                    self._restart(kind, now_us)
+            if kinds & REPORT_INSTANT:
+                self._restart(self._instant, now_us)
+            if kinds & REPORT_LIFETIME:
+                self._restart(self._lifetime, now_us)

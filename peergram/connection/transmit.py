@@ -60,8 +60,8 @@ _ACK_FIXED_BYTES = 24
 _BLOB_EXTRA_BYTES = 6
 """Length, flags and the time field, beside a statistics record."""
 
-FillReport = Callable[[int, int], UdpStats]
-"""Makes the statistics record for (kinds, now)."""
+FillReport = Callable[[Flow, int, int], UdpStats]
+"""Makes the statistics record of a connection for (kinds, now)."""
 
 
 class _Section:
@@ -299,7 +299,7 @@ class Transmitter:
         """The record of these kinds and what it holds: one too long for a packet goes without its totals (G20)."""
         if not kinds:
             return None, 0
-        report = self._fill_report(kinds, now_us)
+        report = self._fill_report(self._flow, kinds, now_us)
         if len(encode_stats(report)) <= self._flow.full_bytes - _ACK_FIXED_BYTES - _BLOB_EXTRA_BYTES:
             return report, kinds
         self._flow.stats.report_dropped(REPORT_LIFETIME, now_us)
@@ -504,7 +504,7 @@ class Transmitter:
         before = left
         left -= cost
         if lane.unreliable:
-            reliable_waits_longer = bool(lane.reliable) and lane.reliable[0][1] < lane.unreliable[0].deadline_us
+            reliable_waits_longer = lane.reliable and lane.reliable[0][1] < lane.unreliable[0].deadline_us
             left -= self._take_unreliable(section, left, left // 2 if reliable_waits_longer else left)
         # What nothing follows runs to the packet's end, however long it is.
         ends_packet = len(sections) == 1 and not lane.missing and flow.lanes.only_ready() is lane
@@ -527,6 +527,7 @@ class Transmitter:
         """
         lane = section.lane
         queue = lane.unreliable
+        assert queue is not None
         used = taken = previous = 0
         while queue:
             head = queue[0]
@@ -560,7 +561,7 @@ class Transmitter:
         frame = _UNRELIABLE_FIRST.pack(lead, message.number & 0xFFFFFFFF) + offset_field + bytes((len(piece) & 255,))
         section.unreliable += (frame, piece)
         message.offset += len(piece)
-        if last:
+        if last and section.lane.unreliable is not None:
             section.lane.unreliable.popleft()
         return len(frame) + len(piece), len(piece)
 
@@ -639,6 +640,7 @@ class Transmitter:
         """Packets that are one bundle of unreliable messages each."""
         flow = self._flow
         queue = lane.unreliable
+        assert queue is not None
         select = _SELECT_LANE[lane.index]
         number, peer_id = flow.in_flight.next_number, flow.peer_connection_id
         flushes = flow.flush_at_us <= now_us

@@ -43,12 +43,13 @@ def test_framing_that_is_found_broken_when_the_application_reads_leaves_nothing_
     pair.client.send_message(b"good", RELIABLE_NO_NAGLE, 0, pair.now_us)
     lane = pair.client.flow.lanes.lane(0) if pair.client.flow is not None else None
     assert lane is not None
+    assert lane.reliable
     number, deadline_us, _ = lane.reliable[-1]
     lane.reliable[-1] = (number, deadline_us, b"\x80\x80\x80\x80\x80")
     pair.run(500_000)
     server = pair.end(False)
     assert server.flow is not None
-    assert server.flow.blocked_lanes == {0}
+    assert server.flow.blocked_lanes == [0]
     pair.read(False, 2, pair.delivered[False])
     pair.run(100_000)
     assert [event.end.reason for event in pair.events[False] if isinstance(event, Ended)] == [EndReason.MISC_INTERNAL_ERROR]

@@ -123,7 +123,7 @@ def receiver_of(config: Config | None = None, *, own_peer: bool = False) -> tupl
 def test_as_many_segments_as_fit_a_packet_are_read() -> None:
     """E9: an option lowers the limit and cannot raise it."""
     receiver, _ = receiver_of()
-    assert receiver._context.segments_max == SEGMENTS_PER_PACKET_MAX
+    assert receiver._segments_max == SEGMENTS_PER_PACKET_MAX
     receiver, _ = receiver_of(Config(recv_segments_per_packet_max=3))
     assert receiver.handle_payload(segments(3), 2, NOW_US) == OK
     assert receiver.handle_payload(segments(4), 3, NOW_US) == REFUSED
@@ -171,7 +171,7 @@ def whole_message(number: int) -> bytes:
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_reference_peer_hears_the_time_since_the_packet_before_only_if_asked_for(asked: bool) -> None:
     flow = make_flow(Config(send_time_since_previous=asked))
-    transmitter = Transmitter(flow, lambda kinds, now_us: fill_report(flow, kinds, now_us))
+    transmitter = Transmitter(flow, fill_report)
     packets = []
     for at in range(3):
         flow.probe_wanted = True

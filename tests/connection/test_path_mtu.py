@@ -159,10 +159,10 @@ def test_queued_small_messages_survive_that_packets_become_smaller() -> None:
     lane = SendLane(0, bundle_bytes_max=8_000)
     for at in range(300):
         lane.queue_reliable(b"", 0) if at % 50 == 25 else lane.queue_unreliable(bytes((at % 256,)) * (at % 90), 0)
-    queued = [message for bundle in lane.unreliable if isinstance(bundle, Bundle) for message in bundle.messages()]
+    queued = [message for bundle in lane.unreliable or () if isinstance(bundle, Bundle) for message in bundle.messages()]
     lane.bundle_bytes_max = 300
     lane.rebundle()
-    again = [bundle for bundle in lane.unreliable if isinstance(bundle, Bundle)]
+    again = [bundle for bundle in lane.unreliable or () if isinstance(bundle, Bundle)]
     assert [message for bundle in again for message in bundle.messages()] == queued
     assert len(queued) == 294
     assert all(sum(map(len, bundle.frames)) == bundle.frames_bytes <= 300 for bundle in again)

@@ -34,7 +34,7 @@ class End:
         self.flow: Flow = make_flow(config, own_peer=own_peer)
         self.receiver = Receiver(self.flow, lambda _record, _now_us: None)
         self.receiver.straight = straight
-        self.transmitter = Transmitter(self.flow, lambda kinds, now_us: fill_report(self.flow, kinds, now_us))
+        self.transmitter = Transmitter(self.flow, fill_report)
 
     def queue(self, lane_index: int, reliable: bool, data: bytes, now_us: int) -> None:
         flow = self.flow

@@ -61,7 +61,7 @@ class Sender:
         self.flow: Flow = make_flow(Config(datagram_bytes=min(datagram_bytes, DATAGRAM_BYTES_MAX)), own_peer=own_peer)
         self.flow.set_datagram_bytes(datagram_bytes)
         self.receiver = Receiver(self.flow, lambda _record, _now_us: None)
-        self.transmitter = Transmitter(self.flow, lambda kinds, now_us: fill_report(self.flow, kinds, now_us))
+        self.transmitter = Transmitter(self.flow, fill_report)
         self.reliable: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         self.unreliable: dict[tuple[int, int], bytes] = {}
 
@@ -216,7 +216,7 @@ def exchange(rng: Random, sender: Sender, *, lanes: int, loss: float, sends: int
     peer = make_flow(Config(), REFERENCE)
     peer.payload_bytes_max = sender.flow.datagram_bytes
     taker = Receiver(peer, lambda _record, _now_us: None)
-    answers = Transmitter(peer, lambda kinds, now_us: fill_report(peer, kinds, now_us))
+    answers = Transmitter(peer, fill_report)
     now_us = 2_000_000
     for turn in range(4_000):
         now_us += rng.choice((50, 1_000, 30_000))

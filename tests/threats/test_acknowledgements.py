@@ -38,7 +38,7 @@ class Node:
     def __init__(self, config: Config | None = None, *, own_peer: bool = False) -> None:
         self.flow: Flow = make_flow(config, own_peer=own_peer)
         self.receiver = Receiver(self.flow, lambda _record, _now_us: None)
-        self.transmitter = Transmitter(self.flow, lambda kinds, now_us: fill_report(self.flow, kinds, now_us))
+        self.transmitter = Transmitter(self.flow, fill_report)
 
     def take(self, payload: bytes, number: int, now_us: int = NOW_US) -> int:
         """One authentic packet arrives."""
