@@ -29,7 +29,7 @@ from peergram.config import (
     UNRELIABLE_SEND_BYTES_MAX,
     Config,
 )
-from peergram.connection.flow import Delivered, Flow
+from peergram.connection.flow import DATA_HEADER_BYTES, Delivered, Flow
 from peergram.connection.goodbye import Goodbye, encode_goodbye
 from peergram.connection.handshake import Established
 from peergram.connection.handshake_client import ClientHandshake
@@ -62,6 +62,9 @@ _CLOSE_REPEATS_US = (100_000, 400_000, 1_500_000)
 """A close nobody answered is said again this long after the first time."""
 _FLOWING = (ConnectionState.CONNECTED, ConnectionState.LINGER)
 _LIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
+_NO_OTHERS: list[bytes] = []
+_UPKEEP_US = 100_000
+"""What need not be done on time is looked at this often, if anything else is due."""
 _OK = Result.OK
 _CONNECTED = ConnectionState.CONNECTED
 _RELIABLE = int(SendFlags.RELIABLE)
@@ -119,6 +122,7 @@ class Connection:
         "_transmitter",
         "_unconfirmed_at_end",
         "_unconfirmed_handshake",
+        "_upkeep_at_us",
         "connection_id",
         "end",
         "established",
@@ -174,6 +178,7 @@ class Connection:
         self._connect_ok_at_us = 0
         """From when on another ConnectOK may be repeated."""
         self._close_replies_left = CLOSE_REPLIES_MAX
+        self._upkeep_at_us = 0
         self._unconfirmed_at_end = Unconfirmed()
         self._taken_at_end: list[tuple[int, int]] = []
         """(lane, position) up to which the peer's reliable data was taken."""
@@ -450,6 +455,16 @@ class Connection:
         self._held_bytes = 0
         return held
 
+    @property
+    def has_delivered(self) -> bool:
+        """Whether messages are complete that nobody took yet."""
+        return self.flow is not None and bool(self.flow.delivered)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether `poll_transmit` gave all there was to send at that time."""
+        return self._transmitter is not None and self._transmitter.is_drained
+
     def take_delivered(self) -> list[Delivered]:
         """Messages complete since the last call, each lane's reliable ones in order."""
         flow = self.flow
@@ -462,9 +477,15 @@ class Connection:
 
     def handle_datagrams(self, data: bytes, segment_bytes: int, now_us: int) -> list[bytes]:
         """Take a batch of datagrams from the peer's address; those that are not data packets of this connection come back."""
-        others: list[bytes] = []
-        own_id = self.connection_id.to_bytes(4, "little")
         receiver = self._receiver
+        own_id = self.connection_id.to_bytes(4, "little")
+        is_alone = DATA_HEADER_BYTES <= len(data) <= segment_bytes and data[0] >= 0x80
+        if is_alone and receiver is not None and self.state in _FLOWING and data[1:5] == own_id:
+            self._handle_data(receiver, data, now_us)
+            if self.state is not _CONNECTED:
+                self._settle_linger(now_us)
+            return _NO_OTHERS
+        others: list[bytes] = []
         begin = 0
         while begin < len(data):
             if receiver is not None and self.state in _FLOWING:
@@ -499,7 +520,8 @@ class Connection:
 
     def _note_authentic(self) -> None:
         """The peer lives, and has the keys."""
-        self._claimed = None
+        if self._claimed is not None:
+            self._claimed = None
         if self._unconfirmed_handshake is not None:
             self._unconfirmed_handshake.confirm()
             self._unconfirmed_handshake = None
@@ -516,7 +538,8 @@ class Connection:
         except ConnectionViolated as violation:
             self._datagrams_dropped.violating += 1
             self._fail(violation.reason, str(violation), now_us)
-        self._heed_goodbye(receiver, now_us)
+        if receiver.goodbye is not None:
+            self._heed_goodbye(receiver, now_us)
 
     def handle_control(self, message: ControlMessage, remote: Address, now_us: int) -> None:
         """Take a control packet from the peer's address that names this connection (or, for repeats, the client's id)."""
@@ -608,16 +631,18 @@ class Connection:
         assert transmitter is not None
         assert receiver is not None
         flow.liveness.handle_timeout(now_us)
-        if flow.liveness.is_lost(now_us):
+        if flow.liveness.failures and flow.liveness.is_lost(now_us):
             self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
             return
         if transmitter.is_exhausted:
             self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
             return
-        if flow.liveness.wants_keepalive(now_us):
-            flow.lanes.shed()
-        flow.stats.sample_quality(now_us)
-        receiver.handle_timeout(now_us)
+        if now_us >= self._upkeep_at_us:
+            self._upkeep_at_us = now_us + _UPKEEP_US
+            if flow.liveness.wants_keepalive(now_us):
+                flow.lanes.shed()
+            flow.stats.sample_quality(now_us)
+            receiver.handle_timeout(now_us)
         transmitter.handle_timeout(now_us)
         if self._claimed is not None and now_us >= self._claim_probe_at_us:
             self._claim_probes_left -= 1
@@ -647,26 +672,24 @@ class Connection:
 
     def poll_timeout(self, now_us: int) -> Deadline | None:
         """When to call `handle_timeout` or `poll_transmit` next."""
-        deadlines = [Deadline(self._ends_at_us, "end")]
-        if self._control:
-            deadlines.append(Deadline(now_us, "control"))
-        if self._close_repeats_at_us:
-            deadlines.append(Deadline(self._close_repeats_at_us[0], "say close again"))
-        if self.state == ConnectionState.CONNECTING:
-            handshake = self._handshake.poll_timeout()
-            if handshake is not None:
-                deadlines.append(handshake)
-        elif self.flow is not None and self._transmitter is not None and self.is_live:
-            deadlines.append(self.flow.liveness.poll_timeout())
-            deadlines.append(self._transmitter.poll_timeout(now_us))
-            deadlines.append(Deadline(self._transmitter.probe_at_us, "probe"))
-            asks = self._unconfirmed_handshake.poll_timeout() if self._unconfirmed_handshake is not None else None
-            if asks is not None:
-                deadlines.append(asks)
+        earliest: Deadline | None = None
+        if self.flow is not None and self._transmitter is not None and self.state in _FLOWING:
+            earliest = min(self._transmitter.poll_timeout(now_us), self.flow.liveness.poll_timeout())
+            if self._transmitter.probe_at_us < earliest.at_us:
+                earliest = Deadline(self._transmitter.probe_at_us, "probe")
+            if self._unconfirmed_handshake is not None:
+                earliest = _earlier(earliest, self._unconfirmed_handshake.poll_timeout())
             if self._claimed is not None:
-                deadlines.append(Deadline(self._claim_probe_at_us, "close to be confirmed"))
-        earliest = min(deadlines)
-        return None if earliest.at_us >= NEVER else earliest
+                earliest = _earlier(earliest, Deadline(self._claim_probe_at_us, "close to be confirmed"))
+        elif self.state == ConnectionState.CONNECTING:
+            earliest = self._handshake.poll_timeout()
+        if self._ends_at_us != NEVER:
+            earliest = _earlier(earliest, Deadline(self._ends_at_us, "end"))
+        if self._control:
+            earliest = _earlier(earliest, Deadline(now_us, "control"))
+        if self._close_repeats_at_us:
+            earliest = _earlier(earliest, Deadline(self._close_repeats_at_us[0], "say close again"))
+        return None if earliest is None or earliest.at_us >= NEVER else earliest
 
     def poll_event(self) -> ConnectionEvent | None:
         """The next thing that happened to the connection itself."""
@@ -800,6 +823,12 @@ class Connection:
     def _settle_linger(self, now_us: int) -> None:
         if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_anything:
             self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)
+
+
+def _earlier(one: Deadline | None, other: Deadline | None) -> Deadline | None:
+    if one is None or other is None:
+        return one or other
+    return min(one, other)
 
 
 def _goes_reliably(data: bytes, flags: int) -> bool:

@@ -58,6 +58,9 @@ class Settled(NamedTuple):
     """Packet `latest` itself, or those it was sent with, if it was still open: its time gives a round trip."""
 
 
+_NOTHING_NEW = Settled([], [], [], None)
+
+
 class PacketsInFlight:
     """Packet numbers, what they carried, and what became of them."""
 
@@ -115,6 +118,8 @@ class PacketsInFlight:
 
     def settle(self, latest: int, blocks: list[tuple[int, int]]) -> Settled:
         """Apply an ack frame; `latest` must be below `next_number`."""
+        if latest <= self.reported and not blocks:
+            return _NOTHING_NEW
         acked: list[SentPacket] = []
         lost: list[SentPacket] = []
         newest = self._record_of(latest)

@@ -72,15 +72,24 @@ class Liveness:
         """Whether the peer was silent for so long that we ask for a sign of life."""
         return self._reply_due_us == NEVER and now_us >= self.last_heard_us + KEEPALIVE_US
 
+    @property
+    def asks_at_us(self) -> int:
+        """From when on `wants_urgent_ping` or `wants_keepalive` is true."""
+        if self._reply_due_us != NEVER:
+            return self._urgent_at_us if self.failures else NEVER
+        keepalive_at_us = self.last_heard_us + KEEPALIVE_US
+        return min(keepalive_at_us, self._urgent_at_us) if self.failures else keepalive_at_us
+
     def pinged(self, now_us: int) -> None:
         """A question for an immediate answer was sent."""
         self._urgent_at_us = now_us + URGENT_PING_US
 
     def poll_timeout(self) -> Deadline:
         """The earliest of: answer missing, urgent ping, keepalive, end."""
-        deadline = Deadline(self._reply_due_us, "reply missing")
         if self._reply_due_us == NEVER:
             deadline = Deadline(self.last_heard_us + KEEPALIVE_US, "keepalive")
+        else:
+            deadline = Deadline(self._reply_due_us, "reply missing")
         if self.failures > 0:
             deadline = min(deadline, Deadline(self._urgent_at_us, "urgent ping"))
             if self.failures >= REPLY_FAILURES_MIN:

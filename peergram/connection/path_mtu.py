@@ -29,7 +29,17 @@ _BASE = LADDER.index(DATAGRAM_BYTES_MAX)
 class PathMtu:
     """The size in use, and the search for a larger one."""
 
-    __slots__ = ("_arrived_at_us", "_at", "_lost_in_a_row", "_may_probe_at_us", "_probing", "_top", "_tries", "size_bytes")
+    __slots__ = (
+        "_arrived_at_us",
+        "_at",
+        "_lost_in_a_row",
+        "_may_probe_at_us",
+        "_probing",
+        "_top",
+        "_tries",
+        "size_bytes",
+        "smaller_bytes",
+    )
 
     def __init__(self, configured_bytes: int, ceiling_bytes: int) -> None:
         """`configured_bytes` is what packets begin with; below the protocol's size it stays. `ceiling_bytes` ends the search."""
@@ -37,6 +47,8 @@ class PathMtu:
         """Largest datagram that is known, or trusted at first, to pass."""
         is_searched = configured_bytes == DATAGRAM_BYTES_MAX
         self._at = _BASE
+        self.smaller_bytes = LADDER[_BASE - 1]
+        """Only what is larger says something about the present size."""
         self._top = _BASE
         if is_searched:
             while self._top + 1 < len(LADDER) and LADDER[self._top + 1] <= ceiling_bytes:
@@ -78,7 +90,7 @@ class PathMtu:
 
         True if packets of the present size have vanished for so long that the size in use shrank.
         """
-        smaller_bytes = LADDER[self._at - 1] if self._at else DATAGRAM_BYTES_MAX
+        smaller_bytes = self.smaller_bytes
         if arrived_bytes > smaller_bytes:
             self._lost_in_a_row = 0
             self._arrived_at_us = now_us
@@ -108,4 +120,5 @@ class PathMtu:
 
     def _move(self, at: int) -> None:
         self._at = at
+        self.smaller_bytes = LADDER[at - 1] if at else DATAGRAM_BYTES_MAX
         self.size_bytes = LADDER[at]

@@ -43,6 +43,9 @@ _ACK16 = struct.Struct("<HH")
 _POSITION48 = struct.Struct("<IH")
 _NUMBER32 = struct.Struct("<I")
 _PLAIN_DATA = 0x80
+_TIMED_DATA = 0x82
+"""Lead byte of a packet that also tells the time since the one before."""
+_OWN_LEADS = (GOODBYE_LEAD, PADDING_LEAD)
 _NO_DELAY = 0xFFFF
 _NO_BLOCKS: list[tuple[int, int]] = []
 _SEGMENT_HEADER_BYTES = 7
@@ -102,6 +105,8 @@ class Receiver:
         time_since_previous_us: int | None = None
         if lead == _PLAIN_DATA:
             payload_at = 7
+        elif lead == _TIMED_DATA and len(datagram) >= 9:
+            time_since_previous_us, payload_at = (datagram[7] | datagram[8] << 8) << 4, 9
         else:
             try:
                 header = decode_data_header(datagram)
@@ -304,12 +309,8 @@ class Receiver:
             self._revive_at_us = now_us + _REVIVE_INTERVAL_US
             flow.in_flight.may_revive = True
         try:
-            if flow.own_peer and payload and payload[0] == GOODBYE_LEAD:
-                self.goodbye, payload = decode_goodbye(payload)
-                for lane, position in self.goodbye.taken:
-                    flow.lanes.handle_taken(lane, position)
-            elif flow.own_peer and payload and payload[0] == PADDING_LEAD:
-                payload = b""
+            if payload and payload[0] in _OWN_LEADS and flow.own_peer:
+                payload = self._read_own(payload)
             outcome = self._read_straight(payload, number, now_us) if self.straight else None
             if outcome is None:
                 outcome = self._read_carefully(payload, number, now_us)
@@ -325,6 +326,15 @@ class Receiver:
             wait_ms = _REFUSED_ACK_DELAY_MAX_MS if ping_ms is None else min(ping_ms, _REFUSED_ACK_DELAY_MAX_MS)
             flow.acks.schedule(now_us + (wait_ms + 5) * 2_000)
         return outcome
+
+    def _read_own(self, payload: bytes) -> bytes:
+        """What only own peers say: the goodbye, or nothing at all; the rest is as ever."""
+        if payload[0] == PADDING_LEAD:
+            return b""
+        self.goodbye, rest = decode_goodbye(payload)
+        for lane, position in self.goodbye.taken:
+            self._flow.lanes.handle_taken(lane, position)
+        return rest
 
     def _check_unreported(self) -> None:
         acks = self._flow.acks
@@ -543,9 +553,11 @@ class Receiver:
         settled = flow.in_flight.settle(latest, blocks)
         if settled.newest is not None and delay_us is not None:
             self._measure(now_us - settled.newest.sent_at_us - delay_us, now_us)
-        acked_bytes = lost_bytes = 0
+        acked_bytes = lost_bytes = largest_bytes = 0
         for packet in settled.acked:
             acked_bytes += packet.size_bytes * packet.packets
+            if packet.size_bytes > largest_bytes:
+                largest_bytes = packet.size_bytes
             for lane, begin, end in packet.ranges:
                 flow.confirm(lane, begin, end)
             if packet.carries:
@@ -554,7 +566,8 @@ class Receiver:
             if not packet.carries & PATH_PROBE:
                 lost_bytes += packet.size_bytes * packet.packets
             self._handle_lost(packet, now_us)
-        self._watch_path(settled, now_us)
+        if settled.lost or largest_bytes > flow.path_mtu.smaller_bytes:
+            self._watch_path(settled, largest_bytes, now_us)
         for packet in settled.revived:
             for lane, begin, end in packet.ranges:
                 flow.confirm(lane, begin, end)
@@ -583,10 +596,9 @@ class Receiver:
             flow.path_mtu.handle_probe_settled(arrived=arrived, now_us=now_us)
             flow.set_datagram_bytes(flow.path_mtu.size_bytes)
 
-    def _watch_path(self, settled: Settled, now_us: int) -> None:
+    def _watch_path(self, settled: Settled, arrived_bytes: int, now_us: int) -> None:
         """Large packets that vanish while none arrives mean that the path carries them no longer."""
         flow = self._flow
-        arrived_bytes = max([packet.size_bytes for packet in settled.acked], default=0)
         lost = [packet for packet in settled.lost if not packet.carries & PATH_PROBE] if settled.lost else settled.lost
         lost_bytes = max([packet.size_bytes for packet in lost], default=0)
         if flow.path_mtu.handle_report(arrived_bytes, lost_bytes, sum([packet.packets for packet in lost]), now_us):

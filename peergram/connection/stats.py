@@ -92,6 +92,7 @@ class Stats:
         "connected_at_us",
         "dropped",
         "duplicate",
+        "forced_at_us",
         "jitter_histogram",
         "look_at_us",
         "lurch",
@@ -143,6 +144,9 @@ class Stats:
         self._instant = _Reported(now_us)
         self._lifetime = _Reported(now_us)
         self._report_in_flight = 0
+        self.forced_at_us = NEVER
+        """When `report_forced` should be asked next; not while the fate of a report is open."""
+        self._plan_forced()
         self.look_at_us = now_us + _LOOK_EVERY_US
         """From when on `report_due` may find something, unless the fate of a report is open."""
 
@@ -257,15 +261,12 @@ class Stats:
                 self._restart(self._lifetime, now_us)
         return due
 
-    @property
-    def forced_at_us(self) -> int:
-        """When `report_forced` should be asked next; not while the fate of a report is open."""
-        if self._report_in_flight:
-            return NEVER
-        return min(
-            self._instant.at_us + STATS_INSTANT_FORCED_US,
-            self._lifetime.at_us + STATS_LIFETIME_FORCED_US,
-        )
+    def _plan_forced(self) -> None:
+        self.forced_at_us = NEVER
+        if not self._report_in_flight:
+            self.forced_at_us = min(
+                self._instant.at_us + STATS_INSTANT_FORCED_US, self._lifetime.at_us + STATS_LIFETIME_FORCED_US
+            )
 
     def _traffic(self, last: _Reported) -> int:
         return self.sequenced + self.packets_sent - last.packets
@@ -273,10 +274,12 @@ class Stats:
     def _restart(self, last: _Reported, now_us: int) -> None:
         last.at_us = now_us
         last.packets = self.sequenced + self.packets_sent
+        self._plan_forced()
 
     def report_sent(self, kinds: int) -> None:
         """A packet with these reports is on its way; no other is sent until its fate is known."""
         self._report_in_flight = kinds
+        self._plan_forced()
 
     def report_dropped(self, kind: int, now_us: int) -> None:
         """This kind of report fits no packet: the next one is tried a whole interval later."""
@@ -285,6 +288,7 @@ class Stats:
     def report_settled(self, kinds: int, *, arrived: bool, now_us: int) -> None:
         """The packet with these reports arrived, or did not."""
         self._report_in_flight = 0
+        self._plan_forced()
         if arrived:
             if kinds & REPORT_INSTANT:
                 self._restart(self._instant, now_us)

@@ -23,7 +23,7 @@ from peergram.config import (
 )
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
 from peergram.connection.in_flight import PATH_PROBE, SentPacket
-from peergram.connection.lanes import IN_FLIGHT, LargeMessage, Segment, SendLane, StreamRange
+from peergram.connection.lanes import IN_FLIGHT, Bundle, LargeMessage, Segment, SendLane, StreamRange
 from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.timing import NEVER, Deadline
 from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
@@ -84,6 +84,7 @@ class Transmitter:
         "_flow",
         "_stop_waiting_sent",
         "_time_field_at_us",
+        "is_drained",
         "straight",
     )
 
@@ -91,6 +92,8 @@ class Transmitter:
         self._flow = flow
         self.straight = True
         """Whether bursts take the short way; off in the test that holds both ways equal."""
+        self.is_drained = False
+        """Whether the last `poll` gave all there was to send then."""
         self._fill_report = fill_report
         self._stop_waiting_sent = 0
         self._asked_at_us = 0
@@ -103,7 +106,7 @@ class Transmitter:
         flow = self._flow
         flow.bucket.fill(flow.rate.rate_bytes_per_s, now_us)
         packets: list[bytes] = []
-        flow.is_blocked = False
+        flow.is_blocked = self.is_drained = False
         if flow.queued_bytes >= flow.burst_bytes and self._may_probe_path(now_us):
             return [self._build_probe(now_us)]
         while len(packets) < packets_max:
@@ -115,6 +118,7 @@ class Transmitter:
                 flow.is_blocked = True
                 sends_data = False
             if not sends_data and not self._control_wanted(now_us):
+                self.is_drained = True
                 break
             if sends_data and self.straight and self._owes_nothing(now_us):
                 before = len(packets)
@@ -126,14 +130,17 @@ class Transmitter:
             flow.is_blocked = True
         if packets:
             self._plan_flush(now_us)
+            # What was begun must not wait, whatever is still to come of it.
+            self.is_drained &= flow.flush_at_us > now_us
         return packets
 
     def _data_wanted(self, now_us: int) -> bool:
         flow = self._flow
         if flow.retransmit_bytes > 0:
             return True
-        wanted = flow.queued_bytes >= flow.full_bytes or flow.flush_at_us <= now_us
-        return wanted and flow.lanes.next_lane() is not None
+        if flow.flush_at_us > now_us and flow.queued_bytes < flow.full_bytes:
+            return False
+        return flow.lanes.next_lane() is not None
 
     def _has_room(self) -> bool:
         """Whether rate, window and record take one more packet of data; a probe does not ask."""
@@ -151,8 +158,7 @@ class Transmitter:
             flow.acks.due_at_us <= now_us
             or flow.probe_wanted
             or flow.answer_wanted
-            or flow.liveness.wants_urgent_ping(now_us)
-            or flow.liveness.wants_keepalive(now_us)
+            or flow.liveness.asks_at_us <= now_us
             or (flow.stats.forced_at_us <= now_us and flow.stats.report_forced(now_us) > 0)
         )
 
@@ -168,11 +174,14 @@ class Transmitter:
     def poll_timeout(self, now_us: int) -> Deadline:
         """When `poll` may have something, as far as that depends on time."""
         flow = self._flow
-        deadline = Deadline(flow.acks.due_at_us, "ack")
         if flow.probe_wanted or flow.answer_wanted:
             return Deadline(now_us, "answer")
-        deadline = min(deadline, Deadline(self._data_at_us(now_us), "data"))
-        return min(deadline, Deadline(flow.stats.forced_at_us, "statistics"))
+        at_us, reason = flow.acks.due_at_us, "ack"
+        if (flow.flush_at_us != NEVER or flow.retransmit_bytes) and (data_at_us := self._data_at_us(now_us)) < at_us:
+            at_us, reason = data_at_us, "data"
+        if flow.stats.forced_at_us < at_us:
+            at_us, reason = flow.stats.forced_at_us, "statistics"
+        return Deadline(at_us, reason)
 
     def _data_at_us(self, now_us: int) -> int:
         flow = self._flow
@@ -284,10 +293,14 @@ class Transmitter:
         ):
             flags = ASK_ACK
         flow.answer_wanted = False
-        kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer)
+        report: UdpStats | None = None
+        kinds = 0
+        if now_us >= flow.stats.look_at_us:
+            kinds = flow.stats.report_due(now_us, own_peer=flow.own_peer)
         if now_us >= flow.stats.forced_at_us:
             kinds |= flow.stats.report_forced(now_us)
-        report, kinds = self._fitting_report(kinds, now_us)
+        if kinds:
+            report, kinds = self._fitting_report(kinds, now_us)
         if report is not None:
             flow.stats.report_sent(kinds)
             flags |= ASK_ACK
@@ -297,8 +310,6 @@ class Transmitter:
 
     def _fitting_report(self, kinds: int, now_us: int) -> tuple[UdpStats | None, int]:
         """The record of these kinds and what it holds: one too long for a packet goes without its totals (G20)."""
-        if not kinds:
-            return None, 0
         report = self._fill_report(self._flow, kinds, now_us)
         if len(encode_stats(report)) <= self._flow.full_bytes - _ACK_FIXED_BYTES - _BLOB_EXTRA_BYTES:
             return report, kinds
@@ -423,6 +434,9 @@ class Transmitter:
     def _add_data(self, pieces: list[bytes], left: int, segments: list[Segment]) -> bool:
         """Fill the packet with what was lost and with new data; whether anything went in."""
         flow = self._flow
+        if not flow.retransmit and (bundle := self._only_bundle(left)) is not None:
+            pieces += bundle.frames
+            return True
         sections: dict[int, _Section] = {}
         if flow.retransmit:
             untried = self._untried_lane()
@@ -444,6 +458,21 @@ class Transmitter:
             _encode_section(section, section is ordered[0], section is ordered[-1], pieces)
             segments.extend(section.segments)
         return bool(sections)
+
+    def _only_bundle(self, left: int) -> Bundle | None:
+        """Take the one bundle of unreliable messages on lane 0 that waits, if that is all and fits: a game's usual packet."""
+        flow = self._flow
+        lane = flow.lanes.only_ready()
+        if lane is None or lane.index or lane.reliable or not lane.unreliable or len(lane.unreliable) > 1:
+            return None
+        bundle = lane.unreliable[0]
+        if bundle.frames_bytes > left or flow.queued_bytes > bundle.message_bytes:
+            return None
+        lane.unreliable.clear()
+        lane.unreliable_bytes = flow.queued_bytes = 0
+        flow.lanes.charge(lane, bundle.frames_bytes)
+        flow.flush_at_us = NEVER
+        return bundle
 
     def _untried_lane(self) -> SendLane | None:
         """Where every lane that lost something is refused again and again, the peer may have room for the end of another lane's

@@ -193,11 +193,16 @@ class Endpoint:
             if not self._sockets.is_open(link.socket_id):
                 self._wait_for_socket(link, now_us)
                 continue
-            packets = link.connection.poll_transmit(now_us)
-            if packets:
+            connection = link.connection
+            packets = connection.poll_transmit(now_us)
+            if not packets:
+                self._schedule.arm(link, connection.poll_timeout(now_us))
+                continue
+            if connection.is_drained:
+                self._schedule.arm(link, connection.poll_timeout(now_us))
+            else:
                 self._schedule.make_ready(link)
-                return Transmit(link.socket_id, link.remote, packets, link.connection.is_probe(packets))
-            self._schedule.arm(link, link.connection.poll_timeout(now_us))
+            return Transmit(link.socket_id, link.remote, packets, connection.is_probe(packets))
         self._schedule.is_touched = False
         return None
 
@@ -492,11 +497,12 @@ class Endpoint:
                 self._settle_doubt(link.peer, now_us)
             elif connection.is_proven:
                 self._promote_successor(link.peer, now_us)
-        owner = link.owner
-        if owner is None:
-            connection.drop_delivered()
-        elif owner.may_deliver(link) and (delivered := connection.take_delivered()):
-            owner.deliver(delivered, self._inbox, now_us)
+        if connection.has_delivered:
+            owner = link.owner
+            if owner is None:
+                connection.drop_delivered()
+            elif owner.may_deliver(link):
+                owner.deliver(connection.take_delivered(), self._inbox, now_us)
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)

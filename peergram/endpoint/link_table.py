@@ -76,7 +76,8 @@ class LinkTable:
 
     def for_data(self, socket_id: int, remote: Address, datagram: bytes) -> Link | None:
         """The connection a data packet names, if it comes from that connection's address."""
-        return self._at(self._links.get(int.from_bytes(datagram[1:5], "little")), socket_id, remote)
+        link = self._links.get(int.from_bytes(datagram[1:5], "little"))
+        return link if link is not None and link.remote == remote and link.socket_id == socket_id else None
 
     def for_control(self, socket_id: int, remote: Address, message: ControlMessage) -> Link | None:
         """The connection a control packet is about, if it comes from that connection's address."""

@@ -135,7 +135,8 @@ class Peer:
         """Put complete messages into the inbox, by channel."""
         for _, reliable, messages, charge_bytes in delivered:
             header = messages[0][1][: self.header_bytes]
-            if len(header) == self.header_bytes and all(message[1].startswith(header) for message in messages):
+            is_alike = len(header) == self.header_bytes and all(message[1].startswith(header) for message in messages[1:])
+            if is_alike or len(messages) == 1:
                 self._deliver_alike(header, reliable, messages, charge_bytes, inbox, now_us)
                 continue
             for message in messages:

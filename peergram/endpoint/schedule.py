@@ -82,9 +82,10 @@ class Schedule:
 
     def pop_due(self, now_us: int) -> Armed | None:
         """The next owner whose time has come, disarmed; None when there is none."""
-        deadline = self.poll_timeout()
-        if deadline is None or deadline.at_us > now_us:
-            return None
-        owner = heapq.heappop(self._heap)[2]
-        owner.armed_at_us = NEVER
-        return owner
+        heap = self._heap
+        while heap and heap[0][0] <= now_us:
+            at_us, _, owner, _ = heapq.heappop(heap)
+            if owner.armed_at_us == at_us:
+                owner.armed_at_us = NEVER
+                return owner
+        return None

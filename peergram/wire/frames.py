@@ -13,6 +13,7 @@ Reference: SNP_WIRE_FORMAT.md and steamnetworkingsockets_snp.cpp, `ProcessPlainT
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -34,6 +35,7 @@ ACK_COUNT_MAX = 100_000 << 3 | 0x7
 
 _ACK_DELAY_UNIT_BITS = 5
 _ACK_NO_DELAY = 0xFFFF
+_PLAIN_ACK = struct.Struct("<BHH")
 _REST = 7
 """Size code: the data runs to the end of the payload."""
 
@@ -416,6 +418,8 @@ def encode_frames(frames: Sequence[Frame], packet_number: int, forms: Forms = RE
 def encode_stop_waiting(value: int, packet_number: int, bits: int = 0) -> bytes:
     """A stop-waiting frame for packet `packet_number`, which is above `value`, in the shortest form of at least `bits` bits."""
     offset = packet_number - value - 1
+    if not bits and 0 <= offset < 256 and value >= 0:
+        return bytes((0x80, offset))
     if value < 0 or offset < 0:
         raise UsageError(f"packet {packet_number} cannot say stop waiting below {value}: use 0 to {packet_number - 1}")
     for code, width in enumerate(_STOP_WAITING_BITS):
@@ -435,6 +439,8 @@ def encode_ack(
         raise UsageError(
             f"an ack names a packet from 0 on and at most {ACK_BLOCKS_WIRE_MAX} blocks, not {latest} and {len(blocks)}"
         )
+    if not blocks and not wide:
+        return _PLAIN_ACK.pack(0x98, latest & 0xFFFF, _encode_ack_delay(delay_us))
     number_bytes, lead = (4, 0x90) if wide and peer_version >= 13 else (2, 0x98)
     low = latest & (1 << 8 * number_bytes) - 1
     return b"".join(
