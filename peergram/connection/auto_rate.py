@@ -35,9 +35,9 @@ _QUEUE_SHARE = 0.5
 _QUEUE_MIN_US = 6_000
 _QUEUE_MAX_US = 12_000
 _QUEUE_JITTER_MAX_US = 20_000
-_QUEUE_PACKETS = 2
+_QUEUE_PACKETS = 1
 _QUEUE_SLOW_MAX_US = 100_000
-"""Target of the queue: a share of the base round trip within bounds; on a slow path, the time that two packets take; and more
+"""Target of the queue: a share of the base round trip within bounds; on a slow path, the time that a packet takes; and more
 where round trips vary by themselves."""
 _LEFT_IN_QUEUE_US = 1_500
 """Left in the queue when it is given back, so that a path of a short round trip does not run dry."""
@@ -73,6 +73,7 @@ class AutoRate:
         "_full_rate",
         "_full_rounds",
         "_path",
+        "_previous_queue_us",
         "_quiet_rounds",
         "_recent_queues_us",
         "_reno",
@@ -110,6 +111,7 @@ class AutoRate:
         self._competes = False
         self._tried_at_us = now_us
         self._quiet_rounds = 0
+        self._previous_queue_us = 0
         self._cubic_max = 0.0
         self._cubic_turn_s = 0.0
         self._reno = 0.0
@@ -224,8 +226,14 @@ class AutoRate:
                 self._stop_competing(now_us)
             elif now_us - self._tried_at_us > _TRY_LATEST_US:
                 self._try_to_drain(now_us)
-        elif path.round_queue_us > self._target_us and self._uses_window:
-            self._drain(path.round_queue_us, now_us)
+        else:
+            standing_us = path.round_queue_us
+            if path.round_paused:
+                # A host that stood still for a moment has a round of late acks.
+                standing_us = min(standing_us, self._previous_queue_us)
+            if standing_us > self._target_us and self._uses_window:
+                self._drain(standing_us, now_us)
+        self._previous_queue_us = path.round_queue_us
 
     @property
     def _is_deep(self) -> bool:
@@ -258,9 +266,8 @@ class AutoRate:
         path = self._path
         if not self._failed_drains:
             self._window_before_drains = self._window
-        window = self._window
-        if path.rate and not path.is_limited_by_application:
-            window = min(window, path.rate * (path.base_us + queue_us) / 1e6)
+        # After start-up, the window may have doubled since this queue was made.
+        window = min(self._window, path.rate * (path.base_us + queue_us) / 1e6) if path.rate else self._window
         left_us = min(self._target_us / 4, _LEFT_IN_QUEUE_US)
         factor = (path.base_us * 0.97 + left_us) / (path.base_us + queue_us)
         window = max(window * min(max(factor, _SHRINK_MIN), _SHRINK_MAX), _WINDOW_MIN)

@@ -36,7 +36,9 @@ class PathEstimate:
         "_best_rate",
         "_heard_at_us",
         "_is_calm",
+        "_longest_gap_us",
         "_lost_bytes",
+        "_peer_ack_delay_us",
         "_previous_best_rate",
         "_round_mark",
         "_round_max_us",
@@ -52,6 +54,7 @@ class PathEstimate:
         "queue_us",
         "rate",
         "rate_peak",
+        "round_paused",
         "round_queue_us",
         "spread_us",
         "usual_loss",
@@ -77,6 +80,10 @@ class PathEstimate:
         self.ack_gap_us = peer_ack_delay_us
         """The longest recent pause between acks."""
         self._heard_at_us = now_us
+        self._peer_ack_delay_us = peer_ack_delay_us
+        self._longest_gap_us = 0
+        self.round_paused = False
+        """Whether acks of the last whole round came much later than the peer's ack delay and the path explain."""
         self.rate = 0
         """Best delivery rate of this round and the one before."""
         self.rate_peak = 0
@@ -107,6 +114,8 @@ class PathEstimate:
             self.delivered_at_us = now_us
             gap_us = min(now_us - self._heard_at_us, _GAP_MAX_US)
             self._heard_at_us = now_us
+            if gap_us > self._longest_gap_us:
+                self._longest_gap_us = gap_us
             self.ack_gap_us = max(gap_us, self.ack_gap_us - (self.ack_gap_us >> 5))
         if newest is None or not round_trip.is_known:
             return False
@@ -152,6 +161,8 @@ class PathEstimate:
         """Sum up the round, and begin another; a queue below `calm_us` counts as none."""
         self._round_mark = self.delivered_bytes
         self.round_queue_us = self._round_min_us - self.base_us
+        self.round_paused = self._longest_gap_us > 2 * self._peer_ack_delay_us + self.base_us // 2
+        self._longest_gap_us = 0
         spread_us = self._round_max_us - self._round_min_us
         self.spread_us = self.spread_us + (spread_us - self.spread_us >> 3) if self.spread_us else spread_us
         self._round_min_us = NEVER
