@@ -15,7 +15,7 @@ docs/congestion.md compares designs and gives figures.
 from __future__ import annotations
 
 from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
-from peergram.connection.path_estimate import PathEstimate
+from peergram.connection.path_estimate import ROUND_MIN_US, PathEstimate
 from peergram.connection.rate import SentRecord
 from peergram.connection.rtt import RoundTrip
 
@@ -27,8 +27,8 @@ _IN_FLIGHT_MIN = 8 * DATAGRAM_BYTES_MAX
 _RATE_MIN = 16 * 1024
 _RATE_MAX = 1 << 31
 _STARTUP_GAIN = 1.5
-_ACK_GAP_MAX_US = 12_000
-"""What an own peer's ack may be late, and a little more."""
+_ACK_GAP_SLACK_US = 2_000
+"""An ack may come so much later than the peer's ack delay allows."""
 _FULL_ROUNDS = 3
 
 _QUEUE_SHARE = 0.5
@@ -64,6 +64,7 @@ class AutoRate:
     """Rate and window by delay, and by loss while others fill the queue."""
 
     __slots__ = (
+        "_ack_gap_max_us",
         "_competes",
         "_cubic_max",
         "_cubic_turn_s",
@@ -84,12 +85,15 @@ class AutoRate:
         "_window_after_drain",
         "_window_before_drains",
         "_yields_from",
+        "datagram_bytes",
         "rate_bytes_per_s",
         "window_bytes",
     )
 
     def __init__(self, peer_ack_delay_us: int, now_us: int) -> None:
         self._path = PathEstimate(peer_ack_delay_us, now_us)
+        self._ack_gap_max_us = peer_ack_delay_us + _ACK_GAP_SLACK_US
+        self.datagram_bytes = DATAGRAM_BYTES_MAX
         self._window = _START_WINDOW
         """Bytes that the path holds, and its queue."""
         self.window_bytes = int(_START_WINDOW)
@@ -147,8 +151,8 @@ class AutoRate:
             self._handle_loss(now_us)
         if self._starting:
             self._look_for_queue(now_us)
-        if path.ends_round(newest):
-            path.end_round(self._target_us / 3)
+        if path.ends_round(newest, now_us):
+            path.end_round(self._target_us / 3, now_us)
             self._end_round(now_us)
         if path.is_limited_by_application:
             self._epoch_us = now_us
@@ -158,11 +162,13 @@ class AutoRate:
 
     def _steer(self, round_trip: RoundTrip) -> None:
         window = self._window * _STARTUP_GAIN if self._starting else self._window
+        path = self._path
         smoothed_us = max(round_trip.smoothed_us, 20)
-        rate = window * 1e6 / max(min(smoothed_us, round_trip.latest_us), 20)
+        standing_us = path.base_us + path.round_queue_us
+        rate = window * 1e6 / max(min(smoothed_us, round_trip.latest_us, standing_us), 20)
         self.rate_bytes_per_s = int(min(max(rate, _RATE_MIN), _RATE_MAX))
         # A pause longer than a round trip and an ack's delay is one of the application's.
-        gap_us = min(self._path.ack_gap_us, max(smoothed_us, _ACK_GAP_MAX_US))
+        gap_us = min(path.ack_gap_us, max(smoothed_us, self._ack_gap_max_us))
         late_bytes = window * 2 * gap_us / smoothed_us
         self.window_bytes = int(min(max(window + late_bytes, _IN_FLIGHT_MIN), _WINDOW_MAX))
 
@@ -181,8 +187,8 @@ class AutoRate:
             if quiet_s > 0:
                 step += 10 * quiet_s + (quiet_s / 2) ** 2
             # No more in one round than a quarter of the queue that is wanted.
-            room = self._path.rate * self._target_us / 4e6
-            self._window += min(step * _PACKET, max(room, _PACKET / 4)) * acked_bytes / self._window
+            room = self._path.rate * self._target_us / 4e6 * min(smoothed_us / ROUND_MIN_US, 1)
+            self._window += min(step * self.datagram_bytes, max(room, _PACKET / 4)) * acked_bytes / self._window
         self._window = min(self._window, _WINDOW_MAX)
 
     def _grow_as_cubic(self, acked_bytes: int, smoothed_us: int, now_us: int) -> None:

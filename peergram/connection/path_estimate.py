@@ -1,7 +1,8 @@
 """What acks tell about the path: base round trip, queue, delivery rate, pauses between acks, and the loss it has anyway.
 
-A round lasts until a packet sent after its beginning is confirmed. The smallest round trip of a round, less the base, is the
-queue that stood through all of it; single late packets and late acks do not count.
+A round lasts until a packet sent after its beginning is confirmed, and long enough to hold a few acks: on a fast path, where a
+round trip has one or two, their delays are those of busy hosts. The smallest round trip of a round, less the base, is the queue
+that stood through all of it; single late packets and late acks do not count.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _BASE_SEEN_US = 5_000_000
 _PACKET_US_PER_S = DATAGRAM_BYTES_MAX * 1_000_000
 """A queue of no more than one packet is none."""
 _GAP_MAX_US = 100_000
+ROUND_MIN_US = 20_000
+_ROUND_ACKS = 4
+_ROUND_SPARSE_US = 60_000
+"""A round takes at least so long, and has so many acks unless they come so seldom that it would take this long."""
 _EXCESS_SHARE = 0.03
 _EXCESS_PACKETS = 2
 """Losses of a round beyond what is usual, three standard deviations, and this, are a sign of a queue that overflows."""
@@ -40,6 +45,8 @@ class PathEstimate:
         "_lost_bytes",
         "_peer_ack_delay_us",
         "_previous_best_rate",
+        "_round_acks",
+        "_round_began_us",
         "_round_mark",
         "_round_max_us",
         "_round_min_us",
@@ -91,6 +98,8 @@ class PathEstimate:
         self._best_rate = 0
         self._previous_best_rate = 0
         self._round_mark = 0
+        self._round_began_us = now_us
+        self._round_acks = 0
         self._round_min_us = NEVER
         self._round_max_us = 0
         self.spread_us = 0
@@ -131,6 +140,7 @@ class PathEstimate:
         return True
 
     def _note_round_trip(self, sample_us: int, now_us: int) -> None:
+        self._round_acks += 1
         spans = self._base_spans
         if now_us - self._base_turn_us > _BASE_SPAN_US:
             self._base_turn_us = now_us
@@ -153,13 +163,18 @@ class PathEstimate:
         """Whether the base was not seen for a while."""
         return now_us - self._base_seen_at_us > _BASE_SEEN_US
 
-    def ends_round(self, newest: SentRecord) -> bool:
-        """Whether this packet was sent after the round began."""
-        return newest.delivered_bytes >= self._round_mark
+    def ends_round(self, newest: SentRecord, now_us: int) -> bool:
+        """Whether this packet was sent after the round began, and the round has enough to tell."""
+        if newest.delivered_bytes < self._round_mark:
+            return False
+        took_us = now_us - self._round_began_us
+        return took_us >= ROUND_MIN_US and (self._round_acks >= _ROUND_ACKS or took_us >= _ROUND_SPARSE_US)
 
-    def end_round(self, calm_us: float) -> None:
+    def end_round(self, calm_us: float, now_us: int) -> None:
         """Sum up the round, and begin another; a queue below `calm_us` counts as none."""
         self._round_mark = self.delivered_bytes
+        self._round_began_us = now_us
+        self._round_acks = 0
         self.round_queue_us = self._round_min_us - self.base_us
         self.round_paused = self._longest_gap_us > 2 * self._peer_ack_delay_us + self.base_us // 2
         self._longest_gap_us = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from peergram.config import DATAGRAM_BYTES_MAX
 from peergram.connection.rtt import RoundTrip
 
 _UNLIMITED = 1 << 40
@@ -35,6 +36,8 @@ class RateController(Protocol):
     """Pacing rate."""
     window_bytes: int
     """Bytes that may be in flight."""
+    datagram_bytes: int
+    """Length of a full packet, as the path now carries it."""
 
     def handle_acked(
         self, acked_bytes: int, lost_bytes: int, newest: SentRecord | None, round_trip: RoundTrip, now_us: int
@@ -55,11 +58,12 @@ class RateController(Protocol):
 class FixedRate:
     """The reference's rule: the configured rate, no window."""
 
-    __slots__ = ("delivered", "rate_bytes_per_s", "window_bytes")
+    __slots__ = ("datagram_bytes", "delivered", "rate_bytes_per_s", "window_bytes")
 
     def __init__(self, rate_bytes_per_s: int) -> None:
         self.rate_bytes_per_s = rate_bytes_per_s
         self.window_bytes = _UNLIMITED
+        self.datagram_bytes = DATAGRAM_BYTES_MAX
         self.delivered = (0, 0)
 
     def handle_acked(
