@@ -238,7 +238,8 @@ class SendLane:
         before = self.reliable_bytes
         position, number, reliable_number = self.next_position, self.message_number, self.reliable_number
         queued_bytes = before
-        queue, unacked = self.reliable, self.messages_unacked
+        queue = self.reliable = self.reliable or deque()
+        unacked = self.messages_unacked = self.messages_unacked or deque()
         for data in messages:
             number += 1
             size = len(data)
@@ -260,6 +261,7 @@ class SendLane:
         at, count = 0, len(messages)
         while at < count:
             self.queue_unreliable(messages[at], deadline_us)
+            assert self.unreliable is not None
             at += 1
             bundle = self.unreliable[-1]
             frames, used = bundle.frames, bundle.frames_bytes
