@@ -380,9 +380,9 @@ class Connection:
 
     def drop_delivered(self) -> None:
         """Nobody wants the messages that are complete: give back their room."""
-        for _, _, messages, charge_bytes in self.take_delivered():
+        for _, _, _, payloads, charge_bytes in self.take_delivered():
             assert self.flow is not None
-            self.flow.room.release(len(messages), charge_bytes)
+            self.flow.room.release(len(payloads), charge_bytes)
 
     def discard_received(self) -> None:
         """Throw away what is not delivered yet; for a connection that ended and whose application wants no more."""

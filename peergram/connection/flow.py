@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from peergram.config import (
     ACK_DELAY_OWN_PEER_US,
     ACK_DELAY_US,
@@ -46,8 +48,8 @@ PADDING_LEAD = 0xA1
 DATA_HEADER_BYTES = 7
 """Lead byte, connection id and packet number of a data packet."""
 
-Delivered = tuple[int, bool, list[tuple[int, bytes]], int]
-"""Lane, whether reliable, (number, payload) of each message, and what they charge to the room together."""
+Delivered = tuple[int, bool, Sequence[int], list[bytes], int]
+"""Lane, whether reliable, the messages' numbers and payloads, and what they charge to the room together."""
 
 
 class ReceiveLane:
@@ -242,10 +244,10 @@ class Flow:
             lane = self.receive_lanes[index] = ReceiveLane(index, self.config, self.limits, self.room)
         return lane
 
-    def deliver(self, lane: int, reliable: bool, messages: list[tuple[int, bytes]], charge_bytes: int) -> None:
-        """Hand whole messages (number, payload) to the application's queue."""
-        self.room.add_unread(len(messages), charge_bytes)
-        self.delivered.append((lane, reliable, messages, charge_bytes))
+    def deliver(self, lane: int, reliable: bool, numbers: Sequence[int], payloads: list[bytes], charge_bytes: int) -> None:
+        """Hand whole messages to the application's queue."""
+        self.room.add_unread(len(payloads), charge_bytes)
+        self.delivered.append((lane, reliable, numbers, payloads, charge_bytes))
 
     @property
     def buffered_bytes(self) -> int:

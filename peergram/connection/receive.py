@@ -9,7 +9,7 @@ is the specification of all. Order and outcomes: protocol part 1, chapter 11 and
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from peergram.config import (
     ACK_EVERY_PACKETS,
@@ -22,6 +22,7 @@ from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
 from peergram.connection.in_flight import PATH_PROBE, SentPacket, Settled
 from peergram.connection.room import charge_of, charge_of_all
 from peergram.errors import EndReason, WireError
+from peergram.wire.alike import count_alike
 from peergram.wire.data_packet import decode_data_header
 from peergram.wire.frames import (
     EXPLICIT_SIZE_MAX,
@@ -221,7 +222,8 @@ class Receiver:
         if not flow.accepts_data:
             return at
         select = payloads[at][:skip]
-        taken: list[tuple[int, bytes]] = []
+        numbers: list[int] = []
+        taken: list[bytes] = []
         for payload in payloads[at:] if at else payloads:
             if len(payload) <= skip or payload[:skip] != select:
                 break
@@ -230,10 +232,11 @@ class Receiver:
                 break
             number = _NUMBER32.unpack_from(payload, skip + 1)[0]
             lane.message_number = max(lane.message_number, number + len(messages) - 1)
-            taken += enumerate(messages, number)
+            numbers += range(number, number + len(messages))
+            taken += messages
             at += 1
         if taken:
-            self._deliver_unreliable(lane.index, taken)
+            self._deliver_unreliable(lane.index, numbers, taken)
         return at
 
     def _finish_stretch(self, first: int, payloads: list[bytes], now_us: int) -> None:
@@ -446,22 +449,22 @@ class Receiver:
         lane.message_number = max(lane.message_number, number + len(messages) - 1)
         if not flow.accepts_data:
             return REFUSED
-        self._deliver_unreliable(lane.index, list(enumerate(messages, number)))
+        self._deliver_unreliable(lane.index, range(number, number + len(messages)), messages)
         return OK
 
-    def _deliver_unreliable(self, lane: int, messages: list[tuple[int, bytes]]) -> None:
+    def _deliver_unreliable(self, lane: int, numbers: Sequence[int], messages: list[bytes]) -> None:
         """Hand out what finds room, and drop and count the rest."""
         flow = self._flow
         flow.stats.messages_received_unreliable += len(messages)
         room = flow.room
         charge = charge_of_all(messages)
         if len(messages) <= room.messages_left and room.unread_bytes + charge <= room.bytes_max:
-            flow.deliver(lane, False, messages, charge)
+            flow.deliver(lane, False, numbers, messages, charge)
             return
-        for message in messages:
-            charge = charge_of(len(message[1]))
+        for number, message in zip(numbers, messages, strict=True):
+            charge = charge_of(len(message))
             if room.messages_left > 0 and charge <= room.bytes_left:
-                flow.deliver(lane, False, [message], charge)
+                flow.deliver(lane, False, (number,), [message], charge)
             else:
                 flow.unreliable_dropped += 1
 
@@ -486,13 +489,13 @@ class Receiver:
         """Hand out what is complete and finds room; the lane counts as blocked if something is left. May raise `WireError`."""
         flow = self._flow
         room = flow.room
-        messages, charge = lane.reliable.take_ready(
+        numbers, messages, charge = lane.reliable.take_ready(
             lane.message_number, room.messages_left, room.bytes_max - room.unread_bytes, takes_any=not room.unread_messages
         )
         if messages:
-            lane.message_number = max(lane.message_number, messages[-1][0])
+            lane.message_number = max(lane.message_number, numbers[-1])
             flow.stats.messages_received_reliable += len(messages)
-            flow.deliver(lane.index, True, messages, charge)
+            flow.deliver(lane.index, True, numbers, messages, charge)
         is_blocked = lane.index in flow.blocked_lanes
         if lane.reliable.is_ready and not is_blocked:
             flow.blocked_lanes.append(lane.index)
@@ -540,7 +543,7 @@ class Receiver:
             return True
         if len(message) > flow.config.recv_message_bytes_max:
             raise WireError(f"Unreliable message size too large: {len(message)} bytes")
-        self._deliver_unreliable(lane.index, [(segment.message_number, message)])
+        self._deliver_unreliable(lane.index, (segment.message_number,), [message])
         return True
 
     def _take_stop_waiting(self, value: int, number: int) -> None:
@@ -629,17 +632,21 @@ def _read_whole_unreliable(lane: ReceiveLane, payload: bytes, at: int) -> list[b
     if not 0 < number < _PLAIN_NUMBER_MAX or lane.message_number >= _PLAIN_NUMBER_MAX:
         return None
     messages: list[bytes] = []
-    code = payload[at] & 7
-    at += 5
+    code, end = payload[at] & 7, at + 4
     while code <= 4:
-        end = at + 1 + (code << 8 | payload[at])
+        begin = end + 2
+        length = code << 8 | payload[begin - 1]
+        end = begin + length
         if end > size:
             return None
-        messages.append(payload[at + 1 : end])
+        messages.append(payload[begin:end])
+        if end + 1 < size and payload[end + 1] == length & 255 and payload[end] == 0x20 | length >> 8:
+            first, stride = end + 2, length + 2
+            end += count_alike(payload, end, 2, stride) * stride
+            messages += [payload[begin : begin + length] for begin in range(first, end + 1, stride)]
         if end == size:
             return messages
         if payload[end] & 0xF8 != 0x20 or end + 1 == size:
             return None
         code = payload[end] & 7
-        at = end + 1
     return None

@@ -13,6 +13,7 @@ from peergram.config import MESSAGE_CHARGE_BYTES_MIN, PIECE_CHARGE_BYTES
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.room import ReceiveRoom
 from peergram.errors import WireError
+from peergram.wire.alike import count_alike
 from peergram.wire.reliable_framing import parse_message_header
 
 _ANY = 1 << 60
@@ -199,15 +200,16 @@ class ReliableReceiver:
 
     def take_ready(
         self, number_seen: int, room_messages: int, room_bytes: int, *, takes_any: bool = False
-    ) -> tuple[list[tuple[int, bytes]], int]:
-        """The complete messages (number, payload) at the front that find room, and what they charge to it.
+    ) -> tuple[list[int], list[bytes], int]:
+        """The complete messages at the front that find room: numbers, payloads, and what they charge to it.
 
         `takes_any`: the first one finds room whatever its size. `number_seen` is the highest number seen on the lane. Raises
         `WireError` for framing that ends the connection.
         """
         buffer = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         total = len(buffer)
-        messages: list[tuple[int, bytes]] = []
+        numbers: list[int] = []
+        messages: list[bytes] = []
         at = charged = 0
         need = 1
         size_max = min(self._message_max, self._buffer_max)
@@ -239,11 +241,22 @@ class ReliableReceiver:
                 break
             charged += charge
             number += step
-            messages.append((number, buffer[begin:end]))
+            numbers.append(number)
+            messages.append(buffer[begin:end])
+            if lead < 0x40 and end < total and buffer[end] == lead:
+                stride = end - at
+                alike = count_alike(buffer, end, begin - at, stride)
+                alike = min(alike, room_messages - len(messages), (room_bytes - charged) // charge)
+                if alike > 0:
+                    first, end = end + begin - at, end + alike * stride
+                    messages += [buffer[begin : begin + size] for begin in range(first, end + 1, stride)]
+                    numbers += range(number + 1, number + 1 + alike)
+                    number += alike
+                    charged += alike * charge
             at = end
         self.message_number = number
         self._keep_rest(buffer, at, need)
-        return messages, charged
+        return numbers, messages, charged
 
     def _check_step(self, step: int | None, numbers_seen_above: int) -> int:
         if step is None:

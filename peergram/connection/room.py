@@ -17,9 +17,9 @@ def charge_of(size: int) -> int:
     return size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
 
 
-def charge_of_all(messages: list[tuple[int, bytes]]) -> int:
-    """What unread messages (number, payload) cost together."""
-    sizes = [len(message[1]) for message in messages]
+def charge_of_all(payloads: list[bytes]) -> int:
+    """What unread messages cost together."""
+    sizes = list(map(len, payloads))
     if max(sizes, default=0) <= MESSAGE_CHARGE_BYTES_MIN:
         return MESSAGE_CHARGE_BYTES_MIN * len(sizes)
     return sum([size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN for size in sizes])

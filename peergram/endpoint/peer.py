@@ -6,6 +6,9 @@ link is the present one, which request waits, how messages are framed, and what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import repeat
+
 from peergram.address import format_address, is_local, is_loopback
 from peergram.config import CHANNELS_PER_SESSION_MAX
 from peergram.connection.flow import Delivered, Flow
@@ -133,33 +136,44 @@ class Peer:
 
     def deliver(self, delivered: list[Delivered], inbox: Inbox, now_us: int) -> None:
         """Put complete messages into the inbox, by channel."""
-        for _, reliable, messages, charge_bytes in delivered:
-            header = messages[0][1][: self.header_bytes]
-            is_alike = len(header) == self.header_bytes and all(message[1].startswith(header) for message in messages[1:])
-            if is_alike or len(messages) == 1:
-                self._deliver_alike(header, reliable, messages, charge_bytes, inbox, now_us)
+        begin = self.header_bytes
+        for _, reliable, numbers, messages, charge_bytes in delivered:
+            header = messages[0][:begin]
+            contents = [message.removeprefix(header) for message in messages]
+            if len(header) == begin and sum(map(len, messages)) - sum(map(len, contents)) == begin * len(messages):
+                self._deliver_alike(header, reliable, numbers, contents, charge_bytes, inbox, now_us)
                 continue
-            for message in messages:
-                charge = charge_of(len(message[1]))
-                self._deliver_alike(message[1][: self.header_bytes], reliable, [message], charge, inbox, now_us)
+            for number, message in zip(numbers, messages, strict=True):
+                charge = charge_of(len(message))
+                self._deliver_alike(message[:begin], reliable, (number,), [message[begin:]], charge, inbox, now_us)
         self.session.last_used_us = now_us
 
     def _deliver_alike(
-        self, header: bytes, reliable: bool, messages: list[tuple[int, bytes]], charge_bytes: int, inbox: Inbox, now_us: int
+        self,
+        header: bytes,
+        reliable: bool,
+        numbers: Sequence[int],
+        contents: list[bytes],
+        charge_bytes: int,
+        inbox: Inbox,
+        now_us: int,
     ) -> None:
-        """Messages that begin with the same header."""
+        """Messages that had the same header."""
         channel = self._channel_of(header)
         if channel is None:
-            self.messages_malformed += len(messages)
-            self.room.release(len(messages), charge_bytes)
+            self.messages_malformed += len(contents)
+            self.room.release(len(contents), charge_bytes)
             return
-        identity, begin = self.identity, self.header_bytes
-        inbox.add(
-            channel,
-            self,
-            [_new(Message, (identity, channel, data[begin:], number, reliable, now_us)) for number, data in messages],
-            charge_bytes,
+        fields = zip(
+            repeat(self.identity),
+            repeat(channel),
+            contents,
+            numbers,
+            repeat(reliable),
+            repeat(now_us, len(contents)),
+            strict=False,
         )
+        inbox.add(channel, self, list(map(_new, repeat(Message), fields)), charge_bytes)
 
     def _channel_of(self, header: bytes) -> int | None:
         """The channel a header names, from now on open; None if the message is too short to have one."""

@@ -369,7 +369,7 @@ class V7(Checker):
         charges = [charge_of(len(message.payload) + sender.header_bytes) for sender, message in unread]
         # Messages of a newer connection wait in it until those of the earlier one are read.
         held_back = [batch for some in held if isinstance(some, Flow) for batch in some.delivered]
-        charges += [charge_of(len(payload)) for _, _, messages, _ in held_back for _, payload in messages]
+        charges += [charge_of(len(payload)) for _, _, _, payloads, _ in held_back for payload in payloads]
         counted = (sum(room.unread_messages for room in rooms), sum(room.unread_bytes for room in rooms))
         if counted != (len(charges), sum(charges)):
             self.violate(host, f"{counted} messages and bytes count as unread, {(len(charges), sum(charges))} are")

@@ -32,7 +32,11 @@ def established(*, own_peer: bool = False, version: int = 13) -> Established:
 
 def delivered_messages(delivered: list[Delivered]) -> list[tuple[int, int, bool, bytes]]:
     """Lane, number, whether reliable and payload of each message."""
-    return [(lane, number, reliable, data) for lane, reliable, messages, _ in delivered for number, data in messages]
+    return [
+        (lane, number, reliable, data)
+        for lane, reliable, numbers, payloads, _ in delivered
+        for number, data in zip(numbers, payloads, strict=True)
+    ]
 
 
 def make_flow(

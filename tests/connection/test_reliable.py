@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peergram.config import MESSAGE_CHARGE_BYTES_MIN
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.reliable import ReliableReceiver
 from peergram.errors import WireError
-from peergram.wire.reliable_framing import encode_message_header
+from peergram.wire.reliable_framing import encode_message_header, parse_message_header
 from tests.threats.world import SOAK
 
 NO_ROOM_LIMIT = 1 << 40
@@ -29,7 +30,7 @@ def take_all(receiver: ReliableReceiver) -> list[bytes]:
     """Everything that is whole."""
     if not receiver.is_ready:
         return []
-    return [data for _, data in receiver.take_ready(receiver.message_number, NO_ROOM_LIMIT, NO_ROOM_LIMIT)[0]]
+    return receiver.take_ready(receiver.message_number, NO_ROOM_LIMIT, NO_ROOM_LIMIT)[1]
 
 
 @settings(max_examples=5_000 if SOAK else 80)
@@ -106,10 +107,10 @@ def test_refused_data_is_not_there_and_accepted_data_is(seed: int) -> None:
 def test_messages_wait_for_room_and_keep_their_order() -> None:
     receiver = receiver_of()
     assert receiver.add(1, stream_of([b"a" * 10, b"b" * 300, b"c"]))
-    assert receiver.take_ready(0, 1, NO_ROOM_LIMIT) == ([(1, b"a" * 10)], 256)
+    assert receiver.take_ready(0, 1, NO_ROOM_LIMIT) == ([1], [b"a" * 10], 256)
     assert receiver.is_ready
-    assert receiver.take_ready(1, 9, 299) == ([], 0)
-    assert receiver.take_ready(1, 9, 300 + 256) == ([(2, b"b" * 300), (3, b"c")], 556)
+    assert receiver.take_ready(1, 9, 299) == ([], [], 0)
+    assert receiver.take_ready(1, 9, 300 + 256) == ([2, 3], [b"b" * 300, b"c"], 556)
     assert not receiver.is_ready
 
 
@@ -132,3 +133,50 @@ def test_a_header_that_can_never_end_is_a_violation(header: bytes) -> None:
     assert receiver.add(1, header)
     with pytest.raises(WireError):
         take_all(receiver)
+
+
+def read_singly(stream: bytes, seen: int, messages_max: int, bytes_max: int, takes_any: bool) -> list[tuple[int, bytes]]:
+    """The messages at the front of a stream of consecutive numbers that find room, each looked at for itself."""
+    found: list[tuple[int, bytes]] = []
+    at = charged = 0
+    while len(found) < messages_max and (header := parse_message_header(stream, at)) is not None:
+        step, size, header_bytes = header
+        end = at + header_bytes + size
+        charge = max(size, MESSAGE_CHARGE_BYTES_MIN)
+        if end > len(stream) or (charged + charge > bytes_max and not (takes_any and not found)):
+            break
+        seen += 1 if step is None else step
+        charged += charge
+        found.append((seen, stream[at + header_bytes : end]))
+        at = end
+    return found
+
+
+@settings(max_examples=5_000 if SOAK else 200)
+@given(seed=st.integers(0, 1 << 32))
+def test_runs_of_one_size_are_read_as_message_by_message(seed: int) -> None:
+    rng = Random(seed)
+    receiver = receiver_of()
+    stream = b""
+    number = 0
+    for _ in range(rng.randrange(1, 6)):
+        size = rng.choice((0, 1, 31, 32, 33, 100, 4_095, 4_096))
+        for _ in range(rng.choice((1, 2, 3, 20))):
+            step = 1 if rng.random() < 0.97 else rng.randrange(2, 5)
+            number += step
+            stream += encode_message_header(step, size) + rng.choice((bytes(size), rng.randbytes(size)))
+    whole = stream
+    at = 0
+    while at < len(whole) or receiver.is_ready:
+        end = min(len(whole), at + rng.choice((1, 700, 5_000, 60_000)))
+        if end > at:
+            assert receiver.add(at + 1, whole[at:end])
+        at = end
+        room = rng.choice((1, 3, 1_000)), rng.choice((0, 256, 1_000, 100_000)), rng.random() < 0.5
+        held = whole[receiver.consumed_position - 1 : at]
+        expected = read_singly(held, receiver.message_number, *room)
+        numbers, payloads, charge = receiver.take_ready(number, room[0], room[1], takes_any=room[2])
+        assert list(zip(numbers, payloads, strict=True)) == expected
+        assert charge == sum(max(len(data), MESSAGE_CHARGE_BYTES_MIN) for _, data in expected)
+    assert receiver.message_number == number
+    assert not receiver.buffered_bytes

@@ -43,7 +43,7 @@ class Pair:
         assert outcomes[0] == outcomes[1]
         quick, careful = self.quick.flow.delivered, self.careful.flow.delivered
         assert delivered_messages(quick) == delivered_messages(careful)
-        assert sum(batch[3] for batch in quick) == sum(batch[3] for batch in careful)
+        assert sum(batch[4] for batch in quick) == sum(batch[4] for batch in careful)
         self.is_over = outcomes[0]
         self.taken += len(delivered_messages(quick))
         quick.clear()

@@ -111,7 +111,7 @@ class Twins:
         """Messages and what they charge; how they are batched is no difference."""
         quick, careful = self.quick.flow.delivered, self.careful.flow.delivered
         assert delivered_messages(quick) == delivered_messages(careful)
-        assert sum(batch[3] for batch in quick) == sum(batch[3] for batch in careful)
+        assert sum(batch[4] for batch in quick) == sum(batch[4] for batch in careful)
         quick.clear()
         careful.clear()
 
@@ -198,10 +198,13 @@ def drawn_steps(rng: Random) -> Iterator[Send | Network]:
     for _ in range(12):
         lanes, back = rng.choices(range(8), k=rng.choice((1, 1, 2))), rng.random() < 0.3
         reliable, size_max = rng.random(), rng.choice((0, 8, 30, 1_300, 5_000))
+        size_min = size_max if rng.random() < 0.4 else 0
         hostile = WHAT[3:] if rng.random() < 0.7 else WHAT[:2]
-        for _ in range(rng.randrange(25)):
+        for _ in range(rng.choice((rng.randrange(25), rng.randrange(25), 90))):
             if rng.random() < 0.5:
-                yield Send(rng.choice(lanes), rng.random() < reliable, rng.randint(0, size_max), back and rng.random() < 0.5)
+                yield Send(
+                    rng.choice(lanes), rng.random() < reliable, rng.randint(size_min, size_max), back and rng.random() < 0.5
+                )
             else:
                 what = rng.choice(hostile) if rng.random() < 0.3 else "pass"
                 yield Network(what, rng.randrange(1 << 16), rng.randrange(256))
