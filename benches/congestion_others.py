@@ -20,6 +20,7 @@ class Copa:
     def __init__(self, peer_ack_delay_us: int, now_us: int) -> None:
         self._ack_delay_us = peer_ack_delay_us
         self.delivered = (0, now_us)
+        self.datagram_bytes = _P
         self._window = 32.0
         self.window_bytes = 32 * _P
         self.rate_bytes_per_s = 3_200 * _P
@@ -104,6 +105,7 @@ class Model:
     def __init__(self, peer_ack_delay_us: int, now_us: int) -> None:
         self._ack_delay_us = peer_ack_delay_us
         self.delivered = (0, now_us)
+        self.datagram_bytes = _P
         self.window_bytes = 32 * _P
         self.rate_bytes_per_s = 3_200 * _P
         self._idle_until = 0

@@ -30,21 +30,26 @@ _STARTUP_GAIN = 1.5
 _ACK_GAP_SLACK_US = 2_000
 """An ack may come so much later than the peer's ack delay allows."""
 _FULL_ROUNDS = 3
+_QUEUE_ACKS = 3
 
-_QUEUE_SHARE = 0.5
-_QUEUE_MIN_US = 6_000
-_QUEUE_MAX_US = 12_000
+_QUEUE_US = 10_000
 _QUEUE_JITTER_MAX_US = 20_000
 _QUEUE_PACKETS = 1
 _QUEUE_SLOW_MAX_US = 100_000
-"""Target of the queue: a share of the base round trip within bounds; on a slow path, the time that a packet takes; and more
-where round trips vary by themselves."""
+"""Target of the queue, the same for all who share it; on a slow path, the time that a packet takes; and more where round trips
+vary by themselves."""
 _LEFT_IN_QUEUE_US = 1_500
 """Left in the queue when it is given back, so that a path of a short round trip does not run dry."""
 _SHRINK_MIN = 0.4
 _SHRINK_MAX = 0.95
 _QUIET_US = 1_000_000
 """After this long without a queue, growth gets faster."""
+_STEP_US = 50_000
+_STEP_SHARE_MIN = 0.4
+_STEP_SHARE_MAX = 3.0
+"""A packet per round trip of this length: more on longer ones, so that all grow alike."""
+_CALM_ROUNDS = 8
+"""After so many rounds without a queue, the next step may be larger than is good for a queue."""
 _DRAIN_ROUNDS = 4
 _FAILED_DRAINS_MAX = 3
 _QUIET_ROUNDS = 8
@@ -56,6 +61,8 @@ _CUBIC_SCALE = 1.6
 _TRY_INTERVAL_US = 10_000_000
 _TRY_LATEST_US = 15_000_000
 """A try comes with the first loss after the interval, since flows that lose together try together; without one, later."""
+_DOUBT_US = 3_000_000
+"""So long without sending less, and losses that were taken for the path's are put to the test."""
 _LOSSY = 0.005
 """A path that loses this share without a queue loses anyway: there, only a round that loses more than usual says something."""
 
@@ -65,6 +72,7 @@ class AutoRate:
 
     __slots__ = (
         "_ack_gap_max_us",
+        "_calm_rounds",
         "_competes",
         "_cubic_max",
         "_cubic_turn_s",
@@ -75,15 +83,19 @@ class AutoRate:
         "_full_rounds",
         "_path",
         "_previous_queue_us",
+        "_queue_acks",
+        "_queue_since_us",
         "_quiet_rounds",
-        "_recent_queues_us",
         "_reno",
+        "_shrunk_at_us",
+        "_started_before_trial",
         "_starting",
         "_target_us",
         "_tried_at_us",
         "_window",
         "_window_after_drain",
         "_window_before_drains",
+        "_window_before_trial",
         "_yields_from",
         "datagram_bytes",
         "rate_bytes_per_s",
@@ -98,13 +110,18 @@ class AutoRate:
         """Bytes that the path holds, and its queue."""
         self.window_bytes = int(_START_WINDOW)
         self.rate_bytes_per_s = int(_START_WINDOW) * 100
-        self._target_us = float(_QUEUE_MIN_US)
+        self._target_us = float(_QUEUE_US)
         self._starting = True
         self._full_rate = 0
         self._full_rounds = 0
-        self._recent_queues_us = (0, 0)
+        self._queue_acks = 0
+        self._queue_since_us = now_us
         self._epoch_us = now_us
         """When the window shrank last."""
+        self._shrunk_at_us = now_us
+        self._started_before_trial = False
+        self._window_before_trial = 0.0
+        """To go back to, if less was sent and the losses stayed."""
         self._yields_from = 0
         """Losses of packets sent before so much was delivered were answered already."""
         self._drain_rounds = 0
@@ -115,6 +132,7 @@ class AutoRate:
         self._competes = False
         self._tried_at_us = now_us
         self._quiet_rounds = 0
+        self._calm_rounds = 0
         self._previous_queue_us = 0
         self._cubic_max = 0.0
         self._cubic_turn_s = 0.0
@@ -135,8 +153,12 @@ class AutoRate:
         self._path.app_limited_until = self._path.delivered_bytes + in_flight_bytes
 
     def handle_timeout(self) -> None:
-        """Nothing heard for a whole time-out: less, carefully."""
-        self._starting = False
+        """Nothing heard for a whole time-out: less, carefully; and once something is heard, what the path carries is looked for
+        from the beginning."""
+        self._starting = True
+        self._full_rate = 0
+        self._full_rounds = 0
+        self._drain_rounds = 0
         self._window = max(self._window / 2, _WINDOW_MIN)
         self.window_bytes = max(self.window_bytes // 2, _IN_FLIGHT_MIN)
 
@@ -186,9 +208,14 @@ class AutoRate:
             quiet_s = (now_us - self._epoch_us - _QUIET_US) / 1e6
             if quiet_s > 0:
                 step += 10 * quiet_s + (quiet_s / 2) ** 2
-            # No more in one round than a quarter of the queue that is wanted.
-            room = self._path.rate * self._target_us / 4e6 * min(smoothed_us / ROUND_MIN_US, 1)
-            self._window += min(step * self.datagram_bytes, max(room, _PACKET / 4)) * acked_bytes / self._window
+            share = min(max(smoothed_us / _STEP_US, _STEP_SHARE_MIN), _STEP_SHARE_MAX)
+            # No more in one round than a quarter of the queue that is wanted, or of the window if none comes.
+            room = self._path.rate_peak * self._target_us / 4e6 * min(smoothed_us / ROUND_MIN_US, 1)
+            if self._calm_rounds > _CALM_ROUNDS:
+                room = min(room * 2 ** min((self._calm_rounds - _CALM_ROUNDS) / 2, 16), max(room, self._window / 8))
+            # One packet may go where a queue of that much is nothing: or flows of small rates would never grow alike.
+            single = min(share * self.datagram_bytes, self._path.rate_peak * self._target_us / 1e6)
+            self._window += min(step * share * self.datagram_bytes, max(room, single, _PACKET / 4)) * acked_bytes / self._window
         self._window = min(self._window, _WINDOW_MAX)
 
     def _grow_as_cubic(self, acked_bytes: int, smoothed_us: int, now_us: int) -> None:
@@ -201,11 +228,15 @@ class AutoRate:
         self._window = max(window + (target - window) * share, self._reno) * _PACKET
 
     def _look_for_queue(self, now_us: int) -> None:
-        """Start-up ends when a queue has stood for three acks."""
-        queue_us = self._path.queue_us
-        standing_us = min(queue_us, *self._recent_queues_us)
-        self._recent_queues_us = (self._recent_queues_us[1], queue_us)
-        if standing_us > (self._target_us + self._path.spread_us) / 2:
+        """Start-up ends when a queue has stood for three acks and a while."""
+        path = self._path
+        if path.queue_us <= (self._target_us + path.spread_us) / 2:
+            self._queue_acks = 0
+            return
+        if not self._queue_acks:
+            self._queue_since_us = now_us
+        self._queue_acks += 1
+        if self._queue_acks >= _QUEUE_ACKS and now_us - self._queue_since_us >= path.base_us >> 3:
             self._end_startup(now_us)
 
     def _end_startup(self, now_us: int) -> None:
@@ -217,10 +248,18 @@ class AutoRate:
     def _end_round(self, now_us: int) -> None:
         path = self._path
         packets_us = _QUEUE_PACKETS * _PACKET * 1e6 / max(path.rate_peak, 1)
-        target_us = min(max(path.base_us * _QUEUE_SHARE, _QUEUE_MIN_US), _QUEUE_MAX_US)
-        jitter_us = min(max(path.spread_us - target_us, 0), _QUEUE_JITTER_MAX_US)
-        self._target_us = max(target_us, min(packets_us, _QUEUE_SLOW_MAX_US)) + jitter_us
-        if path.excess_loss and not self._drain_rounds:
+        jitter_us = min(max(path.spread_us - _QUEUE_US, 0), _QUEUE_JITTER_MAX_US)
+        self._target_us = max(_QUEUE_US, min(packets_us, _QUEUE_SLOW_MAX_US)) + jitter_us
+        self._calm_rounds = self._calm_rounds + 1 if path.round_queue_us < self._target_us / 4 else 0
+        if path.trial_confirmed and self._window_before_trial:
+            self._window = max(self._window, self._window_before_trial)
+            self._window_before_trial = 0.0
+            self._starting = self._started_before_trial
+        if not self._drain_rounds and not self._starting:
+            doubts = path.usual_loss > _LOSSY and not self._competes and now_us - self._shrunk_at_us > _DOUBT_US
+            if path.excess_loss or doubts:
+                self._yield_to_loss(now_us)
+        elif path.excess_loss and self._starting:
             self._yield_to_loss(now_us)
         if self._starting:
             self._check_full(now_us)
@@ -284,8 +323,12 @@ class AutoRate:
 
     def _await_drain(self, now_us: int) -> None:
         self._drain_rounds = _DRAIN_ROUNDS
+        self._calm_rounds = 0
+        self._window_before_trial = 0.0
+        self._shrunk_at_us = now_us
         self._epoch_us = now_us
         self._yields_from = self._path.delivered_bytes
+        self._path.handle_shrunk()
 
     def _check_drain(self, now_us: int) -> None:
         self._drain_rounds -= 1
@@ -339,9 +382,13 @@ class AutoRate:
                 self._drain(queue_us, now_us)
 
     def _yield_to_loss(self, now_us: int) -> None:
+        self._started_before_trial = self._starting
         self._starting = False
         self._cubic_max = self._window / _PACKET
+        self._window_before_trial = 0.0 if self._competes else self._window
+        self._shrunk_at_us = now_us
         self._yields_from = self._path.delivered_bytes
+        self._path.handle_shrunk()
         self._window = max(self._window * _BETA, _WINDOW_MIN)
         self._epoch_us = now_us
         if self._competes:

@@ -20,36 +20,47 @@ _BASE_SPAN_US = 10_000_000
 _BASE_SEEN_US = 5_000_000
 _PACKET_US_PER_S = DATAGRAM_BYTES_MAX * 1_000_000
 """A queue of no more than one packet is none."""
+_SPREAD_FACTOR = 3
+"""From the mean distance of one round trip from the next to that of the farthest; a queue changes little from one to the next."""
 _GAP_MAX_US = 100_000
 ROUND_MIN_US = 20_000
 _ROUND_ACKS = 4
 _ROUND_SPARSE_US = 60_000
 """A round takes at least so long, and has so many acks unless they come so seldom that it would take this long."""
+_BATCH_PACKETS = 100
+"""Losses are looked at once so many packets were reported on, or a round if that has more."""
 _EXCESS_SHARE = 0.03
 _EXCESS_PACKETS = 2
-"""Losses of a round beyond what is usual, three standard deviations, and this, are a sign of a queue that overflows."""
+"""Losses of a batch beyond what is usual, three standard deviations, and this, are a sign of a queue that overflows."""
+_CLEAR_LOSS = 0.05
+_SAME_LOSS = 0.85
+"""An overflowing queue loses much less once we send less; a path that loses packets anyway, the same share."""
 
 
 class PathEstimate:
     """Measures one path; all times in microseconds, rates in bytes per second."""
 
     __slots__ = (
-        "_acked_bytes",
         "_base_seen_at_us",
         "_base_spans",
         "_base_turn_us",
+        "_batch_acked_bytes",
+        "_batch_lost_bytes",
+        "_batch_mark",
         "_best_rate",
         "_heard_at_us",
         "_is_calm",
+        "_is_trial",
         "_longest_gap_us",
-        "_lost_bytes",
+        "_loss_before",
+        "_loss_share",
         "_peer_ack_delay_us",
         "_previous_best_rate",
         "_round_acks",
         "_round_began_us",
         "_round_mark",
-        "_round_max_us",
         "_round_min_us",
+        "_sample_us",
         "ack_gap_us",
         "app_limited_until",
         "base_us",
@@ -64,6 +75,7 @@ class PathEstimate:
         "round_paused",
         "round_queue_us",
         "spread_us",
+        "trial_confirmed",
         "usual_loss",
     )
 
@@ -101,23 +113,33 @@ class PathEstimate:
         self._round_began_us = now_us
         self._round_acks = 0
         self._round_min_us = NEVER
-        self._round_max_us = 0
         self.spread_us = 0
-        """How far round trips of one round lie apart: jitter, ours or the network's."""
-        self._acked_bytes = 0
-        self._lost_bytes = 0
+        """How far round trips lie apart without a queue's doing: jitter, ours or the network's."""
+        self._sample_us = 0
+        self._batch_acked_bytes = 0
+        self._batch_lost_bytes = 0
+        self._batch_mark = 0
+        """Packets sent before so much was delivered do not count."""
+        self._is_trial = False
+        """Whether this batch is the first after the window shrank."""
+        self._loss_share = 0.0
+        """Of the last batch, and of the one before the window shrank."""
+        self._loss_before = 0.0
+        self.trial_confirmed = False
+        """Whether the batch after the window shrank lost as much as before."""
         self._is_calm = True
         self.usual_loss = 0.0
-        """Share of packets lost while no queue stands."""
+        """Share of packets lost while no queue stands, however much is sent."""
         self.excess_loss = False
-        """Whether the last whole round lost clearly more than that."""
+        """Whether clearly more than that was lost, at the end of this round."""
 
     def handle_acked(
         self, acked_bytes: int, lost_bytes: int, newest: SentRecord | None, round_trip: RoundTrip, now_us: int
     ) -> bool:
         """Take an ack; whether there was anything to measure."""
-        self._acked_bytes += acked_bytes
-        self._lost_bytes += lost_bytes
+        if newest is not None and newest.delivered_bytes >= self._batch_mark:
+            self._batch_acked_bytes += acked_bytes
+            self._batch_lost_bytes += lost_bytes
         if acked_bytes:
             self.delivered_bytes += acked_bytes
             self.delivered_at_us = now_us
@@ -151,8 +173,9 @@ class PathEstimate:
             self.base_us = min(self.base_us, sample_us)
         if sample_us < self._round_min_us:
             self._round_min_us = sample_us
-        if sample_us > self._round_max_us:
-            self._round_max_us = sample_us
+        change_us = abs(sample_us - self._sample_us) if self._sample_us else 0
+        self._sample_us = sample_us
+        self.spread_us += _SPREAD_FACTOR * change_us - self.spread_us >> 4
         self.queue_us = queue_us = sample_us - self.base_us
         if queue_us <= self.base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
             self._base_seen_at_us = now_us
@@ -178,24 +201,40 @@ class PathEstimate:
         self.round_queue_us = self._round_min_us - self.base_us
         self.round_paused = self._longest_gap_us > 2 * self._peer_ack_delay_us + self.base_us // 2
         self._longest_gap_us = 0
-        spread_us = self._round_max_us - self._round_min_us
-        self.spread_us = self.spread_us + (spread_us - self.spread_us >> 3) if self.spread_us else spread_us
         self._round_min_us = NEVER
-        self._round_max_us = 0
         self.queue_peak_us -= self.queue_peak_us >> 7
         self.rate_peak -= self.rate_peak >> 10
         self._previous_best_rate, self._best_rate = self._best_rate, 0
         self.rate = self._previous_best_rate
-        packets = (self._acked_bytes + self._lost_bytes) / DATAGRAM_BYTES_MAX
-        lost = self._lost_bytes / DATAGRAM_BYTES_MAX
-        self._acked_bytes = self._lost_bytes = 0
-        usual = self.usual_loss * packets
-        self.excess_loss = lost > usual + 3 * sqrt(usual) + _EXCESS_SHARE * packets + _EXCESS_PACKETS
         was_calm, self._is_calm = self._is_calm, self.round_queue_us < calm_us
-        if packets >= 1:
-            change = lost / packets - self.usual_loss
-            # What an overflowing queue lost is reported up to a round later.
-            if was_calm and self._is_calm:
-                self.usual_loss += change / 8
-            elif change < 0:
-                self.usual_loss += change / 32
+        self.excess_loss = self.trial_confirmed = False
+        # What an overflowing queue lost is reported up to a round later.
+        if self._batch_acked_bytes + self._batch_lost_bytes >= _BATCH_PACKETS * DATAGRAM_BYTES_MAX:
+            self._judge_losses(was_calm and self._is_calm)
+
+    def _judge_losses(self, is_calm: bool) -> None:
+        packets = (self._batch_acked_bytes + self._batch_lost_bytes) / DATAGRAM_BYTES_MAX
+        lost = self._batch_lost_bytes / DATAGRAM_BYTES_MAX
+        self._batch_acked_bytes = self._batch_lost_bytes = 0
+        expected = self.usual_loss * packets
+        self.excess_loss = lost > expected + 3 * sqrt(expected) + _EXCESS_SHARE * packets + _EXCESS_PACKETS
+        self._loss_share = lost / packets
+        change = self._loss_share - self.usual_loss
+        if change < 0:
+            self.usual_loss += change / 8
+        elif self._is_trial and is_calm:
+            self.trial_confirmed = self._loss_share >= _SAME_LOSS * self._loss_before
+            if self.trial_confirmed or self._loss_share < _CLEAR_LOSS:
+                self.usual_loss += change * (0.5 if self._loss_share > 2 * self.usual_loss else 0.125)
+                self.excess_loss = False
+            else:
+                self.usual_loss /= 2
+        self._is_trial = False
+
+    def handle_shrunk(self) -> None:
+        """We send less from now on: will less be lost?"""
+        if not self._is_trial:
+            self._loss_before = self._loss_share
+        self._is_trial = True
+        self._batch_acked_bytes = self._batch_lost_bytes = 0
+        self._batch_mark = self.delivered_bytes
