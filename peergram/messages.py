@@ -160,14 +160,16 @@ class Messages:
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
-        driver = self._driver
+        driver, endpoint = self._driver, self._endpoint
         with driver.lock:
             if driver.closed:
                 raise ClosedError("this Messages is closed; make a new one to go on")
             now_us = monotonic_us()
-            received = self._endpoint.receive_messages(channel, max_messages, now_us)
-            if received:
+            received = endpoint.receive_messages(channel, max_messages, now_us)
+            if endpoint.needs_service:
                 driver.flush(now_us)
+            elif received:
+                driver.note_taken()
         return received
 
     def accept_session_with_user(self, identity: str | Identity) -> bool:

@@ -37,6 +37,8 @@ in the kernel, which has room for much more. Shorter, and the thread would fight
 READ_EVERY_US = 200
 """How often a program at the wheel that sends without waiting looks for what has arrived: acknowledgements, above all."""
 _READS_IN_PASSING = 4
+_PAUSE_US = 30
+"""Whoever waits for less has found something at once."""
 _SLEEP_MAX_US = 3_600_000_000
 _FAILURE_PAUSE_S = 0.05
 _FAREWELL_POLL_S = 0.001
@@ -162,6 +164,11 @@ class ThreadDriver:
             self._update_readable(self._readable)
         if pump.failure is not None and (failure := pump.take_failure(any_port=False)) is not None:
             raise failure
+
+    def note_taken(self) -> None:
+        """After messages were taken, with the lock held, where nothing else came of it: `flush` need not be called."""
+        if self._readable is not None:
+            self._update_readable(self._readable)
 
     def wait(self, until_us: int, wanted: Callable[[], bool]) -> bool:
         """Do the network's work until `wanted()`, which is asked with the lock held; returns whether it came true in time.
@@ -342,10 +349,11 @@ class ThreadDriver:
     def _drive(self, until_us: int, wanted: Callable[[], bool]) -> None:
         """Read, run timers, send, sleep, until `wanted()`, the time is over or the driver is closed."""
         ready: list[Ready] = []
+        calls_max = READS_PER_TURN
         while True:
             try:
                 if ready:
-                    self._read(ready)
+                    self._read(ready, calls_max)
                 with self.lock:
                     now_us = monotonic_us()
                     self._pump.handle_due(now_us)
@@ -358,6 +366,8 @@ class ThreadDriver:
                 if is_over:
                     return
                 ready = self._sleep(min(sleep_until_us, until_us), now_us)
+                # Where nothing was there at first, one datagram is probably all: to find no second one costs as much as to read it.
+                calls_max = 1 if monotonic_us() - now_us > _PAUSE_US else READS_PER_TURN
             except Exception:  # noqa: BLE001 - logged; the driver must live
                 self._armed_us = 0
                 note = self._log_limit.note("turn", monotonic_us())
@@ -372,8 +382,8 @@ class ThreadDriver:
         self.wakeups += 1
         return ready
 
-    def _read(self, ready: list[Ready]) -> None:
-        calls_max = max(1, READS_PER_TURN // len(ready))
+    def _read(self, ready: list[Ready], calls_max: int) -> None:
+        calls_max = max(1, calls_max // len(ready))
         for entry, is_writable in ready:
             if is_writable:
                 with self.lock:
