@@ -366,7 +366,7 @@ class ThreadDriver:
                 if is_over:
                     return
                 ready = self._sleep(min(sleep_until_us, until_us), now_us)
-                # Where nothing was there at first, one datagram is probably all: to find no second one costs as much as to read it.
+                # One datagram after a pause is probably all: to look for a second one costs as much as the first.
                 calls_max = 1 if monotonic_us() - now_us > _PAUSE_US else READS_PER_TURN
             except Exception:  # noqa: BLE001 - logged; the driver must live
                 self._armed_us = 0
