@@ -56,7 +56,9 @@ class Call:
             if self._was_connected and not self._is_connected():
                 self.check(meanwhile, now=True)
             result = self.net.send_message_to_user(self.peer, data, SendFlags.RELIABLE, self.channel)
-            self.check(meanwhile)
+            if self._was_connected:
+                # Before that `wait_connected` knows better what an end means.
+                self.check(meanwhile)
             if result == Result.OK:
                 return
             if result != Result.LIMIT_EXCEEDED:
@@ -107,11 +109,13 @@ class Call:
         if not now and at_s < self._checked_at_s + _CHECK_INTERVAL_S:
             return
         self._checked_at_s = at_s
-        meanwhile()
         self.net.run_callbacks()
+        is_over = self._failed is not None or self._is_over()
+        # Asked afterwards: what the peer said before he went is there by now.
+        meanwhile()
         if self._failed is not None and self._failed.state != ConnectionState.CLOSED_BY_PEER:
             raise Failure(f"The session with {self.name} broke: {printable(self._failed.debug)}")
-        if self._failed is not None or self._is_over():
+        if is_over:
             raise Failure(f"{self.name} is gone: it ended the session before everything was done; start over when it is back")
 
     def _is_connected(self) -> bool:
