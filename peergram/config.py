@@ -140,6 +140,12 @@ PIECE_CHARGE_BYTES = 128
 """What a piece kept by itself costs beside its bytes (E8)."""
 KEEPALIVE_US = 10_000_000
 """Silence after which the peer is asked for a sign of life."""
+KEEPALIVE_DIALER_US = 11_000_000
+"""The same on the side that dialed: of two silent sides one asks, or each exchange would happen twice. It is the called side,
+which may have thousands of them and asks all whose time has come together."""
+KEEPALIVE_SLOT_US = 100_000
+"""Questions to silent peers wait for the end of such a slot, so that thousands of idle sessions wake a program ten times a second
+rather than a thousand times."""
 URGENT_PING_US = 200_000
 """Between two such questions while answers are missing."""
 REPLY_TIMEOUT_MAX_US = 1_250_000

@@ -99,6 +99,8 @@ REACHED_BY = {
     "CLAIM_WAIT_OWN_PEER_US": "endpoint/test_restart.py::test_an_unproven_close_is_believed_when_an_own_peer_is_silent",
     "PIECE_CHARGE_BYTES": "connection/test_limits.py::test_a_piece_by_itself_costs_its_bookkeeping_too",
     "KEEPALIVE_US": "connection/test_liveness.py::test_a_silent_peer_is_asked_for_a_sign_of_life_and_not_before",
+    "KEEPALIVE_DIALER_US": "endpoint/test_many_sessions.py::test_one_side_asks_all_idle_sessions_of_a_moment_in_one_go",
+    "KEEPALIVE_SLOT_US": "connection/test_liveness.py::test_questions_to_silent_peers_wait_for_one_another",
     "URGENT_PING_US": ("connection/test_liveness.py::test_urgent_pings_go_out_five_times_a_second_while_an_answer_is_missing"),
     "REPLY_TIMEOUT_MAX_US": "connection/test_liveness.py::test_an_answer_is_missing_after_two_pings_and_a_margin",
     "REPLY_TIMEOUT_MARGIN_US": "connection/test_liveness.py::test_an_answer_is_missing_after_two_pings_and_a_margin",

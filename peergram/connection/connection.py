@@ -702,7 +702,15 @@ class Connection:
 
     def _open(self, established: Established, now_us: int) -> None:
         self.established = established
-        flow = self.flow = Flow(established, self._config, now_us, self._limits, self._room, self._datagrams_dropped)
+        flow = self.flow = Flow(
+            established,
+            self._config,
+            now_us,
+            self._limits,
+            self._room,
+            self._datagrams_dropped,
+            dialed=self.is_client,
+        )
         self._receiver = Receiver(flow, take_report)
         self._transmitter = Transmitter(flow, fill_report)
         self._enter(Cause.HANDSHAKE_DONE)

@@ -16,6 +16,8 @@ from peergram.config import (
     BURST_PACKETS,
     DATAGRAM_BYTES_MAX,
     DATAGRAM_BYTES_OWN_PEER_MAX,
+    KEEPALIVE_DIALER_US,
+    KEEPALIVE_US,
     Config,
 )
 from peergram.connection.auto_rate import AutoRate
@@ -131,8 +133,11 @@ class Flow:
         limits: ReceiveLimits = OWN,
         room: ReceiveRoom | None = None,
         dropped: DroppedDatagrams | None = None,
+        *,
+        dialed: bool = False,
     ) -> None:
-        """`room` is shared by all connections of a peer, `dropped` by all of the endpoint; None makes one of its own."""
+        """`room` is shared by all connections of a peer, `dropped` by all of the endpoint; None makes one of its own. `dialed`:
+        this side did."""
         self.config = config
         self.datagrams_dropped = dropped or DroppedDatagrams()
         self.limits = limits
@@ -194,7 +199,8 @@ class Flow:
         self.datagram_bytes = self.full_bytes = self.burst_bytes = 0
         self.set_datagram_bytes(self.path_mtu.size_bytes)
         self.bucket = TokenBucket(now_us)
-        self.liveness = Liveness(config.timeout_connected_us, now_us)
+        keepalive_us = KEEPALIVE_DIALER_US if dialed else KEEPALIVE_US
+        self.liveness = Liveness(config.timeout_connected_us, now_us, keepalive_us)
         self.stats = Stats(now_us)
         self.receive_lane(0)
         if established.rtt_us is not None:

@@ -7,6 +7,7 @@ stops it; while answers are missing, urgent pings go out; several failures and l
 from __future__ import annotations
 
 from peergram.config import (
+    KEEPALIVE_SLOT_US,
     KEEPALIVE_US,
     REPLY_FAILURES_MIN,
     REPLY_TIMEOUT_DELAYED_US,
@@ -21,10 +22,19 @@ from peergram.timing import NEVER, Deadline
 class Liveness:
     """Watches one connection's silence."""
 
-    __slots__ = ("_failing_since_us", "_reply_due_us", "_timeout_us", "_urgent_at_us", "failures", "last_heard_us")
+    __slots__ = (
+        "_failing_since_us",
+        "_keepalive_us",
+        "_reply_due_us",
+        "_timeout_us",
+        "_urgent_at_us",
+        "failures",
+        "last_heard_us",
+    )
 
-    def __init__(self, timeout_us: int, now_us: int) -> None:
+    def __init__(self, timeout_us: int, now_us: int, keepalive_us: int = KEEPALIVE_US) -> None:
         self._timeout_us = timeout_us
+        self._keepalive_us = keepalive_us
         self.last_heard_us = now_us
         self.failures = 0
         self._failing_since_us = now_us
@@ -61,6 +71,11 @@ class Liveness:
         return self.failures >= REPLY_FAILURES_MIN and now_us >= self._lost_at_us
 
     @property
+    def _keepalive_at_us(self) -> int:
+        """When a silent peer is asked, all in a slot together."""
+        return -(-(self.last_heard_us + self._keepalive_us) // KEEPALIVE_SLOT_US) * KEEPALIVE_SLOT_US
+
+    @property
     def _lost_at_us(self) -> int:
         return max(self._failing_since_us, self.last_heard_us) + self._timeout_us
 
@@ -70,15 +85,16 @@ class Liveness:
 
     def wants_keepalive(self, now_us: int) -> bool:
         """Whether the peer was silent for so long that we ask for a sign of life."""
-        return self._reply_due_us == NEVER and now_us >= self.last_heard_us + KEEPALIVE_US
+        return (
+            self._reply_due_us == NEVER and now_us >= self.last_heard_us + self._keepalive_us and now_us >= self._keepalive_at_us
+        )
 
     @property
     def asks_at_us(self) -> int:
         """From when on `wants_urgent_ping` or `wants_keepalive` is true."""
         if self._reply_due_us != NEVER:
             return self._urgent_at_us if self.failures else NEVER
-        keepalive_at_us = self.last_heard_us + KEEPALIVE_US
-        return min(keepalive_at_us, self._urgent_at_us) if self.failures else keepalive_at_us
+        return min(self._keepalive_at_us, self._urgent_at_us) if self.failures else self._keepalive_at_us
 
     def pinged(self, now_us: int) -> None:
         """A question for an immediate answer was sent."""
@@ -87,7 +103,7 @@ class Liveness:
     def poll_timeout(self) -> Deadline:
         """The earliest of: answer missing, urgent ping, keepalive, end."""
         if self._reply_due_us == NEVER:
-            deadline = Deadline(self.last_heard_us + KEEPALIVE_US, "keepalive")
+            deadline = Deadline(self._keepalive_at_us, "keepalive")
         else:
             deadline = Deadline(self._reply_due_us, "reply missing")
         if self.failures > 0:

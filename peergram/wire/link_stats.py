@@ -128,6 +128,8 @@ def encode_stats(stats: UdpStats) -> bytes:
     if stats.instantaneous is None and stats.lifetime is None:
         if stats.flags == ACK_REQUEST:
             return _PLEASE_ACK
+        if stats.flags == ACK_REQUEST | ACK_REQUEST_IMMEDIATE:
+            return _ACK_AT_ONCE
         return pb.UdpStats(flags=stats.flags or None).SerializeToString()
     flags = stats.flags | ACK_REQUEST
     report = pb.ConnectionQuality(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peergram.config import (
+    KEEPALIVE_SLOT_US,
     KEEPALIVE_US,
     REPLY_FAILURES_MIN,
     REPLY_TIMEOUT_DELAYED_US,
@@ -36,8 +37,20 @@ def test_a_silent_peer_is_asked_for_a_sign_of_life_and_not_before() -> None:
     assert not liveness.wants_keepalive(START_US + KEEPALIVE_US - 1)
     assert liveness.wants_keepalive(START_US + KEEPALIVE_US)
     assert liveness.poll_timeout() == Deadline(START_US + KEEPALIVE_US, "keepalive")
-    liveness.heard(START_US + 1)
-    assert liveness.poll_timeout() == Deadline(START_US + 1 + KEEPALIVE_US, "keepalive")
+
+
+def test_questions_to_silent_peers_wait_for_one_another() -> None:
+    """Sessions last heard at different times are asked together, none early, none later than a slot."""
+    liveness = watched()
+    asked_at_us = set()
+    for heard_us in range(START_US + 1, START_US + KEEPALIVE_SLOT_US, 777):
+        liveness.heard(heard_us)
+        due = liveness.poll_timeout()
+        assert heard_us + KEEPALIVE_US <= due.at_us < heard_us + KEEPALIVE_US + KEEPALIVE_SLOT_US
+        assert not liveness.wants_keepalive(due.at_us - 1)
+        assert liveness.wants_keepalive(due.at_us)
+        asked_at_us.add(due.at_us)
+    assert len(asked_at_us) == 1
 
 
 @pytest.mark.parametrize(
