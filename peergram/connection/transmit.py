@@ -286,10 +286,11 @@ class Transmitter:
             flow.liveness.pinged(now_us)
         elif sends_data and self._fills_window(now_us):
             flags = ASK_ACK_NOW
-        elif flow.liveness.wants_keepalive(now_us):
-            # An answer at once spares an own peer a timer.
-            flags = ASK_ACK_NOW if flow.own_peer else ASK_ACK
-        elif (sends_data and self._must_ask(now_us)) or (len(flow.in_flight) >= _OPEN_PACKETS_ASKED and self._may_ask(now_us)):
+        elif (
+            flow.liveness.wants_keepalive(now_us)
+            or (sends_data and self._must_ask(now_us))
+            or (len(flow.in_flight) >= _OPEN_PACKETS_ASKED and self._may_ask(now_us))
+        ):
             flags = ASK_ACK
         flow.answer_wanted = False
         report: UdpStats | None = None
