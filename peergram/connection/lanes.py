@@ -466,7 +466,8 @@ class Lanes:
 
     def wake(self, lane: SendLane) -> None:
         """Call before an idle lane gets data again: idling saves up nothing."""
-        lane.served = max(lane.served, self._served_of(lane))
+        if len(self.by_index) > 1:
+            lane.served = max(lane.served, self._served_of(lane))
 
     def _served_of(self, idle: SendLane) -> float:
         busy = [lane.served for lane in self.by_index.values() if lane.has_data and lane.priority == idle.priority]

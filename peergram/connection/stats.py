@@ -6,6 +6,7 @@ G11); no packet pays for that, since only totals are counted. Protocol part 2, s
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 from peergram.config import (
@@ -182,11 +183,11 @@ class Stats:
         """Two packets in a row were this much further apart or closer than when they were sent."""
         self.max_jitter_us = max(self.max_jitter_us or 0, jitter_us)
         self.peak_jitter_us = max(self.peak_jitter_us or 0, jitter_us)
-        self.jitter_histogram[sum(jitter_us >= bound for bound in _JITTER_BOUNDS_US)] += 1
+        self.jitter_histogram[bisect_right(_JITTER_BOUNDS_US, jitter_us)] += 1
 
     def count_ping(self, ping_ms: int) -> None:
         """A round trip was measured."""
-        self.ping_histogram[sum(ping_ms > bound for bound in _PING_BOUNDS_MS)] += 1
+        self.ping_histogram[bisect_left(_PING_BOUNDS_MS, ping_ms)] += 1
 
     # --- reports ---
 

@@ -45,6 +45,7 @@ class Peer:
         "aliases",
         "armed_at_us",
         "draining",
+        "header_bytes",
         "identity",
         "is_raw",
         "last_end",
@@ -63,6 +64,8 @@ class Peer:
         self.identity = identity
         self.session = session
         self.is_raw = is_raw
+        self.header_bytes = 0 if is_raw else CHANNEL_HEADER_BYTES
+        """What our framing adds to each message."""
         self.link: Link | None = None
         """The present connection."""
         self.pending: Link | None = None
@@ -94,11 +97,6 @@ class Peer:
         """Whether only the memory of a session is left, failed or not."""
         present = self.link or self.pending or self.successor or self.draining
         return not present and not self.room.unread_messages
-
-    @property
-    def header_bytes(self) -> int:
-        """What our framing adds to each message."""
-        return 0 if self.is_raw else CHANNEL_HEADER_BYTES
 
     def without_headers(self, unconfirmed: Unconfirmed) -> Unconfirmed:
         """The count in bytes of the application."""
