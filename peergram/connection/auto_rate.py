@@ -77,6 +77,7 @@ class AutoRate:
         "_cubic_max",
         "_cubic_turn_s",
         "_drain_rounds",
+        "_epoch_before_trial_us",
         "_epoch_us",
         "_failed_drains",
         "_full_rate",
@@ -120,6 +121,7 @@ class AutoRate:
         """When the window shrank last."""
         self._shrunk_at_us = now_us
         self._started_before_trial = False
+        self._epoch_before_trial_us = now_us
         self._window_before_trial = 0.0
         """To go back to, if less was sent and the losses stayed."""
         self._yields_from = 0
@@ -214,7 +216,7 @@ class AutoRate:
             if self._calm_rounds > _CALM_ROUNDS:
                 room = min(room * 2 ** min((self._calm_rounds - _CALM_ROUNDS) / 2, 16), max(room, self._window / 8))
             # One packet may go where a queue of that much is nothing: or flows of small rates would never grow alike.
-            single = min(share * self.datagram_bytes, self._path.rate_peak * self._target_us / 1e6)
+            single = min(share * self.datagram_bytes, self._path.rate_peak * self._target_us / 2e6)
             self._window += min(step * share * self.datagram_bytes, max(room, single, _PACKET / 4)) * acked_bytes / self._window
         self._window = min(self._window, _WINDOW_MAX)
 
@@ -252,9 +254,7 @@ class AutoRate:
         self._target_us = max(_QUEUE_US, min(packets_us, _QUEUE_SLOW_MAX_US)) + jitter_us
         self._calm_rounds = self._calm_rounds + 1 if path.round_queue_us < self._target_us / 4 else 0
         if path.trial_confirmed and self._window_before_trial:
-            self._window = max(self._window, self._window_before_trial)
-            self._window_before_trial = 0.0
-            self._starting = self._started_before_trial
+            self._end_trial()
         if not self._drain_rounds and not self._starting:
             doubts = path.usual_loss > _LOSSY and not self._competes and now_us - self._shrunk_at_us > _DOUBT_US
             if path.excess_loss or doubts:
@@ -382,10 +382,14 @@ class AutoRate:
                 self._drain(queue_us, now_us)
 
     def _yield_to_loss(self, now_us: int) -> None:
-        self._started_before_trial = self._starting
+        if self._competes:
+            self._window_before_trial = 0.0
+        elif not self._window_before_trial:
+            self._window_before_trial = self._window
+            self._started_before_trial = self._starting
+            self._epoch_before_trial_us = self._epoch_us
         self._starting = False
         self._cubic_max = self._window / _PACKET
-        self._window_before_trial = 0.0 if self._competes else self._window
         self._shrunk_at_us = now_us
         self._yields_from = self._path.delivered_bytes
         self._path.handle_shrunk()
@@ -395,6 +399,13 @@ class AutoRate:
             self._start_cubic_epoch(now_us)
             if now_us - self._tried_at_us > _TRY_INTERVAL_US:
                 self._try_to_drain(now_us)
+
+    def _end_trial(self) -> None:
+        """Less was sent, and as much was lost as before: that was for nothing."""
+        self._window = max(self._window, self._window_before_trial)
+        self._window_before_trial = 0.0
+        self._starting = self._started_before_trial
+        self._epoch_us = self._epoch_before_trial_us
 
     def _try_to_drain(self, now_us: int) -> None:
         """Are the others still there? Not worth asking where the queue cannot get long."""

@@ -222,14 +222,20 @@ class PathEstimate:
         change = self._loss_share - self.usual_loss
         if change < 0:
             self.usual_loss += change / 8
-        elif self._is_trial and is_calm:
-            self.trial_confirmed = self._loss_share >= _SAME_LOSS * self._loss_before
-            if self.trial_confirmed or self._loss_share < _CLEAR_LOSS:
-                self.usual_loss += change * (0.5 if self._loss_share > 2 * self.usual_loss else 0.125)
-                self.excess_loss = False
-            else:
-                self.usual_loss /= 2
+        elif self._is_trial:
+            self._judge_trial(packets, is_calm)
         self._is_trial = False
+
+    def _judge_trial(self, packets: float, is_calm: bool) -> None:
+        """Less was sent: what is lost now that was lost before is the path's doing, if no queue stands."""
+        share, before = self._loss_share, self._loss_before
+        stayed = share >= max(_SAME_LOSS * before - 2 * sqrt(before / packets), before / 3)
+        if is_calm and (stayed or share < _CLEAR_LOSS):
+            self.usual_loss += (share - self.usual_loss) * (0.5 if share > 2 * self.usual_loss else 0.125)
+            self.trial_confirmed = stayed
+            self.excess_loss = False
+        elif not stayed:
+            self.usual_loss /= 2
 
     def handle_shrunk(self) -> None:
         """We send less from now on: will less be lost?"""
