@@ -372,7 +372,8 @@ class AutoRate:
     def _handle_loss(self, now_us: int) -> None:
         """Losses with a queue come from it, as a rule; giving the queue back costs nothing if not."""
         path = self._path
-        is_lossy = path.usual_loss > _LOSSY
+        # With the base not seen for long, what looks like the path's losses may be a queue that is always full.
+        is_lossy = path.usual_loss > _LOSSY and not path.is_base_stale(now_us)
         if self._competes:
             if path.queue_us > path.queue_peak_us // 2 and not is_lossy:
                 self._yield_to_loss(now_us)

@@ -210,7 +210,7 @@ class PathEstimate:
         self.excess_loss = self.trial_confirmed = False
         # What an overflowing queue lost is reported up to a round later.
         if self._batch_acked_bytes + self._batch_lost_bytes >= _BATCH_PACKETS * DATAGRAM_BYTES_MAX:
-            self._judge_losses(was_calm and self._is_calm)
+            self._judge_losses(was_calm and self._is_calm and not self.is_base_stale(now_us))
 
     def _judge_losses(self, is_calm: bool) -> None:
         packets = (self._batch_acked_bytes + self._batch_lost_bytes) / DATAGRAM_BYTES_MAX
