@@ -40,6 +40,8 @@ _QUEUE_SLOW_MAX_US = 100_000
 vary by themselves."""
 _LEFT_IN_QUEUE_US = 1_500
 """Left in the queue when it is given back, so that a path of a short round trip does not run dry."""
+_HARMLESS_US = 4_000
+"""A round trip of this length is no worse than a shorter one: within a host or a room, the queue may make up the difference."""
 _SHRINK_MIN = 0.4
 _SHRINK_MAX = 0.95
 _QUIET_US = 1_000_000
@@ -313,7 +315,7 @@ class AutoRate:
             self._window_before_drains = self._window
         # After start-up, the window may have doubled since this queue was made.
         window = min(self._window, path.rate * (path.base_us + queue_us) / 1e6) if path.rate else self._window
-        left_us = min(self._target_us / 4, _LEFT_IN_QUEUE_US)
+        left_us = max(min(self._target_us / 4, _LEFT_IN_QUEUE_US), _HARMLESS_US - path.base_us)
         factor = (path.base_us * 0.97 + left_us) / (path.base_us + queue_us)
         window = max(window * min(max(factor, _SHRINK_MIN), _SHRINK_MAX), _WINDOW_MIN)
         self._window_after_drain = window

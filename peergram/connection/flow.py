@@ -195,10 +195,10 @@ class Flow:
         self.rate: RateController = (
             FixedRate(config.send_rate_bytes) if config.rate == "fixed" else AutoRate(self.peer_ack_delay_us, now_us)
         )
+        self.bucket = TokenBucket(now_us)
         self.path_mtu = PathMtu(config.datagram_bytes, config.path_mtu_bytes_max if large else 0)
         self.datagram_bytes = self.full_bytes = self.burst_bytes = 0
         self.set_datagram_bytes(self.path_mtu.size_bytes)
-        self.bucket = TokenBucket(now_us)
         keepalive_us = KEEPALIVE_DIALER_US if dialed else KEEPALIVE_US
         self.liveness = Liveness(config.timeout_connected_us, now_us, keepalive_us)
         self.stats = Stats(now_us)
@@ -208,7 +208,7 @@ class Flow:
 
     def set_datagram_bytes(self, size: int) -> None:
         """From now on packets are at most that long."""
-        self.datagram_bytes = self.rate.datagram_bytes = size
+        self.datagram_bytes = self.rate.datagram_bytes = self.bucket.datagram_bytes = size
         self.full_bytes = size - DATA_HEADER_BYTES - self.send_cipher.overhead_bytes
         """Payload of a packet with neither statistics nor a time; queued bytes that fill one."""
         self.burst_bytes = max(min(BURST_PACKETS * self.full_bytes, BURST_BYTES_MAX), self.full_bytes)
