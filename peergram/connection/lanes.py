@@ -389,6 +389,8 @@ class SendLane:
             self.unacked_bytes -= len(segment.data)
         self.missing -= segment.losses > 0
         segment.state = ACKED
+        # It may stand in the row for long, behind one that is lost again and again.
+        segment.data = b""
         segments = self.segments
         while segments and segments[0].state == ACKED:
             segments.popleft()
