@@ -91,8 +91,8 @@ PACKET_REPORT_AGE_US = 60_000_000
 acknowledges costs a minute's record of packets, not an hour's (E12)."""
 PACKETS_UNREPORTED_MAX = 1 << 19
 """Span of packet numbers a peer may have us report on at once; one that never gives up on old packets is ended (E10, E13)."""
-LOST_PACKETS_KEPT = 1_024
-"""Packets reported missing that a late report may still confirm (E10)."""
+LOST_PACKETS_KEPT = 640
+"""Packets reported missing that a late report may still confirm (E10); more would double the table that finds them."""
 BURST_PACKETS = 16
 """Small messages are sent once they fill this many packets, or when the oldest has waited for `nagle_us`: one call carries them
 all."""

@@ -32,6 +32,8 @@ REPORTS_MARGIN_BYTES = 26
 BUNDLE_BYTES_MAX = DATAGRAM_BYTES_MAX - 7 - 16 - REPORTS_MARGIN_BYTES
 _BUNDLE_MESSAGES_MAX = 500
 """In one bundle at most: below what a receiver looks at in a packet."""
+_ACKED_APART_MAX = 8
+"""Confirmed segments kept apart at least: to join them costs a look at each."""
 _WHOLE_BYTES_END = EXPLICIT_SIZE_MAX + 1
 _NUMBER_FOLLOWS = 0x10
 """Bit of a header's lead byte that says so."""
@@ -122,6 +124,8 @@ class SendLane:
     """One lane's queues. Byte counts include framing headers, as the reference's do."""
 
     __slots__ = (
+        "_acked_behind",
+        "_join_above",
         "bundle_bytes_max",
         "index",
         "message_number",
@@ -163,6 +167,9 @@ class SendLane:
         """Bytes of messages not sent yet."""
         self.segments: deque[Segment] | None = None
         """Segments in stream order, from the oldest unconfirmed one."""
+        self._acked_behind = 0
+        """Confirmed ones among them."""
+        self._join_above = _ACKED_APART_MAX
         self.messages_unacked: deque[tuple[int, int, int]] | None = None
         """(end position, message number, payload bytes) of each reliable message not wholly confirmed."""
         self.missing = 0
@@ -388,16 +395,33 @@ class SendLane:
         if segment.state == IN_FLIGHT:
             self.unacked_bytes -= len(segment.data)
         self.missing -= segment.losses > 0
+        self._acked_behind += segment.state != ACKED
         segment.state = ACKED
         # It may stand in the row for long, behind one that is lost again and again.
         segment.data = b""
         segments = self.segments
         while segments and segments[0].state == ACKED:
             segments.popleft()
+            self._acked_behind -= 1
+        if self._acked_behind > self._join_above:
+            self._join_acked()
         confirmed = segments[0].begin if segments else self.next_position
         messages = self.messages_unacked
         while messages and messages[0][0] <= confirmed:
             messages.popleft()
+
+    def _join_acked(self) -> None:
+        """Make one of confirmed segments that stand side by side behind one that is not."""
+        joined: deque[Segment] = deque()
+        for segment in self.segments or ():
+            if joined and segment.state == ACKED == joined[-1].state:
+                joined[-1].end = segment.end
+            else:
+                joined.append(segment)
+        self.segments = joined
+        self._acked_behind = sum(segment.state == ACKED for segment in joined)
+        # Twice as many as could not be joined: the work stays in proportion to what is confirmed.
+        self._join_above = _ACKED_APART_MAX + 2 * self._acked_behind
 
     def handle_taken(self, position: int) -> None:
         """The peer says that he took everything below this position."""

@@ -95,6 +95,25 @@ def test_a_run_of_messages_is_queued_as_one_by_one(seed: int) -> None:
         assert content(quick) == content(plain)
 
 
+def test_confirmed_segments_behind_a_lost_one_take_little() -> None:
+    lane = SendLane(0)
+    lane.queue_reliable(bytes(1_000_000), 0)
+    segments = [lane.cut_segment(1_000) for _ in range(1_000)]
+    for segment in segments[1:500] + segments[501:]:
+        lane.handle_acked(segment)
+    assert lane.segments is not None
+    assert len(lane.segments) < 200
+    assert sum(len(segment.data) for segment in lane.segments) == 2_000
+    assert lane.overlapping(1, 1_000_001) == [segments[0], segments[500]]
+    assert lane.unacked_bytes == 2_000
+    lane.handle_acked(segments[0])
+    assert lane.segments[0] is segments[500]
+    lane.handle_acked(segments[500])
+    lane.handle_acked(lane.cut_segment(1_000_000))
+    assert not lane.segments
+    assert not lane.messages_unacked
+
+
 def test_an_acked_segment_stays_acked() -> None:
     lane = SendLane(0)
     lane.queue_reliable(b"x", 0)
