@@ -106,6 +106,7 @@ class _Stages:
         self._sends = sends
         self._next = 0
         self._owed = 0.0
+        self._last_frame_us = 0
         self._current = 0
         self.frame_at_us = start_us
 
@@ -130,7 +131,7 @@ class _Stages:
         if self.is_over or now_us < self.frame_at_us:
             return
         stage = self.stages[self._current]
-        # A frame that is late is not made up for: games do not. Who has nothing to send sleeps.
+        # Who has nothing to send sleeps.
         is_idle = not stage.rate and stage.began_at_us
         self.frame_at_us = stage.end_us if is_idle else max(self.frame_at_us + FRAME_US, now_us)
         if now_us >= stage.end_us:
@@ -142,7 +143,10 @@ class _Stages:
             return
         if not stage.began_at_us:
             stage.began_at_us, stage.cpu_s = now_us, time.process_time()
-        self._owed += len(self._sends) * stage.rate * FRAME_US / 1e6
+        # Whoever is late owes no session more than one message.
+        passed_us = now_us - self._last_frame_us if self._last_frame_us > stage.begin_us else FRAME_US
+        self._last_frame_us = now_us
+        self._owed = min(self._owed + len(self._sends) * stage.rate * passed_us / 1e6, float(len(self._sends)))
         while self._owed >= 1:
             self._owed -= 1
             self._sends[self._next](_STAMP.pack(monotonic_us()).ljust(MESSAGE_BYTES, b"\0"))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peergram.address import Address, canonical_address, format_address
+from peergram.config import CONNECTIONS_MAX
 from peergram.errors import AddressInUseError, PeergramError, UsageError
 
 Batch = tuple[bytes, int, Address]
@@ -37,7 +38,8 @@ DATAGRAM_BYTES_LIMIT = 65_535
 """Room for the largest datagram there is."""
 BUFFER_BYTES = 4 << 20
 """Kernel buffers asked for: about 40 ms at 100 MB/s. The system may grant less."""
-ADDRESSES_CACHED = 4_096
+ADDRESSES_CACHED = CONNECTIONS_MAX
+"""Addresses remembered in the system's form; with fewer than an endpoint may have peers, every packet would be looked up anew."""
 RECEIVE_ERRORS_MAX = 1_000
 """A socket that only errs this often in a row is broken."""
 
