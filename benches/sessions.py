@@ -49,18 +49,15 @@ _LOADS = (("calm", 0.005), ("busy", 0.005), ("busy", 0.0005))
 
 def _run(plan: Plan) -> dict[str, Any]:
     disturbance = Disturbance()
-    hub, crowd = _spawn("hub", plan), _spawn("crowd", plan)
-    result = _account(hub), _account(crowd)
-    return {"plan": plan, "hub": result[0], "crowd": result[1], "others": disturbance.share()}
+    crowd, hub = _accounts(_spawn("hub", plan), _spawn("crowd", plan))
+    return {"plan": plan, "hub": hub, "crowd": crowd, "others": disturbance.share()}
 
 
 def _run_pings(load: str, interval_s: float, seconds: float) -> dict[str, Any]:
     plan = Plan("thread", 1, [], seconds, load=load, switch_interval_s=interval_s)
     disturbance = Disturbance()
-    echo, pinger = _spawn("echo", plan), _spawn("pinger", plan)
-    account = _account(pinger)
-    echo.communicate()
-    return {"load": load, "interval_s": interval_s, "others": disturbance.share(), **account}
+    pinger, _ = _accounts(_spawn("echo", plan), _spawn("pinger", plan))
+    return {"load": load, "interval_s": interval_s, "others": disturbance.share(), **pinger}
 
 
 def _spawn(side: str, plan: Plan) -> subprocess.Popen[str]:
@@ -68,11 +65,18 @@ def _spawn(side: str, plan: Plan) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONHASHSEED": "0"})
 
 
-def _account(process: subprocess.Popen[str]) -> dict[str, Any]:
+def _accounts(called: subprocess.Popen[str], calling: subprocess.Popen[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the calling and the called side. Without the one that calls, the other would wait for ever."""
     try:
-        output, _ = process.communicate(timeout=_GROUP_TIMEOUT_S)
+        return _account(calling), _account(called)
     finally:
-        process.kill()
+        for process in (calling, called):
+            process.kill()
+            process.wait()
+
+
+def _account(process: subprocess.Popen[str]) -> dict[str, Any]:
+    output, _ = process.communicate(timeout=_GROUP_TIMEOUT_S)
     if process.returncode:
         raise SystemExit(f"a side ended with {process.returncode}")
     account: dict[str, Any] = json.loads(output.splitlines()[-1])

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benches.cases import anonymous_memory_bytes
-from peergram import ConnectionState, Identity, Messages, SendFlags, SessionRequested
+from peergram import Config, ConnectionState, Identity, Messages, SendFlags, SessionRequested
 from peergram.drivers.asyncio_driver import AsyncioDriver
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
@@ -37,6 +37,8 @@ _MEMORY_FROM = 10
 """Memory is counted from this many sessions on: what the first ones cost is the program's."""
 _STAMP = struct.Struct("<q")
 _NO_NAGLE = SendFlags.UNRELIABLE_NO_NAGLE
+_CONFIG = Config(session_idle_us=3_600_000_000)
+"""Gathering ten thousand takes longer than an idle session may last by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class _Gathering:
 def _threaded_hub(plan: Plan) -> dict[str, Any]:
     """A plain `Messages`: its driver thread, and a main thread that waits for messages and frames."""
     gathering, stages = _Gathering(plan), None
-    with Messages("hub", listen=f"127.0.0.1:{PORT}") as net:
+    with Messages("hub", listen=f"127.0.0.1:{PORT}", config=_CONFIG) as net:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         while stages is None:
             select.select([net], [], [], 0.05)
@@ -252,7 +254,7 @@ async def _next_messages(driver: AsyncioDriver, timeout_s: float) -> None:
 
 
 def _endpoint(name: str) -> Endpoint:
-    return Endpoint(Identity.of(name), entropy=secure_entropy, wall_offset_us=wall_offset_us())
+    return Endpoint(Identity.of(name), config=_CONFIG, entropy=secure_entropy, wall_offset_us=wall_offset_us())
 
 
 # --- the crowd ---
@@ -272,7 +274,7 @@ class _OneOfCrowd:
     def is_let_in(self) -> bool:
         info = self.endpoint.connection_info(self._to, monotonic_us())
         if info is None or info.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
-            raise ConnectionError("the hub refuses one of the crowd")
+            raise ConnectionError(f"the hub refuses one of the crowd: {info and info.end_debug}")
         return info.state == ConnectionState.CONNECTED
 
 
