@@ -15,7 +15,7 @@ docs/congestion.md compares designs and gives figures.
 from __future__ import annotations
 
 from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
-from peergram.connection.path_estimate import ROUND_MIN_US, PathEstimate
+from peergram.connection.path_estimate import ROUND_MIN_US, ROUND_TRIP_MIN_US, PathEstimate
 from peergram.connection.rate import SentRecord
 from peergram.connection.rtt import RoundTrip
 
@@ -187,16 +187,29 @@ class AutoRate:
         self._steer(round_trip)
 
     def _steer(self, round_trip: RoundTrip) -> None:
-        window = self._window * _STARTUP_GAIN if self._starting else self._window
+        """Conditions rather than `min` and `max`, which would be half of what an ack costs."""
         path = self._path
-        smoothed_us = max(round_trip.smoothed_us, 20)
-        standing_us = path.base_us + path.round_queue_us
-        rate = window * 1e6 / max(min(smoothed_us, round_trip.latest_us, standing_us), 20)
-        self.rate_bytes_per_s = int(min(max(rate, _RATE_MIN), _RATE_MAX))
+        window = self._window * _STARTUP_GAIN if self._starting else self._window
+        smoothed_us = round_trip.smoothed_us
+        if smoothed_us < ROUND_TRIP_MIN_US:
+            smoothed_us = ROUND_TRIP_MIN_US
+        per_us = path.base_us + path.round_queue_us
+        if smoothed_us < per_us:
+            per_us = smoothed_us
+        if round_trip.latest_us < per_us:
+            per_us = round_trip.latest_us
+        rate = window * 1e6 / (per_us if per_us > ROUND_TRIP_MIN_US else ROUND_TRIP_MIN_US)
+        self.rate_bytes_per_s = int(rate) if _RATE_MIN <= rate <= _RATE_MAX else _RATE_MIN if rate < _RATE_MIN else _RATE_MAX
         # A pause longer than a round trip and an ack's delay is one of the application's.
-        gap_us = min(path.ack_gap_us, max(smoothed_us, self._ack_gap_max_us))
-        late_bytes = window * 2 * gap_us / smoothed_us
-        self.window_bytes = int(min(max(window + late_bytes, _IN_FLIGHT_MIN), _WINDOW_MAX))
+        gap_us = path.ack_gap_us
+        if gap_us > smoothed_us and gap_us > self._ack_gap_max_us:
+            gap_us = max(smoothed_us, self._ack_gap_max_us)
+        held = window + window * 2 * gap_us / smoothed_us
+        self.window_bytes = int(held) if _IN_FLIGHT_MIN <= held <= _WINDOW_MAX else self._bounded(held)
+
+    @staticmethod
+    def _bounded(window: float) -> int:
+        return int(min(max(window, _IN_FLIGHT_MIN), _WINDOW_MAX))
 
     # Growing
 
@@ -208,19 +221,34 @@ class AutoRate:
         elif self._competes:
             self._grow_as_cubic(acked_bytes, smoothed_us, now_us)
         else:
-            step = 1.0
-            quiet_s = (now_us - self._epoch_us - _QUIET_US) / 1e6
-            if quiet_s > 0:
-                step += 10 * quiet_s + (quiet_s / 2) ** 2
-            share = min(max(smoothed_us / _STEP_US, _STEP_SHARE_MIN), _STEP_SHARE_MAX)
-            # No more in one round than a quarter of the queue that is wanted, or of the window if none comes.
-            room = self._path.rate_peak * self._target_us / 4e6 * min(smoothed_us / ROUND_MIN_US, 1)
-            if self._calm_rounds > _CALM_ROUNDS:
-                room = min(room * 2 ** min((self._calm_rounds - _CALM_ROUNDS) / 2, 16), max(room, self._window / 8))
-            # One packet may go where a queue of that much is nothing: or flows of small rates would never grow alike.
-            single = min(share * self.datagram_bytes, self._path.rate_peak * self._target_us / 2e6)
-            self._window += min(step * share * self.datagram_bytes, max(room, single, _PACKET / 4)) * acked_bytes / self._window
-        self._window = min(self._window, _WINDOW_MAX)
+            self._grow_evenly(acked_bytes, smoothed_us, now_us)
+        if self._window > _WINDOW_MAX:
+            self._window = _WINDOW_MAX
+
+    def _grow_evenly(self, acked_bytes: int, smoothed_us: int, now_us: int) -> None:
+        packet = smoothed_us / _STEP_US * self.datagram_bytes
+        if packet < _STEP_SHARE_MIN * self.datagram_bytes:
+            packet = _STEP_SHARE_MIN * self.datagram_bytes
+        elif packet > _STEP_SHARE_MAX * self.datagram_bytes:
+            packet = _STEP_SHARE_MAX * self.datagram_bytes
+        queue = self._path.rate_peak * self._target_us
+        # No more in one round than a quarter of the queue that is wanted, or of the window if none comes.
+        room = queue / 4e6 if smoothed_us >= ROUND_MIN_US else queue / 4e6 * (smoothed_us / ROUND_MIN_US)
+        if self._calm_rounds > _CALM_ROUNDS:
+            room = min(room * 2 ** min((self._calm_rounds - _CALM_ROUNDS) / 2, 16), max(room, self._window / 8))
+        # One packet may go where a queue of that much is nothing: or flows of small rates would never grow alike.
+        single = queue / 2e6
+        if packet < single:
+            single = packet
+        if room < single:
+            room = single
+        if room < _PACKET / 4:
+            room = _PACKET / 4
+        step = packet
+        quiet_s = (now_us - self._epoch_us - _QUIET_US) / 1e6
+        if quiet_s > 0:
+            step *= 1 + 10 * quiet_s + (quiet_s / 2) ** 2
+        self._window += (step if step < room else room) * acked_bytes / self._window
 
     def _grow_as_cubic(self, acked_bytes: int, smoothed_us: int, now_us: int) -> None:
         """RFC 9438 sections 4.2 and 4.3; windows in packets."""

@@ -14,7 +14,7 @@ from peergram.connection.rate import SentRecord
 from peergram.connection.rtt import RoundTrip
 from peergram.timing import NEVER
 
-_ROUND_TRIP_MIN_US = 20
+ROUND_TRIP_MIN_US = 20
 _BASE_SPAN_US = 10_000_000
 """The base is the smallest round trip of the last two to three spans: a path that became longer is believed after that time."""
 _BASE_SEEN_US = 5_000_000
@@ -143,44 +143,53 @@ class PathEstimate:
         if acked_bytes:
             self.delivered_bytes += acked_bytes
             self.delivered_at_us = now_us
-            gap_us = min(now_us - self._heard_at_us, _GAP_MAX_US)
+            gap_us = now_us - self._heard_at_us
             self._heard_at_us = now_us
+            if gap_us > _GAP_MAX_US:
+                gap_us = _GAP_MAX_US
             if gap_us > self._longest_gap_us:
                 self._longest_gap_us = gap_us
-            self.ack_gap_us = max(gap_us, self.ack_gap_us - (self.ack_gap_us >> 5))
-        if newest is None or not round_trip.is_known:
+            faded_us = self.ack_gap_us - (self.ack_gap_us >> 5)
+            self.ack_gap_us = gap_us if gap_us > faded_us else faded_us
+        if newest is None or not round_trip.ping_samples:
             return False
-        sample_us = max(round_trip.latest_us, _ROUND_TRIP_MIN_US)
-        self._note_round_trip(sample_us, now_us)
-        elapsed_us = max(now_us - newest.delivered_at_us, self.base_us)
-        rate = (self.delivered_bytes - newest.delivered_bytes) * 1_000_000 // elapsed_us
+        sample_us = round_trip.latest_us
+        if sample_us < ROUND_TRIP_MIN_US:
+            sample_us = ROUND_TRIP_MIN_US
+        if sample_us < self._base_spans[0] or now_us - self._base_turn_us > _BASE_SPAN_US:
+            self._note_base(sample_us, now_us)
+        base_us = self.base_us
+        self._round_acks += 1
+        if sample_us < self._round_min_us:
+            self._round_min_us = sample_us
+        if self._sample_us:
+            self.spread_us += _SPREAD_FACTOR * abs(sample_us - self._sample_us) - self.spread_us >> 4
+        self._sample_us = sample_us
+        self.queue_us = queue_us = sample_us - base_us
+        if queue_us <= base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
+            self._base_seen_at_us = now_us
+        if queue_us > self.queue_peak_us:
+            self.queue_peak_us = queue_us
+        elapsed_us = now_us - newest.delivered_at_us
+        sent_at_bytes = newest.delivered_bytes
+        rate = (self.delivered_bytes - sent_at_bytes) * 1_000_000 // (elapsed_us if elapsed_us > base_us else base_us)
         if rate > self._best_rate:
             self._best_rate = rate
             self.rate = max(rate, self._previous_best_rate)
-            self.rate_peak = max(rate, self.rate_peak)
-        self.is_limited_by_application = newest.delivered_bytes < self.app_limited_until
+            if rate > self.rate_peak:
+                self.rate_peak = rate
+        self.is_limited_by_application = sent_at_bytes < self.app_limited_until
         return True
 
-    def _note_round_trip(self, sample_us: int, now_us: int) -> None:
-        self._round_acks += 1
+    def _note_base(self, sample_us: int, now_us: int) -> None:
         spans = self._base_spans
         if now_us - self._base_turn_us > _BASE_SPAN_US:
             self._base_turn_us = now_us
             spans[:] = [sample_us, *spans[:2]]
             self.base_us = min(spans)
-        elif sample_us < spans[0]:
+        else:
             spans[0] = sample_us
             self.base_us = min(self.base_us, sample_us)
-        if sample_us < self._round_min_us:
-            self._round_min_us = sample_us
-        change_us = abs(sample_us - self._sample_us) if self._sample_us else 0
-        self._sample_us = sample_us
-        self.spread_us += _SPREAD_FACTOR * change_us - self.spread_us >> 4
-        self.queue_us = queue_us = sample_us - self.base_us
-        if queue_us <= self.base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
-            self._base_seen_at_us = now_us
-        if queue_us > self.queue_peak_us:
-            self.queue_peak_us = queue_us
 
     def is_base_stale(self, now_us: int) -> bool:
         """Whether the base was not seen for a while."""
