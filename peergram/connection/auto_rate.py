@@ -14,6 +14,8 @@ docs/congestion.md compares designs and gives figures.
 
 from __future__ import annotations
 
+from math import sqrt
+
 from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
 from peergram.connection.path_estimate import ROUND_MIN_US, ROUND_TRIP_MIN_US, PathEstimate
 from peergram.connection.rate import SentRecord
@@ -48,8 +50,8 @@ _QUIET_US = 1_000_000
 """After this long without a queue, growth gets faster."""
 _STEP_US = 50_000
 _STEP_SHARE_MIN = 0.4
-_STEP_SHARE_MAX = 3.0
-"""A packet per round trip of this length: more on longer ones, so that all grow alike."""
+_STEP_SHARE_MAX = 2.0
+"""A packet per round trip of this length; more on longer ones, with the root, since they shrink less often and by less."""
 _CALM_ROUNDS = 8
 """After so many rounds without a queue, the next step may be larger than is good for a queue."""
 _DRAIN_ROUNDS = 4
@@ -226,7 +228,7 @@ class AutoRate:
             self._window = _WINDOW_MAX
 
     def _grow_evenly(self, acked_bytes: int, smoothed_us: int, now_us: int) -> None:
-        packet = smoothed_us / _STEP_US * self.datagram_bytes
+        packet = sqrt(smoothed_us / _STEP_US) * self.datagram_bytes
         if packet < _STEP_SHARE_MIN * self.datagram_bytes:
             packet = _STEP_SHARE_MIN * self.datagram_bytes
         elif packet > _STEP_SHARE_MAX * self.datagram_bytes:

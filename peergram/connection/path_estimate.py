@@ -163,7 +163,8 @@ class PathEstimate:
         if sample_us < self._round_min_us:
             self._round_min_us = sample_us
         if self._sample_us:
-            self.spread_us += _SPREAD_FACTOR * abs(sample_us - self._sample_us) - self.spread_us >> 4
+            spread_us = _SPREAD_FACTOR * abs(sample_us - self._sample_us)
+            self.spread_us = self.spread_us + (spread_us - self.spread_us >> 4) if self.spread_us else spread_us
         self._sample_us = sample_us
         self.queue_us = queue_us = sample_us - base_us
         if queue_us <= base_us >> 5 or queue_us * self.rate_peak <= _PACKET_US_PER_S:
@@ -233,6 +234,8 @@ class PathEstimate:
             self.usual_loss += change / 8
         elif self._is_trial:
             self._judge_trial(packets, is_calm)
+        elif is_calm and self._loss_share < _CLEAR_LOSS:
+            self.usual_loss += change / 8
         self._is_trial = False
 
     def _judge_trial(self, packets: float, is_calm: bool) -> None:

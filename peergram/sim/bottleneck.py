@@ -135,9 +135,12 @@ class OwnFlow:
         app_rate: int = 0,
         coalesce_us: int = 0,
         jitter_us: int = 0,
+        stall_us: int = 0,
+        packet_bytes: int = PACKET_BYTES,
     ) -> None:
         """`app_rate`: bytes per second the application has to send, 0 for more than ever goes; `coalesce_us`: acks are read this
-        seldom; `jitter_us`: and come up to so much later, in order."""
+        seldom; `jitter_us`: and come up to so much later, in order; `stall_us`: either host does nothing for up to so long, every
+        now and then."""
         self.link = link
         self.sink = Sink(link)
         self.round_trip = RoundTrip()
@@ -149,6 +152,12 @@ class OwnFlow:
         self._ack_loss = ack_loss
         self._coalesce_us = coalesce_us
         self._jitter_us = jitter_us
+        self._stall_us = stall_us
+        self._sender_free_us = self._receiver_free_us = 0
+        self._packet_bytes = packet_bytes
+        self._window_bytes_min = 4 * packet_bytes if packet_bytes > PACKET_BYTES else 0
+        self.is_deaf = False
+        """Whether the receiver refuses whatever comes: its application reads nothing."""
         self._ack_came_us = 0
         self.app_rate = app_rate
         self._offered_bytes = 0
@@ -171,6 +180,9 @@ class OwnFlow:
         self.round_trip.add_sample(2 * self._way_us, now_us)
         self.rate = self._make(self._ack_delay_us, now_us)
         self.bucket = TokenBucket(now_us)
+        self.rate.datagram_bytes = self.bucket.datagram_bytes = self._packet_bytes
+        if self._stall_us:
+            self._stall()
         self._check_timeout()
         if self.app_rate:
             self._offer()
@@ -181,23 +193,34 @@ class OwnFlow:
         self.link.after(20_000, self._offer)
         self._send()
 
+    def _stall(self) -> None:
+        rng, now_us = self.link.rng, self.link.now_us
+        if rng.random() < 0.5:
+            self._sender_free_us = now_us + rng.randrange(self._stall_us)
+        else:
+            self._receiver_free_us = now_us + rng.randrange(self._stall_us)
+        self.link.after(rng.randrange(2 * self._stall_us), self._stall)
+
     @property
     def _has_data(self) -> bool:
-        return not self.app_rate or self._offered_bytes >= PACKET_BYTES
+        return not self.app_rate or self._offered_bytes >= self._packet_bytes
 
     def _send(self) -> None:
         now_us, rate, bucket = self.link.now_us, self.rate, self.bucket
+        if now_us < self._sender_free_us:
+            self.link.after(self._sender_free_us - now_us, self._send)
+            return
         bucket.fill(rate.rate_bytes_per_s, now_us)
         while (
             self._has_data
             and bucket.tokens >= 0
-            and self._in_flight_bytes + PACKET_BYTES <= rate.window_bytes
+            and self._in_flight_bytes + self._packet_bytes <= max(rate.window_bytes, self._window_bytes_min)
             and len(self._open) < PACKETS_IN_FLIGHT_MAX
         ):
             self._send_packet()
         if not self._has_data:
             rate.handle_idle(self._in_flight_bytes)
-        elif bucket.tokens < 0 and self._in_flight_bytes + PACKET_BYTES <= rate.window_bytes:
+        elif bucket.tokens < 0 and self._in_flight_bytes + self._packet_bytes <= max(rate.window_bytes, self._window_bytes_min):
             at_us = bucket.ready_at_us(rate.rate_bytes_per_s, now_us)
             if not now_us < self._wake_planned_us <= at_us:
                 self._wake_planned_us = at_us
@@ -213,14 +236,14 @@ class OwnFlow:
         delivered_bytes, delivered_at_us = self.rate.delivered
         if not self._in_flight_bytes:
             delivered_at_us = now_us
-        self._open.append(Record(now_us, PACKET_BYTES, delivered_bytes, delivered_at_us))
-        self._in_flight_bytes += PACKET_BYTES
+        self._open.append(Record(now_us, self._packet_bytes, delivered_bytes, delivered_at_us))
+        self._in_flight_bytes += self._packet_bytes
         self.in_flight_max = max(self.in_flight_max, len(self._open))
-        self.bucket.tokens -= PACKET_BYTES
-        self._offered_bytes -= PACKET_BYTES
+        self.bucket.tokens -= self._packet_bytes
+        self._offered_bytes -= self._packet_bytes
         self._last_sent_us = now_us
         number, self._number, reported = self._number, self._number + 1, self._reported
-        delay_us = self.link.enter(PACKET_BYTES)
+        delay_us = self.link.enter(self._packet_bytes)
         if delay_us is not None:
             self.link.after(delay_us + self._way_us, lambda: self._arrived(number, reported))
 
@@ -236,6 +259,9 @@ class OwnFlow:
 
     def _take_ack(self, latest: int, delay_us: int, blocks: list[tuple[int, int]]) -> None:
         now_us = self.link.now_us
+        if now_us < self._sender_free_us:
+            self.link.after(self._sender_free_us - now_us, lambda: self._take_ack(latest, delay_us, blocks))
+            return
         if latest <= self._reported:
             return
         missing: set[int] = set()
@@ -254,7 +280,7 @@ class OwnFlow:
         self._reported = latest
         self._in_flight_bytes -= acked_bytes + lost_bytes
         self._offered_bytes += lost_bytes
-        self.lost += lost_bytes // PACKET_BYTES
+        self.lost += lost_bytes // self._packet_bytes
         if acked_bytes:
             self._backoff = 0
         assert newest is not None
@@ -266,12 +292,21 @@ class OwnFlow:
 
     def _arrived(self, number: int, reported: int) -> None:
         now_us, acks = self.link.now_us, self._acks
-        self.sink.add(PACKET_BYTES)
+        if self.is_deaf:
+            return
+        if now_us < self._receiver_free_us:
+            self.link.after(self._receiver_free_us - now_us, lambda: self._arrived(number, reported))
+            return
+        self.sink.add(self._packet_bytes)
         if reported > acks.stop_waiting:
             acks.handle_stop_waiting(reported, number)
         acks.add(number, now_us)
         acks.packets_unreported += 1
-        acks.schedule(now_us if acks.packets_unreported >= ACK_EVERY_PACKETS else now_us + self._ack_delay_us)
+        acks.schedule(
+            now_us
+            if acks.packets_unreported * self._packet_bytes >= ACK_EVERY_PACKETS * PACKET_BYTES
+            else now_us + self._ack_delay_us
+        )
         self._plan_ack()
 
     def _plan_ack(self) -> None:

@@ -5,8 +5,11 @@ docs/congestion.md has the whole table; the daily form runs shorter than that an
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
+from peergram.config import DATAGRAM_BYTES_MAX
 from peergram.connection.auto_rate import AutoRate
 from peergram.connection.rate import FixedRate
 from peergram.sim.bottleneck import SECOND_US, Bottleneck, CubicFlow, OwnFlow, jain
@@ -17,6 +20,8 @@ RATE = 20 * MBIT
 RTT_US = 50_000
 BDP = RATE * RTT_US // SECOND_US
 FAIR_S = 60 if SOAK else 12
+WORLDS = range(20) if SOAK else range(1)
+"""Each with a link, a start and luck of its own, so that nothing is tuned to one of them."""
 
 
 def bottleneck(*, rate: int = RATE, buffer_bdp: float = 1.0, loss: float = 0.0, rtt_us: int = RTT_US) -> Bottleneck:
@@ -33,6 +38,50 @@ def queue_ms(link: Bottleneck, begin_s: float, share: float) -> float:
 def competes(flow: OwnFlow) -> bool:
     assert isinstance(flow.rate, AutoRate)
     return flow.rate.competes
+
+
+class World:
+    """A link near the usual one."""
+
+    def __init__(self, number: int, *, buffer_bdp: float, loss: float = 0.0) -> None:
+        self.rng = Random(number)
+        self.rate = int(RATE * self.rng.uniform(0.5, 2))
+        self.rtt_us = int(RTT_US * self.rng.uniform(0.5, 2))
+        self.loss = loss
+        size = int(buffer_bdp * self.rate * self.rtt_us / SECOND_US)
+        self.link = Bottleneck(rate_bytes_per_s=self.rate, buffer_bytes=size, loss=loss, seed=number)
+
+    def add_flow(self, after_s: float = 0.0) -> OwnFlow:
+        start_us = int(after_s * SECOND_US) + self.rng.randrange(100_000)
+        return OwnFlow(self.link, AutoRate, rtt_us=self.rtt_us, start_us=start_us, ack_loss=self.loss)
+
+
+@pytest.mark.parametrize("number", WORLDS)
+def test_a_lossy_link_is_filled_whatever_it_is_like(number: int) -> None:
+    world = World(number, buffer_bdp=1, loss=0.01)
+    flow = world.add_flow()
+    world.link.run(12 * SECOND_US)
+    assert flow.sink.rate(4, 12) >= 0.9 * world.rate
+
+
+@pytest.mark.parametrize("number", WORLDS)
+def test_a_deep_buffer_stays_nearly_empty_whatever_the_link_is_like(number: int) -> None:
+    world = World(number, buffer_bdp=10)
+    flow = world.add_flow()
+    world.link.run(12 * SECOND_US)
+    assert flow.sink.rate(4, 12) >= 0.9 * world.rate
+    assert queue_ms(world.link, 4, 0.95) < 50
+
+
+@pytest.mark.parametrize("number", WORLDS)
+def test_four_flows_share_fairly_whatever_the_link_is_like(number: int) -> None:
+    world = World(number, buffer_bdp=4)
+    flows = [world.add_flow(at * world.rng.choice((0, 1))) for at in range(4)]
+    world.link.run((13 + FAIR_S) * SECOND_US)
+    rates = [flow.sink.rate(13, 13 + FAIR_S) for flow in flows]
+    assert jain(rates) >= 0.95
+    assert sum(rates) >= 0.9 * world.rate
+    assert queue_ms(world.link, 13, 0.95) < 60
 
 
 @pytest.mark.parametrize("rtt_us", [50_000, 100_000])
@@ -130,6 +179,47 @@ def test_a_fast_local_network_is_filled_though_acks_come_in_bursts(coalesce_us: 
     flow = OwnFlow(link, AutoRate, rtt_us=200, coalesce_us=coalesce_us)
     link.run(SECOND_US * 3 // 5)
     assert flow.sink.rate(0.2, 0.6) >= 0.95 * 1_000 * MBIT
+
+
+@pytest.mark.parametrize("number", WORLDS)
+@pytest.mark.parametrize("rate", [60_000_000, 250_000_000])
+def test_hosts_that_stand_still_for_moments_are_no_queue(rate: int, number: int) -> None:
+    link = Bottleneck(rate_bytes_per_s=rate, buffer_bytes=1 << 22, seed=number)
+    flow = OwnFlow(link, AutoRate, rtt_us=200, stall_us=10_000, packet_bytes=65_000)
+    link.run(SECOND_US * 3)
+    assert flow.sink.rate(0.5, 3) >= 0.85 * rate
+
+
+def test_who_joins_at_a_full_short_queue_takes_its_losses_for_what_they_are() -> None:
+    """The newcomer never saw the path without a queue: it must not push on against losses that it makes itself."""
+    link = Bottleneck(rate_bytes_per_s=1_562_500, buffer_bytes=20_300)
+    flows = [OwnFlow(link, AutoRate, rtt_us=19_000, start_us=start_us) for start_us in (80_000, 0, 95_000)]
+    link.run(20 * SECOND_US)
+    lost_before = link.overflowed
+    link.run(30 * SECOND_US)
+    rates = [flow.sink.rate(20, 30) for flow in flows]
+    assert min(rates) >= 0.15 * sum(rates)
+    assert link.overflowed - lost_before < 0.1 * sum(rates) * 10 / DATAGRAM_BYTES_MAX
+
+
+def test_flows_of_different_round_trips_share_alike() -> None:
+    link = bottleneck(buffer_bdp=4)
+    flows = [OwnFlow(link, AutoRate, rtt_us=rtt_us) for rtt_us in (20_000, 80_000)]
+    link.run(30 * SECOND_US)
+    assert jain([flow.sink.rate(10, 30) for flow in flows]) >= 0.9
+
+
+def test_a_reader_that_comes_back_is_soon_served_at_full_rate() -> None:
+    link = bottleneck()
+    flow = OwnFlow(link, AutoRate, rtt_us=RTT_US)
+    link.run(5 * SECOND_US)
+    flow.is_deaf = True
+    link.run(15 * SECOND_US)
+    flow.is_deaf = False
+    link.run(25 * SECOND_US)
+    again = next(at for at in range(150, 250) if flow.sink.bins[at]) / 10
+    assert again < 17.5, "the pause between two questions at most"
+    assert flow.sink.rate(again + 2, again + 4) >= 0.9 * RATE
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.01])
