@@ -233,13 +233,14 @@ class AutoRate:
             packet = _STEP_SHARE_MIN * self.datagram_bytes
         elif packet > _STEP_SHARE_MAX * self.datagram_bytes:
             packet = _STEP_SHARE_MAX * self.datagram_bytes
-        queue = self._path.rate_peak * self._target_us
+        rate = self._path.rate
+        queue = rate * self._target_us
         # No more in one round than a quarter of the queue that is wanted, or of the window if none comes.
         room = queue / 4e6 if smoothed_us >= ROUND_MIN_US else queue / 4e6 * (smoothed_us / ROUND_MIN_US)
         if self._calm_rounds > _CALM_ROUNDS:
             room = min(room * 2 ** min((self._calm_rounds - _CALM_ROUNDS) / 2, 16), max(room, self._window / 8))
-        # One packet may go where a queue of that much is nothing: or flows of small rates would never grow alike.
-        single = queue / 2e6
+        # A packet may go unless it is much at this rate: else flows of small rates would never grow alike.
+        single = rate * _QUEUE_US / 1e6
         if packet < single:
             single = packet
         if room < single:
