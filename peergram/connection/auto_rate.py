@@ -240,7 +240,7 @@ class AutoRate:
         if self._calm_rounds > _CALM_ROUNDS:
             room = min(room * 2 ** min((self._calm_rounds - _CALM_ROUNDS) / 2, 16), max(room, self._window / 8))
         # A packet may go unless it is much at this rate: else flows of small rates would never grow alike.
-        single = rate * _QUEUE_US / 1e6
+        single = rate * _QUEUE_US / 2e6
         if packet < single:
             single = packet
         if room < single:
