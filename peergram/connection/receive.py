@@ -227,8 +227,8 @@ class Receiver:
         for payload in payloads[at:] if at else payloads:
             if len(payload) <= skip or payload[:skip] != select:
                 break
-            messages = _read_whole_unreliable(lane, payload, skip)
-            if messages is None or len(messages) > self._segments_max or self._any_too_large(messages):
+            messages = _read_whole_unreliable(lane, payload, skip, self._segments_max)
+            if messages is None or self._any_too_large(messages):
                 break
             number = _NUMBER32.unpack_from(payload, skip + 1)[0]
             lane.message_number = max(lane.message_number, number + len(messages) - 1)
@@ -407,8 +407,8 @@ class Receiver:
                 return None
             self._take_reports(stop_waiting, latest, delay, number, now_us)
             return OK if self._take_reliable(lane, lane.reliable.end_position, payload[at + 7 :]) else REFUSED
-        messages = _read_whole_unreliable(lane, payload, at)
-        if messages is None or len(messages) > self._segments_max or self._any_too_large(messages):
+        messages = _read_whole_unreliable(lane, payload, at, self._segments_max)
+        if messages is None or self._any_too_large(messages):
             return None
         self._take_reports(stop_waiting, latest, delay, number, now_us)
         return self._take_whole_unreliable(lane, _NUMBER32.unpack_from(payload, at + 1)[0], messages)
@@ -623,8 +623,9 @@ def _is_next_reliable(lane: ReceiveLane, payload: bytes, at: int) -> bool:
     return bool(end & _MASK48 == low | high << 32)
 
 
-def _read_whole_unreliable(lane: ReceiveLane, payload: bytes, at: int) -> list[bytes] | None:
-    """The rest as whole unreliable messages of explicit size and consecutive numbers, the first number written in 32 bits."""
+def _read_whole_unreliable(lane: ReceiveLane, payload: bytes, at: int, messages_max: int) -> list[bytes] | None:
+    """The rest as whole unreliable messages of explicit size and consecutive numbers, the first number written in 32 bits; None
+    if it is not that, or more than `messages_max`."""
     size = len(payload)
     if payload[at] & 0xF8 != 0x30 or at + 6 > size:
         return None
@@ -633,7 +634,7 @@ def _read_whole_unreliable(lane: ReceiveLane, payload: bytes, at: int) -> list[b
         return None
     messages: list[bytes] = []
     code, end = payload[at] & 7, at + 4
-    while code <= 4:
+    while code <= 4 and len(messages) < messages_max:
         begin = end + 2
         length = code << 8 | payload[begin - 1]
         end = begin + length
@@ -642,7 +643,7 @@ def _read_whole_unreliable(lane: ReceiveLane, payload: bytes, at: int) -> list[b
         messages.append(payload[begin:end])
         if end + 1 < size and payload[end + 1] == length & 255 and payload[end] == 0x20 | length >> 8:
             first, stride = end + 2, length + 2
-            end += count_alike(payload, end, 2, stride) * stride
+            end += count_alike(payload, end, 2, stride, messages_max - len(messages)) * stride
             messages += [payload[begin : begin + length] for begin in range(first, end + 1, stride)]
         if end == size:
             return messages

@@ -245,9 +245,9 @@ class ReliableReceiver:
             messages.append(buffer[begin:end])
             if lead < 0x40 and end < total and buffer[end] == lead:
                 stride = end - at
-                alike = count_alike(buffer, end, begin - at, stride)
-                alike = min(alike, room_messages - len(messages), (room_bytes - charged) // charge)
-                if alike > 0:
+                room = min(room_messages - len(messages), (room_bytes - charged) // charge)
+                alike = count_alike(buffer, end, begin - at, stride, room) if room > 1 else 0
+                if alike:
                     first, end = end + begin - at, end + alike * stride
                     messages += [buffer[begin : begin + size] for begin in range(first, end + 1, stride)]
                     numbers += range(number + 1, number + 1 + alike)

@@ -6,18 +6,28 @@ same distance; slices with a stride compare them at once.
 
 from __future__ import annotations
 
+_FIRST_LOOK_RECORDS = 16
+_NEXT_LOOK_TIMES = 8
 
-def count_alike(buffer: bytes, at: int, header_bytes: int, stride: int) -> int:
-    """How many whole records of `stride` bytes from `at` on begin with the same `header_bytes` as the first; 0 if not even two.
 
-    Only bytes at record borders are compared, so that what comes behind the last of them does not matter.
+def count_alike(buffer: bytes, at: int, header_bytes: int, stride: int, count_max: int) -> int:
+    """How many whole records of `stride` bytes from `at` on begin with the same `header_bytes` as the first, at most `count_max`;
+    0 if not even two.
+
+    Only bytes at record borders are compared, so that what comes behind the last of them does not matter. It looks further only
+    where all was alike so far: what it costs grows with what it finds, whatever somebody sends.
     """
     header = buffer[at : at + header_bytes]
     if buffer[at + stride : at + stride + header_bytes] != header:
         return 0
-    count = (len(buffer) - at) // stride
-    end = at + count * stride
-    for place in range(header_bytes):
-        column = buffer[at + place : end : stride]
-        count = min(count, len(column) - len(column.lstrip(header[place : place + 1])))
-    return count if count > 1 else 0
+    total = min((len(buffer) - at) // stride, count_max)
+    looked = _FIRST_LOOK_RECORDS
+    while True:
+        count = min(total, looked)
+        end = at + count * stride
+        for place in range(header_bytes):
+            column = buffer[at + place : end : stride]
+            count = min(count, len(column) - len(column.lstrip(header[place : place + 1])))
+        if count < looked:
+            return count if count > 1 else 0
+        looked *= _NEXT_LOOK_TIMES
