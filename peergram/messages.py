@@ -300,6 +300,7 @@ class Messages:
         try:
             # Another thread may close at the same moment.
             with suppress(ClosedError):
+                self._driver.step_back()
                 self._flush()
         finally:
             self._driver.close(_CLOSE_TIMEOUT_S)

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -607,6 +608,26 @@ def test_waiting_for_room_lasts_until_half_of_the_send_buffer_is_free(start: Sta
     assert pair.alice.wait_for_room(pair.to_bob, 5)
     for _ in range(25):
         assert pair.alice.send_message_to_user(pair.to_bob, bytes(1_000), RELIABLE) == Result.OK
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a signal that comes by itself")
+def test_a_signal_handler_that_closes_while_its_thread_waits_still_delivers_what_was_sent(start: Start) -> None:
+    pair = Pair(start, config=Config(linger_us=5_000_000)).connect()
+
+    def close(*_: object) -> None:
+        assert pair.alice.send_messages_to_user(pair.to_bob, [bytes(1_000)] * 400, RELIABLE) == (400, Result.OK)
+        pair.alice.close()
+
+    before = signal.signal(signal.SIGALRM, close)
+    began_s = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(ClosedError):
+            pair.alice.wait(10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began_s < 4
+    assert len(pair.read_at_bob(400)) == 400
 
 
 def test_without_a_session_there_is_room(start: Start) -> None:

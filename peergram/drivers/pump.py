@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from peergram.address import Address
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.sockets import DriverSocket
-from peergram.drivers.system import monotonic_us
+from peergram.drivers.system import monotonic_us, raised_by_signal_handler
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters, UdpSocket
 from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.errors import PeergramError
@@ -99,8 +99,8 @@ class Pump:
                     if entry.udp.broken:
                         self._give_up(entry, now_us)
                     self.drain(now_us)
-                except Exception:  # noqa: BLE001 - logged; the driver must go on
-                    self._report_defect(now_us)
+                except Exception as error:  # noqa: BLE001 - logged; the driver must go on
+                    self._report_defect(error, now_us)
 
     def handle_due(self, now_us: int) -> None:
         """Send what an unfinished drain left, run the endpoint's timers if their time has come, send what they cause."""
@@ -112,8 +112,8 @@ class Pump:
                     return
                 self.endpoint.handle_timeout(now_us)
                 self.drain(now_us)
-        except Exception:  # noqa: BLE001 - logged; the driver must go on
-            self._report_defect(now_us)
+        except Exception as error:  # noqa: BLE001 - logged; the driver must go on
+            self._report_defect(error, now_us)
         self._hold_until_us = now_us + OVERDUE_HOLD_US
 
     def wake_at_us(self) -> int:
@@ -179,8 +179,8 @@ class Pump:
                 self.drain(now_us)
                 if not self.unfinished:
                     break
-        except Exception:  # noqa: BLE001 - logged; the driver must go on
-            self._report_defect(now_us)
+        except Exception as error:  # noqa: BLE001 - logged; the driver must go on
+            self._report_defect(error, now_us)
         self.abandon()
 
     def abandon(self) -> None:
@@ -226,7 +226,10 @@ class Pump:
         if entry.send(transmit.packets, transmit.remote) and not was_blocked:
             self.sockets_changed = True
 
-    def _report_defect(self, now_us: int) -> None:
+    def _report_defect(self, error: Exception, now_us: int) -> None:
+        """Log what the endpoint raised; raises it again if it was not the endpoint, but a signal's handler meanwhile."""
+        if raised_by_signal_handler(error):
+            raise error
         self.defects += 1
         if self._log_limit.note("defect", now_us) is not None:
             _log.exception("defect: the endpoint raised; %d in all", self.defects)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import socket
+import threading
 import time
 from typing import Literal, Protocol
 from weakref import WeakSet
@@ -58,6 +60,24 @@ def has_family(family: Literal[4, 6]) -> bool:
     except OSError:
         return False
     return True
+
+
+def raised_by_signal_handler(error: BaseException) -> bool:
+    """Whether a handler of the program raised this, and not the code of ours that it interrupted.
+
+    Handlers run in the main thread, anywhere in it; an alarm that raises must get out of whatever waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    plain = [getattr(handler, "__func__", handler) for handler in handlers if callable(handler)]
+    codes = [getattr(each, "__code__", None) or getattr(type(each).__call__, "__code__", None) for each in plain]
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 class RefusingLock:

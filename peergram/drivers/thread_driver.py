@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
 from peergram.drivers.socket_watch import ReadableFlag, Ready, SocketWatch
-from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
+from peergram.drivers.system import RefusingLock, monotonic_us, raised_by_signal_handler, watch_process
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, PeergramError, UsageError
 from peergram.timing import NEVER
@@ -51,7 +51,16 @@ class _Waiter:
 
     def __init__(self, wanted: Callable[[], bool]) -> None:
         self.wanted = wanted
+        self.thread = threading.get_ident()
         self.bell: threading.Event | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it has what it waits for, as others see it; what `wanted` raises is for its own thread to see."""
+        try:
+            return self.wanted()
+        except Exception:  # noqa: BLE001
+            return True
 
     def ring(self) -> None:
         if self.bell is not None:
@@ -140,8 +149,9 @@ class ThreadDriver:
             self._refuse_if_closed()
             if self._busy:
                 raise UsageError(BUSY_TEXT)
-            self._busy = True
             now_us = time.monotonic_ns() // 1000
+            # Nothing in between, where a signal's handler could raise.
+            self._busy = True
             try:
                 return command(now_us)
             finally:
@@ -156,7 +166,8 @@ class ThreadDriver:
         pump.drain(now_us)
         if self._armed_us:
             deadline = self.endpoint.poll_timeout()
-            if (deadline is not None and deadline.at_us < self._armed_us) or pump.sockets_changed or pump.unfinished:
+            is_earlier = deadline is not None and deadline.at_us < self._armed_us
+            if is_earlier or pump.sockets_changed or pump.unfinished or (self._waiters and self._has_served()):
                 self._wake_driver()
         elif self._stands_by:
             self._read_in_passing(now_us)
@@ -174,7 +185,7 @@ class ThreadDriver:
         """Do the network's work until `wanted()`, which is asked with the lock held; returns whether it came true in time.
 
         Of several threads that wait one does the work. Raises ClosedError if the driver is or gets closed, UsageError inside
-        another call of the same thread.
+        another call of the same thread, and what a signal's handler raises meanwhile.
         """
         with self.lock:
             self._refuse_if_closed()
@@ -197,6 +208,18 @@ class ThreadDriver:
         with self.lock:
             self._refuse_if_closed()
             return wanted()
+
+    def step_back(self) -> None:
+        """Before `close`: have others do the work, should it be a signal handler of the thread at the wheel that closes.
+
+        That thread itself sees that all is over once its handler (or `notify`) has returned.
+        """
+        me = threading.get_ident()
+        if self._wheel != me or self._thread.ident == me:
+            return
+        with self.lock:
+            for waiter in [waiter for waiter in self._waiters if waiter.thread == me]:
+                self._leave_wheel(waiter)
 
     def poll_events(self) -> list[Event]:
         """All events that wait, oldest first; also after `close`, which may cause some."""
@@ -242,6 +265,7 @@ class ThreadDriver:
         if not self._thread.is_alive():
             self._finish()
             return
+        self.step_back()
         self._call_thread.set()
         self._watch.bell.put_up()
         if self._thread is not threading.current_thread():
@@ -273,9 +297,17 @@ class ThreadDriver:
 
     def _run(self) -> None:
         while not self._stopping:
-            if self._stand_by():
-                self._drive(NEVER, self._is_relieved)
-                self._leave_wheel(None)
+            try:
+                if self._stand_by():
+                    try:
+                        self._drive(NEVER, self._is_relieved)
+                    finally:
+                        self._leave_wheel(None)
+            except Exception:  # noqa: BLE001 - logged; the thread must live
+                note = self._log_limit.note("turn", monotonic_us())
+                if note is not None:
+                    _log.exception("defect: a turn of the driver failed%s", note)
+                time.sleep(_FAILURE_PAUSE_S)
         self._finish()
 
     def _is_relieved(self) -> bool:
@@ -351,18 +383,13 @@ class ThreadDriver:
         ready: list[Ready] = []
         calls_max = READS_PER_TURN
         while True:
-            try:
-                if ready:
-                    self._read(ready, calls_max)
-                with self.lock:
-                    now_us = monotonic_us()
-                    self._pump.handle_due(now_us)
-                    sleep_until_us, waiting = self._prepare_sleep()
-                    is_over = self._refusal is not None or now_us >= until_us or wanted()
-                    if is_over:
-                        self._armed_us = 0
-                if waiting and self._notify is not None:
-                    self._call_notify(self._notify)
+            if ready:
+                self._read(ready, calls_max)
+            with self.lock:
+                now_us = monotonic_us()
+                self._pump.handle_due(now_us)
+                sleep_until_us, waiting = self._prepare_sleep()
+                is_over = self._refusal is not None or now_us >= until_us or wanted()
                 if is_over:
                     return
                 ready = self._sleep(min(sleep_until_us, until_us), now_us)
@@ -377,7 +404,13 @@ class ThreadDriver:
                 time.sleep(_FAILURE_PAUSE_S)
 
     def _sleep(self, until_us: int, now_us: int) -> list[Ready]:
-        ready = self._watch.wait(min(max(0, until_us - now_us), _SLEEP_MAX_US))
+        try:
+            ready = self._watch.wait(min(max(0, until_us - now_us), _SLEEP_MAX_US))
+        except (OSError, ValueError):
+            # A signal's handler may have closed everything, or forked.
+            if self._refusal is None:
+                raise
+            ready = []
         self._armed_us = 0
         self.wakeups += 1
         return ready
@@ -395,6 +428,9 @@ class ThreadDriver:
         """Take what has arrived, for a program at the wheel that is busy with something else; with the lock held."""
         if self._wheel or not self._stands_by or now_us - self._rests_until_us < READ_EVERY_US - STAND_IN_US:
             return
+        if self._pump.sockets_changed or any(entry.blocked for entry in self._pump.sockets.values()):
+            # Only who sleeps sees that a blocked socket takes datagrams again: the thread must not go on resting.
+            return
         try:
             self._take_wheel(now_us)
             for entry in list(self._pump.sockets.values()):
@@ -407,6 +443,10 @@ class ThreadDriver:
             self._update_readable(self._readable)
         self._rest_thread(now_us)
 
+    def _has_served(self) -> bool:
+        """Whether a command has made come true what somebody waits for."""
+        return any(waiter.is_served for waiter in self._waiters)
+
     def _prepare_sleep(self) -> tuple[int, bool]:
         pump = self._pump
         pump.failure = None
@@ -416,7 +456,7 @@ class ThreadDriver:
             self._update_readable(self._readable)
         if len(self._waiters) > 1:
             for waiter in self._waiters:
-                if waiter.wanted():
+                if waiter.is_served:
                     waiter.ring()
         until_us = 0 if pump.unfinished else pump.wake_at_us()
         self._armed_us = until_us
@@ -425,18 +465,21 @@ class ThreadDriver:
     def _call_notify(self, notify: Callable[[], None]) -> None:
         try:
             notify()
-        except Exception:  # noqa: BLE001 - the application's; logged
+        except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
             note = self._log_limit.note("notify", monotonic_us())
             if note is not None:
                 _log.exception("the notify callback raised%s", note)
 
     def _watch_sockets(self) -> None:
         pump = self._pump
-        pump.sockets_changed = False
         self._watch.watch(pump.sockets.values())
         for entry in pump.closing:
             entry.udp.close()
         pump.closing.clear()
+        # Last: whom a signal's handler interrupts leaves it to the next one.
+        pump.sockets_changed = False
 
     def _finish(self) -> None:
         self._await_program()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -269,3 +270,164 @@ def test_an_interrupted_wait_leaves_the_driver_at_work() -> None:
         print("closed", here.closed)
     """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed 1\n", "")
+
+
+def test_what_a_signal_handler_raises_comes_out_of_a_wait() -> None:
+    done, _ = run_script("""
+        class Alarm(Exception):
+            pass
+        class Handler:
+            def __call__(self, *_):
+                raise OSError("at once")
+        def interrupt(*_):
+            raise Alarm
+        def handle(*_):
+            os.kill(os.getpid(), signal.SIGALRM)
+            sum(range(10))
+        caught = []
+        for handler in (interrupt, Handler()):
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            try:
+                driver.wait(monotonic_us() + 5_000_000, lambda: False)
+            except (Alarm, OSError) as error:
+                caught.append(type(error).__name__)
+            driver.wait(monotonic_us() + 5_000, lambda: False)
+            handle_datagrams, here.handle_datagrams = here.handle_datagrams, handle
+            driver.call(lambda now_us: here.send(here.local, numbered(1, 1), now_us))
+            try:
+                driver.wait(monotonic_us() + 5_000_000, lambda: False)
+            except (Alarm, OSError) as error:
+                caught.append(type(error).__name__)
+            here.handle_datagrams = handle_datagrams
+            before = here.received
+            driver.call(lambda now_us: here.send(here.local, numbered(1, 1), now_us))
+            assert until(lambda: here.received == before + 1)
+        driver.close()
+        print(*caught)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Alarm Alarm OSError OSError\n", "")
+
+
+def test_a_signal_handler_may_close_while_its_thread_waits() -> None:
+    done, _ = run_script("""
+        took = []
+        def close(*_):
+            began_s = time.monotonic()
+            driver.close()
+            took.append(time.monotonic() - began_s)
+        signal.signal(signal.SIGALRM, close)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            driver.wait(monotonic_us() + 5_000_000, lambda: False)
+        except ClosedError:
+            print("closed", here.closed, took[0] < 0.5, time.monotonic() - ready_s < 2)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed 1 True True\n", "")
+
+
+def test_a_child_forked_by_a_signal_handler_waits_no_longer() -> None:
+    done, _ = run_script("""
+        children = []
+        signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            driver.wait(monotonic_us() + 200_000, lambda: False)
+        except ClosedError as error:
+            os._exit(7 if children == [0] and "forked" in str(error) else 8)
+        code = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
+        driver.close()
+        print(code)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")
+
+
+def test_an_interrupted_command_leaves_the_driver_free_for_others() -> None:
+    done, _ = run_script("""
+        def interrupt(*_):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        monotonic_ns = time.monotonic_ns
+        def at_the_worst_moment():
+            time.monotonic_ns = monotonic_ns
+            os.kill(os.getpid(), signal.SIGALRM)
+            return monotonic_ns()
+        time.monotonic_ns = at_the_worst_moment
+        try:
+            driver.call(lambda now_us: None)
+        except KeyboardInterrupt:
+            driver.call(lambda now_us: print("free"))
+        driver.close()
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "free\n", "")
+
+
+def test_what_a_condition_raises_comes_out_of_its_own_wait(start: Callable[..., ThreadDriver]) -> None:
+    here = FakeEndpoint()
+    driver = start(here)
+    outcomes: list[object] = []
+
+    def wait(wanted: Callable[[], object]) -> None:
+        try:
+            outcomes.append(driver.wait(soon(), lambda: bool(wanted())))
+        except ZeroDivisionError:
+            outcomes.append("raised")
+
+    threads = [threading.Thread(target=wait, args=(lambda: here.received and 1 // 0,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert until_is(lambda: len(driver._waiters), 3)
+    began_us = monotonic_us()
+    for number in range(5):
+        send(driver, here.local, number)
+    for thread in threads:
+        thread.join(10)
+    assert outcomes == ["raised"] * 3
+    assert monotonic_us() - began_us < 2_000_000
+    assert until(lambda: here.received == 5)
+
+
+def test_what_a_command_of_another_thread_brings_about_ends_a_wait(start: Callable[..., ThreadDriver]) -> None:
+    here = FakeEndpoint()
+    driver = start(here)
+    outcomes: dict[int, bool] = {}
+
+    def wait(count: int) -> None:
+        outcomes[count] = driver.wait(soon(), lambda: len(here.inbox) >= count)
+
+    threads = [threading.Thread(target=wait, args=(count,)) for count in (2, 1, 3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 4):
+        assert until(lambda: driver._armed_us)
+        driver.call(lambda _now_us: here.inbox.append(b"to oneself"))
+        assert until_is(lambda: sorted(outcomes), list(range(1, number + 1)))
+    for thread in threads:
+        thread.join(5)
+    assert outcomes == dict.fromkeys((1, 2, 3), True)
+
+
+def test_datagrams_that_wait_for_the_kernel_go_although_the_program_never_waits_again() -> None:
+    here, there = FakeEndpoint(), FakeEndpoint()
+    is_full = False
+
+    class Full(socket.socket):
+        def sendto(self, *arguments: Any) -> int:
+            if is_full:
+                raise BlockingIOError
+            return super().sendto(*arguments)
+
+    driver, other = ThreadDriver(here, make_socket=Full), ThreadDriver(there)
+    driver.start()
+    other.start()
+    driver.wait(soon(10_000), lambda: False)
+    is_full = True
+    send(driver, there.local, 1)
+    is_full = False
+    rests_until_us, until_us = driver._rests_until_us, soon()
+    while (not there.received or monotonic_us() < rests_until_us) and monotonic_us() < until_us:
+        driver.call(lambda _now_us: None)
+    assert numbers(there.receive()) == [1]
+    assert driver._rests_until_us == rests_until_us, "the thread was not kept from its work"
+    driver.close()
+    other.close()
