@@ -47,6 +47,8 @@ _CLOSE_TIMEOUT_S = 1.0
 _LINGER_POLL_S = 0.002
 _LINGER_MARGIN_US = 100_000
 _WAIT_MAX_S = 1e9
+_MESSAGES_PER_TURN = 1_000
+"""Of a long list so many are sent before the network and other threads have their turn: a few milliseconds' worth."""
 
 
 _OK = Result.OK
@@ -148,13 +150,20 @@ class Messages:
         `send_message_to_user`.
         """
         to = self._resolve(identity)
-        payloads = messages if set(map(type, messages)) == {bytes} else [_bytes_of(data) for data in messages]
+        payloads = list(messages)
+        if set(map(type, payloads)) != {bytes}:
+            payloads = [_bytes_of(data) for data in payloads]
         flags = int(flags)
         driver, endpoint = self._driver, self._endpoint
-        with driver.lock:
-            now_us = monotonic_us()
-            sent, result = endpoint.send_messages(to, payloads, flags, channel, now_us)
-            driver.flush(now_us)
+        sent, result = 0, _OK
+        while True:
+            with driver.lock:
+                now_us = monotonic_us()
+                taken, result = endpoint.send_messages(to, payloads[sent : sent + _MESSAGES_PER_TURN], flags, channel, now_us)
+                driver.flush(now_us)
+            sent += taken
+            if result is not _OK or sent >= len(payloads):
+                break
         self._explain(to, result, now_us)
         return sent, result
 

@@ -37,6 +37,7 @@ from peergram import (
     UsageError,
 )
 from peergram.drivers.thread_driver import ThreadDriver
+from peergram.endpoint.endpoint import Endpoint
 
 SOAK = bool(os.environ.get("PEERGRAM_SOAK"))
 RELIABLE = SendFlags.RELIABLE
@@ -584,6 +585,23 @@ def test_several_messages_at_once_may_be_of_any_bytes_like_kind(start: Start) ->
     with pytest.raises(UsageError, match="encode text first"):
         pair.alice.send_messages_to_user(pair.to_bob, [b"1", "text"], RELIABLE)  # type: ignore[list-item]
     assert pair.alice.send_messages_to_user(pair.to_bob, [], RELIABLE) == (0, Result.OK)
+
+
+def test_a_long_list_of_messages_does_not_keep_others_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(start).connect()
+    at_once: list[int] = []
+    send_messages = Endpoint.send_messages
+
+    def note(endpoint: Endpoint, to: Identity, messages: list[bytes], *rest: int) -> tuple[int, Result]:
+        at_once.append(len(messages))
+        return send_messages(endpoint, to, messages, *rest)
+
+    monkeypatch.setattr(Endpoint, "send_messages", note)
+    messages = [b"%d" % number for number in range(2_500)]
+    outcome = pair.alice.send_messages_to_user(pair.to_bob, [*messages, bytes(600_000), b"x"], RELIABLE)
+    assert outcome == (2_500, Result.INVALID_PARAM)
+    assert at_once == [1_000, 1_000, 502]
+    assert pair.read_at_bob(2_500) == messages
 
 
 # --- waiting ---

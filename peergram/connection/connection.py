@@ -293,28 +293,32 @@ class Connection:
             flow.flush_at_us = deadline_us
         return _OK
 
-    def send_run(self, messages: Sequence[bytes], flags: int, lane: int, now_us: int) -> int:
-        """Queue messages as `send_message` would one by one, only quicker; how many: all, or 0 if it must look at each."""
+    def send_run(self, prefix: bytes, messages: Sequence[bytes], flags: int, lane: int, now_us: int) -> int:
+        """Queue messages, each behind `prefix`, as `send_message` would one by one, only quicker; how many: all, or 0 if it must
+        look at each."""
         flow = self.flow
         if self.state is not _CONNECTED or flow is None or flags & _NO_DELAY or flow.peer_version < LANES_VERSION_MIN:
             return 0
         sends_on = flow.send_lanes.get(lane)
         if sends_on is None or not (sends_on.reliable or sends_on.unreliable):
             return 0
-        sizes = list(map(len, messages))
+        size_max = len(prefix) + max(map(len, messages))
+        total = len(prefix) * len(messages) + sum(map(len, messages))
         left = self._queue_bytes_max - flow.queued_bytes - flow.retransmit_bytes
         is_reliable = flags & _RELIABLE
         if is_reliable:
             # As `send_message` counts: what is queued already with its framing, the message at hand without.
             left -= len(messages) * MESSAGE_HEADER_BYTES_MAX
-        if sum(sizes) > left or (not is_reliable and max(sizes) > UNRELIABLE_SEND_BYTES_MAX):
+        if total > left or (not is_reliable and size_max > UNRELIABLE_SEND_BYTES_MAX):
             return 0
+        # Only now: whoever is refused comes again with each message less.
+        framed = [prefix + data for data in messages]
         deadline_us = 0 if flags & _NO_NAGLE else now_us + self._nagle_us
         if is_reliable:
-            flow.queued_bytes += sends_on.queue_reliable_run(messages, deadline_us)
+            flow.queued_bytes += sends_on.queue_reliable_run(framed, deadline_us)
             flow.stats.messages_sent_reliable += len(messages)
         else:
-            flow.queued_bytes += sends_on.queue_unreliable_run(messages, deadline_us)
+            flow.queued_bytes += sends_on.queue_unreliable_run(framed, deadline_us)
             flow.stats.messages_sent_unreliable += len(messages)
         if deadline_us < flow.flush_at_us:
             flow.flush_at_us = deadline_us

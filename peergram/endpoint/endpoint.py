@@ -293,7 +293,7 @@ class Endpoint:
         size = max(map(len, messages))
         if size > REFERENCE_MESSAGE_BYTES_MAX:
             return 0
-        taken = link.connection.send_run([prefix + data for data in messages], flags, lane, now_us)
+        taken = link.connection.send_run(prefix, messages, flags, lane, now_us)
         if taken:
             peer.session.last_used_us = now_us
             self._plan_transmit(link, size, now_us)

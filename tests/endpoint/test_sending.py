@@ -559,6 +559,21 @@ def test_the_first_message_that_is_refused_ends_a_run() -> None:
     assert send_several(world, alice, bob, [b"x"] * 3, RELIABLE | NO_DELAY) == (0, Result.INVALID_PARAM)
 
 
+def test_messages_that_find_no_room_together_are_not_copied_for_it() -> None:
+    world, alice, bob = connected(Config())
+    copied = 0
+
+    class Payload(bytes):
+        def __radd__(self, prefix: bytes) -> bytes:
+            nonlocal copied
+            copied += len(self)
+            return prefix + bytes(self)
+
+    messages = [Payload(200_000) for _ in range(200)]
+    assert send_several(world, alice, bob, list(messages), RELIABLE) == (2, Result.LIMIT_EXCEEDED)
+    assert copied <= 600_000
+
+
 def test_several_messages_to_oneself_arrive() -> None:
     world = World()
     alice = world.add("alice")
