@@ -46,13 +46,35 @@ _FAREWELL_POLL_S = 0.001
 _log = logging.getLogger(__name__)
 
 
+class _Bell:
+    """Wakes one thread that sleeps. `threading.Event` would break where a signal's handler raises in the middle of its Python."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            # It has rung already, and nobody has heard it yet.
+            return
+
+    def silence(self) -> None:
+        self._lock.acquire(blocking=False)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it rings, at most that long (-1: for ever); it is silent then."""
+        self._lock.acquire(timeout=timeout_s)
+
+
 class _Waiter:
     """A thread of the program in `wait`, and a bell for the time that another one is at the wheel."""
 
     def __init__(self, wanted: Callable[[], bool]) -> None:
         self.wanted = wanted
         self.thread = threading.get_ident()
-        self.bell: threading.Event | None = None
+        self.bell: _Bell | None = None
 
     @property
     def is_served(self) -> bool:
@@ -64,7 +86,7 @@ class _Waiter:
 
     def ring(self) -> None:
         if self.bell is not None:
-            self.bell.set()
+            self.bell.ring()
 
 
 class ThreadDriver:
@@ -111,7 +133,7 @@ class ThreadDriver:
         # Whether our thread leaves the work to the program, and until when it rests at least; NEVER until it is called.
         self._stands_by = False
         self._rests_until_us = 0
-        self._call_thread = threading.Event()
+        self._call_thread = _Bell()
         self._refusal: str | None = None
         self._stopping = False
         self._finished = False
@@ -266,7 +288,7 @@ class ThreadDriver:
             self._finish()
             return
         self.step_back()
-        self._call_thread.set()
+        self._call_thread.ring()
         self._watch.bell.put_up()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
@@ -328,10 +350,10 @@ class ThreadDriver:
                 if self._wheel and now_us - self._wheel_since_us >= STAND_IN_US:
                     # The program waits for long: it calls when it goes.
                     timeout_us = self._rests_until_us = NEVER
-            self._call_thread.clear()
+            self._call_thread.silence()
             if self._stopping:
                 return False
-        self._call_thread.wait(None if timeout_us == NEVER else timeout_us / 1e6)
+        self._call_thread.wait(-1 if timeout_us == NEVER else timeout_us / 1e6)
         return False
 
     def _await_wheel(self, until_us: int, waiter: _Waiter) -> bool:
@@ -350,8 +372,8 @@ class ThreadDriver:
                     return True
                 if now_us >= until_us:
                     return False
-                bell = waiter.bell = waiter.bell or threading.Event()
-                bell.clear()
+                bell = waiter.bell = waiter.bell or _Bell()
+                bell.silence()
             bell.wait(min(until_us - now_us, _SLEEP_MAX_US) / 1e6)
 
     def _take_wheel(self, now_us: int) -> None:
@@ -375,7 +397,7 @@ class ThreadDriver:
     def _rest_thread(self, now_us: int) -> None:
         """The program did the work just now: our thread need not look before it has stayed away for a while."""
         if self._rests_until_us == NEVER:
-            self._call_thread.set()
+            self._call_thread.ring()
         self._rests_until_us = now_us + STAND_IN_US
 
     def _drive(self, until_us: int, wanted: Callable[[], bool]) -> None:

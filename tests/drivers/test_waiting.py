@@ -14,6 +14,7 @@ from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.errors import ClosedError, UsageError
 from peergram.timing import NEVER
+from tests.threats.world import SOAK
 
 from .fake_endpoint import FakeEndpoint, numbered, numbers, until, until_is
 from .test_thread_driver import run_script
@@ -431,3 +432,41 @@ def test_datagrams_that_wait_for_the_kernel_go_although_the_program_never_waits_
     assert driver._rests_until_us == rests_until_us, "the thread was not kept from its work"
     driver.close()
     other.close()
+
+
+def test_interrupts_at_any_moment_of_waits_by_turns_leave_the_driver_at_work() -> None:
+    done, _ = run_script(f"""
+        import random
+        rng = random.Random(1)
+        may_interrupt = False
+        def interrupt(*_):
+            if may_interrupt:
+                raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        def wait_too():
+            try:
+                while True:
+                    driver.wait(monotonic_us() + rng.randrange(5_000), lambda: here.unread_messages > 0)
+            except ClosedError:
+                return
+        others = [threading.Thread(target=wait_too) for _ in range(2)]
+        for other in others:
+            other.start()
+        turns = 0
+        while time.monotonic() < ready_s + {15 if SOAK else 0.7}:
+            turns += 1
+            try:
+                may_interrupt = True
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00001, 0.0015))
+                while True:
+                    driver.wait(monotonic_us() + rng.randrange(100), lambda: False)
+            except KeyboardInterrupt:
+                may_interrupt = False
+        driver.call(lambda now_us: here.send(here.local, numbered(1, 1), now_us))
+        assert until(lambda: here.received)
+        driver.close()
+        for other in others:
+            other.join()
+        print("closed", here.closed, turns > 50)
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed 1 True\n", "")
