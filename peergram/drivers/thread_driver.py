@@ -413,17 +413,14 @@ class ThreadDriver:
                 sleep_until_us, waiting = self._prepare_sleep()
                 is_over = self._refusal is not None or now_us >= until_us or wanted()
                 if is_over:
-                    return
-                ready = self._sleep(min(sleep_until_us, until_us), now_us)
-                # One datagram after a pause is probably all: to look for a second one costs as much as the first.
-                calls_max = 1 if monotonic_us() - now_us > _PAUSE_US else READS_PER_TURN
-            except Exception:  # noqa: BLE001 - logged; the driver must live
-                self._armed_us = 0
-                note = self._log_limit.note("turn", monotonic_us())
-                if note is not None:
-                    _log.exception("defect: a turn of the driver failed%s", note)
-                ready = []
-                time.sleep(_FAILURE_PAUSE_S)
+                    self._armed_us = 0
+            if waiting and self._notify is not None:
+                self._call_notify(self._notify)
+            if is_over:
+                return
+            ready = self._sleep(min(sleep_until_us, until_us), now_us)
+            # Where nothing was there at first, one datagram is probably all: to find no second one costs as much as to read it.
+            calls_max = 1 if monotonic_us() - now_us > _PAUSE_US else READS_PER_TURN
 
     def _sleep(self, until_us: int, now_us: int) -> list[Ready]:
         try:
