@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from peergram.config import LOST_PACKETS_KEPT
 from peergram.connection.lanes import StreamRange
 
-PATH_PROBE = 4
+PATH_PROBE: Final = 4
 """In `SentPacket.carries`, beside the kinds of statistics report: a probe of the path's MTU."""
 
 
