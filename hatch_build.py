@@ -90,13 +90,20 @@ class CompilingHook(BuildHookInterface):  # type: ignore[type-arg, unused-ignore
         if missing:
             self.app.abort(f"{VARIABLE}=1 needs {missing}: install what is missing, {_OR}")
         self._folder = tempfile.mkdtemp(prefix="peergram-build-")
-        for path in _compile(Path(self.root), Path(self._folder), self.app.abort):
-            build_data["force_include"][str(path)] = path.relative_to(self._folder).as_posix()
+        made = _compile(Path(self.root), Path(self._folder))
+        if isinstance(made, str):
+            self._clear()
+            self.app.abort(f"{made}\n{VARIABLE}=1 failed to compile (above): mend that, {_OR}")
+            return
+        build_data["force_include"].update({str(path): path.relative_to(self._folder).as_posix() for path in made})
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is made: nothing stays behind."""
+        self._clear()
+
+    def _clear(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -118,8 +125,8 @@ def _missing() -> str | None:
     return None
 
 
-def _compile(root: Path, folder: Path, abort: Any) -> list[Path]:
-    """The extension modules, made in a copy of the package below `folder`."""
+def _compile(root: Path, folder: Path) -> list[Path] | str:
+    """The extension modules, made in a copy of the package below `folder`; or what the compilers said last."""
     shutil.copytree(root / "peergram", folder / "peergram", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "setup.py").write_text(_SETUP.format(level=_OPTIMIZATION), encoding="utf-8")
     made = subprocess.run(
@@ -134,5 +141,5 @@ def _compile(root: Path, folder: Path, abort: Any) -> list[Path]:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     found = [path for path in folder.rglob(f"*{suffix}") if path.relative_to(folder).parts[0] != "build"]
     if made.returncode or len(found) != len(COMPILED) + 1:
-        abort(f"{made.stdout[-4000:]}\n{VARIABLE}=1 failed to compile (above): mend that, {_OR}")
+        return made.stdout[-4000:]
     return found
