@@ -1,5 +1,8 @@
 """peergram: send a message to a person, not to an address."""
 
+from types import FunctionType as _FunctionType
+from typing import Final as _Final
+
 from peergram.config import Config
 from peergram.errors import (
     AddressInUseError,
@@ -23,8 +26,13 @@ from peergram.events import (
 )
 from peergram.identity import Identity
 from peergram.messages import Messages, SessionInfo
+from peergram.timing import TimerTable as _TimerTable
+
+COMPILED: _Final = not isinstance(_TimerTable.next, _FunctionType)
+"""Whether this is the compiled build (docs/performance.md): a compiled method is no function of Python's."""
 
 __all__ = [
+    "COMPILED",
     "AddressInUseError",
     "ClosedError",
     "Config",

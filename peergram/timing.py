@@ -6,9 +6,9 @@ for "no deadline", so that the earliest of several is a plain `min`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-NEVER = 1 << 62
+NEVER: Final = 1 << 62
 """Later than any real time; compare with it instead of testing for `None`."""
 
 

@@ -15,6 +15,7 @@ from io import TextIOWrapper
 
 import click
 
+from peergram import COMPILED
 from peergram.cli.terminal import Failure, err, say_error
 from peergram.errors import AddressInUseError, PeergramError, UsageError
 
@@ -40,9 +41,10 @@ class LazyGroup(click.Group):
 
 def _version() -> str:
     try:
-        return metadata.version("peergram")
+        version = metadata.version("peergram")
     except metadata.PackageNotFoundError:
-        return "(not installed: run from its source)"
+        version = "(not installed: run from its source)"
+    return f"{version} (compiled)" if COMPILED else version
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

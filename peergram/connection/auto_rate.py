@@ -15,59 +15,60 @@ docs/congestion.md compares designs and gives figures.
 from __future__ import annotations
 
 from math import sqrt
+from typing import Final
 
 from peergram.config import DATAGRAM_BYTES_MAX, PACKETS_IN_FLIGHT_MAX
 from peergram.connection.path_estimate import ROUND_MIN_US, ROUND_TRIP_MIN_US, PathEstimate
 from peergram.connection.rate import SentRecord
 from peergram.connection.rtt import RoundTrip
 
-_PACKET = float(DATAGRAM_BYTES_MAX)
-_START_WINDOW = 32 * _PACKET
-_WINDOW_MIN = 2 * _PACKET
-_WINDOW_MAX = PACKETS_IN_FLIGHT_MAX * _PACKET
-_IN_FLIGHT_MIN = 8 * DATAGRAM_BYTES_MAX
-_RATE_MIN = 16 * 1024
-_RATE_MAX = 1 << 31
-_STARTUP_GAIN = 1.5
-_ACK_GAP_SLACK_US = 2_000
+_PACKET: Final = float(DATAGRAM_BYTES_MAX)
+_START_WINDOW: Final = 32 * _PACKET
+_WINDOW_MIN: Final = 2 * _PACKET
+_WINDOW_MAX: Final = PACKETS_IN_FLIGHT_MAX * _PACKET
+_IN_FLIGHT_MIN: Final = 8 * DATAGRAM_BYTES_MAX
+_RATE_MIN: Final = 16 * 1024
+_RATE_MAX: Final = 1 << 31
+_STARTUP_GAIN: Final = 1.5
+_ACK_GAP_SLACK_US: Final = 2_000
 """An ack may come so much later than the peer's ack delay allows."""
-_FULL_ROUNDS = 3
-_QUEUE_ACKS = 3
+_FULL_ROUNDS: Final = 3
+_QUEUE_ACKS: Final = 3
 
-_QUEUE_US = 10_000
-_QUEUE_JITTER_MAX_US = 20_000
-_QUEUE_PACKETS = 1
-_QUEUE_SLOW_MAX_US = 100_000
+_QUEUE_US: Final = 10_000
+_QUEUE_JITTER_MAX_US: Final = 20_000
+_QUEUE_PACKETS: Final = 1
+_QUEUE_SLOW_MAX_US: Final = 100_000
 """Target of the queue, the same for all who share it; on a slow path, the time that a packet takes; and more where round trips
 vary by themselves."""
-_LEFT_IN_QUEUE_US = 1_500
+_LEFT_IN_QUEUE_US: Final = 1_500
 """Left in the queue when it is given back, so that a path of a short round trip does not run dry."""
-_HARMLESS_US = 4_000
+_HARMLESS_US: Final = 4_000
 """A round trip of this length is no worse than a shorter one: within a host or a room, the queue may make up the difference."""
-_SHRINK_MIN = 0.4
-_SHRINK_MAX = 0.95
-_QUIET_US = 1_000_000
+_SHRINK_MIN: Final = 0.4
+_SHRINK_MAX: Final = 0.95
+_QUIET_US: Final = 1_000_000
 """After this long without a queue, growth gets faster."""
-_STEP_US = 50_000
-_STEP_SHARE_MIN = 0.4
-_STEP_SHARE_MAX = 2.0
+_STEP_US: Final = 50_000
+_STEP_SHARE_MIN: Final = 0.4
+_STEP_SHARE_MAX: Final = 2.0
 """A packet per round trip of this length; more on longer ones, with the root, since they shrink less often and by less."""
-_CALM_ROUNDS = 8
+_CALM_ROUNDS: Final = 8
 """After so many rounds without a queue, the next step may be larger than is good for a queue."""
-_DRAIN_ROUNDS = 4
-_FAILED_DRAINS_MAX = 3
-_QUIET_ROUNDS = 8
-_QUIET_ROUNDS_DEEP = 2
+_DRAIN_ROUNDS: Final = 4
+_FAILED_DRAINS_MAX: Final = 3
+_QUIET_ROUNDS: Final = 8
+_QUIET_ROUNDS_DEEP: Final = 2
 """So long without a queue, and nobody fills it; a short buffer runs empty after each loss of those who do."""
-_BETA = 0.75
-_CUBIC_SCALE = 1.6
+_BETA: Final = 0.75
+_CUBIC_SCALE: Final = 1.6
 """Four times TCP's: what we lose by trying whether the queue empties must be won back."""
-_TRY_INTERVAL_US = 10_000_000
-_TRY_LATEST_US = 15_000_000
+_TRY_INTERVAL_US: Final = 10_000_000
+_TRY_LATEST_US: Final = 15_000_000
 """A try comes with the first loss after the interval, since flows that lose together try together; without one, later."""
-_DOUBT_US = 3_000_000
+_DOUBT_US: Final = 3_000_000
 """So long without sending less, and losses that were taken for the path's are put to the test."""
-_LOSSY = 0.005
+_LOSSY: Final = 0.005
 """A path that loses this share without a queue loses anyway: there, only a round that loses more than usual says something."""
 
 

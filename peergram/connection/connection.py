@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from peergram.address import Address
 from peergram.config import (
@@ -57,19 +58,19 @@ from peergram.wire.control import (
 )
 from peergram.wire.reliable_framing import MESSAGE_HEADER_BYTES_MAX
 
-_CLAIM_PROBES = 3
-_CLOSE_REPEATS_US = (100_000, 400_000, 1_500_000)
+_CLAIM_PROBES: Final = 3
+_CLOSE_REPEATS_US: Final = (100_000, 400_000, 1_500_000)
 """A close nobody answered is said again this long after the first time."""
-_FLOWING = (ConnectionState.CONNECTED, ConnectionState.LINGER)
-_LIVE = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
-_NO_OTHERS: list[bytes] = []
-_UPKEEP_US = 100_000
+_FLOWING: Final = (ConnectionState.CONNECTED, ConnectionState.LINGER)
+_LIVE: Final = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
+_NO_OTHERS: Final[list[bytes]] = []
+_UPKEEP_US: Final = 100_000
 """What need not be done on time is looked at this often, if anything else is due."""
-_OK = Result.OK
-_CONNECTED = ConnectionState.CONNECTED
-_RELIABLE = int(SendFlags.RELIABLE)
-_NO_NAGLE = int(SendFlags.NO_NAGLE)
-_NO_DELAY = int(SendFlags.NO_DELAY)
+_OK: Final = Result.OK
+_CONNECTED: Final = ConnectionState.CONNECTED
+_RELIABLE: Final = int(SendFlags.RELIABLE)
+_NO_NAGLE: Final = int(SendFlags.NO_NAGLE)
+_NO_DELAY: Final = int(SendFlags.NO_DELAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from peergram.config import (
     ACK_DELAY_OWN_PEER_US,
@@ -39,15 +40,15 @@ from peergram.connection.unreliable import UnreliableReceiver
 from peergram.events import DroppedDatagrams
 from peergram.timing import NEVER
 
-ASK_ACK = 2
+ASK_ACK: Final = 2
 """Ask for an ack within 50 ms (`ACK_REQUEST_E2E`)."""
-ASK_ACK_NOW = 6
+ASK_ACK_NOW: Final = 6
 """Ask for an answer at once (`ACK_REQUEST_E2E | ACK_REQUEST_IMMEDIATE`)."""
 
-_LARGE_DATAGRAMS_MIN = 4
-PADDING_LEAD = 0xA1
+_LARGE_DATAGRAMS_MIN: Final = 4
+PADDING_LEAD: Final = 0xA1
 """A payload that begins so holds nothing; to own peers only."""
-DATA_HEADER_BYTES = 7
+DATA_HEADER_BYTES: Final = 7
 """Lead byte, connection id and packet number of a data packet."""
 
 Delivered = tuple[int, bool, Sequence[int], list[bytes], int]

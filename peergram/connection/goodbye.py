@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 from peergram.config import CLOSE_DEBUG_BYTES_MAX
 from peergram.errors import WireError
 
-GOODBYE_LEAD = 0xA0
-_HEAD = struct.Struct("<BHB")
-_LANE = struct.Struct("<BIH")
-_LANES_MAX = 32
+GOODBYE_LEAD: Final = 0xA0
+_HEAD: Final = struct.Struct("<BHB")
+_LANE: Final = struct.Struct("<BIH")
+_LANES_MAX: Final = 32
 """Lanes told about, the highest positions first; an own peer uses eight."""
 
 

@@ -10,12 +10,12 @@ Protocol part 2, section 11.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from peergram.config import LOST_PACKETS_KEPT
 from peergram.connection.lanes import StreamRange
 
-PATH_PROBE = 4
+PATH_PROBE: Final = 4
 """In `SentPacket.carries`, beside the kinds of statistics report: a probe of the path's MTU."""
 
 
@@ -58,7 +58,7 @@ class Settled(NamedTuple):
     """Packet `latest` itself, or those it was sent with, if it was still open: its time gives a round trip."""
 
 
-_NOTHING_NEW = Settled([], [], [], None)
+_NOTHING_NEW: Final = Settled([], [], [], None)
 
 
 class PacketsInFlight:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import attrgetter
+from typing import Final
 
 from peergram.config import DATAGRAM_BYTES_MAX, MESSAGE_NUMBER_STEP_MAX, STREAM_SPAN_MAX
 from peergram.timing import NEVER
@@ -21,30 +22,30 @@ from peergram.wire.frames import EXPLICIT_SIZE_MAX
 from peergram.wire.reliable_framing import encode_message_header
 from peergram.wire.varint import decode_varint, encode_varint
 
-IN_FLIGHT = 0
-TO_RETRANSMIT = 1
-ACKED = 2
+IN_FLIGHT: Final = 0
+TO_RETRANSMIT: Final = 1
+ACKED: Final = 2
 
 
-_UNRELIABLE_FIRST = struct.Struct("<BI")
-REPORTS_MARGIN_BYTES = 26
+_UNRELIABLE_FIRST: Final = struct.Struct("<BI")
+REPORTS_MARGIN_BYTES: Final = 26
 """Room beside a packet's unreliable messages for the reports that it may owe."""
-BUNDLE_BYTES_MAX = DATAGRAM_BYTES_MAX - 7 - 16 - REPORTS_MARGIN_BYTES
-_BUNDLE_MESSAGES_MAX = 500
+BUNDLE_BYTES_MAX: Final = DATAGRAM_BYTES_MAX - 7 - 16 - REPORTS_MARGIN_BYTES
+_BUNDLE_MESSAGES_MAX: Final = 500
 """In one bundle at most: below what a receiver looks at in a packet."""
-_ACKED_APART_MAX = 8
+_ACKED_APART_MAX: Final = 8
 """Confirmed segments kept apart at least: to join them costs a look at each."""
-_WHOLE_BYTES_END = EXPLICIT_SIZE_MAX + 1
-_NUMBER_FOLLOWS = 0x10
+_WHOLE_BYTES_END: Final = EXPLICIT_SIZE_MAX + 1
+_NUMBER_FOLLOWS: Final = 0x10
 """Bit of a header's lead byte that says so."""
-_FIRST_HEADER_BYTES = 6
-_NEXT_HEADER_BYTES = 2
-_HEADER_BYTES_MAX = 12
-_NEXT_HEADERS = [bytes((0x20 | size >> 8, size & 255)) for size in range(EXPLICIT_SIZE_MAX + 1)]
+_FIRST_HEADER_BYTES: Final = 6
+_NEXT_HEADER_BYTES: Final = 2
+_HEADER_BYTES_MAX: Final = 12
+_NEXT_HEADERS: Final = [bytes((0x20 | size >> 8, size & 255)) for size in range(EXPLICIT_SIZE_MAX + 1)]
 """Header of a whole unreliable message whose number follows the one before, by size."""
 
-_begin_of = attrgetter("begin")
-_message_header = lru_cache(maxsize=4096)(encode_message_header)
+_begin_of: Final = attrgetter("begin")
+_message_header: Final = lru_cache(maxsize=4096)(encode_message_header)
 
 
 class Segment:

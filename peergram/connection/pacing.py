@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from peergram.config import DATAGRAM_BYTES_MAX
 
-_BURST_US = 2_000
-_BURST_MAX_US = 10_000
+_BURST_US: Final = 2_000
+_BURST_MAX_US: Final = 10_000
 """Two packets may go at once even if they are more than the usual burst, as long as the rate carries them in this time."""
 
 

@@ -8,32 +8,33 @@ that stood through all of it; single late packets and late acks do not count.
 from __future__ import annotations
 
 from math import sqrt
+from typing import Final
 
 from peergram.config import DATAGRAM_BYTES_MAX
 from peergram.connection.rate import SentRecord
 from peergram.connection.rtt import RoundTrip
 from peergram.timing import NEVER
 
-ROUND_TRIP_MIN_US = 20
-_BASE_SPAN_US = 10_000_000
+ROUND_TRIP_MIN_US: Final = 20
+_BASE_SPAN_US: Final = 10_000_000
 """The base is the smallest round trip of the last two to three spans: a path that became longer is believed after that time."""
-_BASE_SEEN_US = 5_000_000
-_PACKET_US_PER_S = DATAGRAM_BYTES_MAX * 1_000_000
+_BASE_SEEN_US: Final = 5_000_000
+_PACKET_US_PER_S: Final = DATAGRAM_BYTES_MAX * 1_000_000
 """A queue of no more than one packet is none."""
-_SPREAD_FACTOR = 3
+_SPREAD_FACTOR: Final = 3
 """From the mean distance of one round trip from the next to that of the farthest; a queue changes little from one to the next."""
-_GAP_MAX_US = 100_000
-ROUND_MIN_US = 20_000
-_ROUND_ACKS = 4
-_ROUND_SPARSE_US = 60_000
+_GAP_MAX_US: Final = 100_000
+ROUND_MIN_US: Final = 20_000
+_ROUND_ACKS: Final = 4
+_ROUND_SPARSE_US: Final = 60_000
 """A round takes at least so long, and has so many acks unless they come so seldom that it would take this long."""
-_BATCH_PACKETS = 100
+_BATCH_PACKETS: Final = 100
 """Losses are looked at once so many packets were reported on, or a round if that has more."""
-_EXCESS_SHARE = 0.03
-_EXCESS_PACKETS = 2
+_EXCESS_SHARE: Final = 0.03
+_EXCESS_PACKETS: Final = 2
 """Losses of a batch beyond what is usual, three standard deviations, and this, are a sign of a queue that overflows."""
-_CLEAR_LOSS = 0.05
-_SAME_LOSS = 0.85
+_CLEAR_LOSS: Final = 0.05
+_SAME_LOSS: Final = 0.85
 """An overflowing queue loses much less once we send less; a path that loses packets anyway, the same share."""
 
 

@@ -9,6 +9,8 @@ search begins again from below.
 
 from __future__ import annotations
 
+from typing import Final
+
 from peergram.config import (
     DATAGRAM_BYTES_FLOOR,
     DATAGRAM_BYTES_MAX,
@@ -20,10 +22,10 @@ from peergram.config import (
 )
 from peergram.timing import NEVER
 
-LADDER = (DATAGRAM_BYTES_FLOOR, DATAGRAM_BYTES_MAX, 1_452, 2_048, 4_096, 8_952, 16_384, 32_768, 65_000)
+LADDER: Final = (DATAGRAM_BYTES_FLOOR, DATAGRAM_BYTES_MAX, 1_452, 2_048, 4_096, 8_952, 16_384, 32_768, 65_000)
 """UDP payloads to try: what a tunnel leaves of an Ethernet frame, the protocol's size, a whole frame under IPv6, a jumbo frame,
 and what a loopback interface carries."""
-_BASE = LADDER.index(DATAGRAM_BYTES_MAX)
+_BASE: Final = LADDER.index(DATAGRAM_BYTES_MAX)
 
 
 class PathMtu:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from peergram.config import PROTOCOL_VERSION_MIN
 from peergram.crypto.derive import hello_binding
@@ -34,21 +34,21 @@ from peergram.wire.certificates import (
     read_identity,
 )
 
-APP_ID = 0
+APP_ID: Final = 0
 """The open-source reference's app, and so ours."""
-LANES_VERSION_MIN = 11
+LANES_VERSION_MIN: Final = 11
 """Peers that understand several lanes."""
 
-POLICY_DEMAND = 0
-POLICY_ACCEPT = 2
+POLICY_DEMAND: Final = 0
+POLICY_ACCEPT: Final = 2
 """IP_AllowWithoutAuth (23): certificates without an authority are refused; are accepted. (1 accepts with a warning.)"""
 
-_BAD_CRYPT = EndReason.REMOTE_BAD_CRYPT
-_BAD_CERT = EndReason.REMOTE_BAD_CERT
-_BAD_VERSION = EndReason.REMOTE_BAD_PROTOCOL_VERSION
+_BAD_CRYPT: Final = EndReason.REMOTE_BAD_CRYPT
+_BAD_CERT: Final = EndReason.REMOTE_BAD_CERT
+_BAD_VERSION: Final = EndReason.REMOTE_BAD_PROTOCOL_VERSION
 
-_STEAM_TYPE_ANONYMOUS_GAME_SERVER = 4
-_CIPHERS_OF_OPTION: tuple[tuple[int, ...], ...] = (
+_STEAM_TYPE_ANONYMOUS_GAME_SERVER: Final = 4
+_CIPHERS_OF_OPTION: Final[tuple[tuple[int, ...], ...]] = (
     (CIPHER_AES_256_GCM,),
     (CIPHER_AES_256_GCM, CIPHER_NONE),
     (CIPHER_NONE, CIPHER_AES_256_GCM),
@@ -300,7 +300,7 @@ def keys_agree(claims: PeerClaims) -> Failed | None:
     return None
 
 
-PEER_CHECKS: tuple[Check, ...] = (
+PEER_CHECKS: Final[tuple[Check, ...]] = (
     has_certificate_and_info,
     authority_vouches,
     certificate_parses,
@@ -318,7 +318,7 @@ PEER_CHECKS: tuple[Check, ...] = (
     server_chose_one_cipher,
 )
 
-AGREEMENT_CHECKS: tuple[Check, ...] = (
+AGREEMENT_CHECKS: Final[tuple[Check, ...]] = (
     a_cipher_is_common,
     agreement_key_type_is_known,
     agreement_key_has_its_length,

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from peergram.config import DATAGRAM_BYTES_MAX
 from peergram.connection.rtt import RoundTrip
 
-_UNLIMITED = 1 << 40
+_UNLIMITED: Final = 1 << 40
 
 
 class SentRecord(Protocol):

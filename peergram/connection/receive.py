@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from peergram.config import (
     ACK_EVERY_PACKETS,
@@ -39,32 +40,32 @@ from peergram.wire.frames import (
 )
 from peergram.wire.link_stats import ACK_REQUEST, ACK_REQUEST_IMMEDIATE, UdpStats, decode_stats
 
-_HEADER = struct.Struct("<BIH")
-_ACK16 = struct.Struct("<HH")
-_POSITION48 = struct.Struct("<IH")
-_NUMBER32 = struct.Struct("<I")
-_PLAIN_DATA = 0x80
-_TIMED_DATA = 0x82
+_HEADER: Final = struct.Struct("<BIH")
+_ACK16: Final = struct.Struct("<HH")
+_POSITION48: Final = struct.Struct("<IH")
+_NUMBER32: Final = struct.Struct("<I")
+_PLAIN_DATA: Final = 0x80
+_TIMED_DATA: Final = 0x82
 """Lead byte of a packet that also tells the time since the one before."""
-_OWN_LEADS = (GOODBYE_LEAD, PADDING_LEAD)
-_NO_DELAY = 0xFFFF
-_NO_BLOCKS: list[tuple[int, int]] = []
-_SEGMENT_HEADER_BYTES = 7
-_MASK48 = (1 << 48) - 1
-_PLAIN_NUMBER_MAX = 1 << 31
+_OWN_LEADS: Final = (GOODBYE_LEAD, PADDING_LEAD)
+_NO_DELAY: Final = 0xFFFF
+_NO_BLOCKS: Final[list[tuple[int, int]]] = []
+_SEGMENT_HEADER_BYTES: Final = 7
+_MASK48: Final = (1 << 48) - 1
+_PLAIN_NUMBER_MAX: Final = 1 << 31
 """Below this, the 32 bits of a message number are the number."""
-_REPORT_ANSWER_US = 250_000
+_REPORT_ANSWER_US: Final = 250_000
 """A report of losses is answered within this time divided by its blocks, so that the peer may forget them."""
-_JITTER_SPACING_MAX_US = 250_000
-_REFUSED_ACK_DELAY_MAX_MS = 100
-_REVIVE_INTERVAL_US = 5_000
+_JITTER_SPACING_MAX_US: Final = 250_000
+_REFUSED_ACK_DELAY_MAX_MS: Final = 100
+_REVIVE_INTERVAL_US: Final = 5_000
 """A peer that reports losses repeats itself in every packet; late reports are looked for this often."""
-_LOST_KEPT_US_MIN = 1_000_000
+_LOST_KEPT_US_MIN: Final = 1_000_000
 
-OK = 0
-REFUSED = 1
+OK: Final = 0
+REFUSED: Final = 1
 """Content was taken or dropped, but the packet is not acknowledged ("treated as lost")."""
-DISCARDED = 2
+DISCARDED: Final = 2
 """The rest of the packet was not looked at, and nobody hears about it."""
 
 

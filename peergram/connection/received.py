@@ -12,12 +12,13 @@ gap).
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Final
 
 from peergram.config import ACK_GAPS_MAX, NACK_DELAY_MAX_US, NACK_DELAY_US, REPLAY_RANGES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.timing import NEVER
 
-_HOLES_REMEMBERED = 32
+_HOLES_REMEMBERED: Final = 32
 
 
 class ReplayWindow:

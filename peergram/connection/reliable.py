@@ -8,6 +8,7 @@ replaced. Rules: protocol part 2, sections 5 and 6.4. Refused data is not acknow
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Final
 
 from peergram.config import MESSAGE_CHARGE_BYTES_MIN, PIECE_CHARGE_BYTES
 from peergram.connection.limits import OWN, ReceiveLimits
@@ -16,9 +17,9 @@ from peergram.errors import WireError
 from peergram.wire.alike import count_alike
 from peergram.wire.reliable_framing import parse_message_header
 
-_ANY = 1 << 60
-_SHORT_BYTES = 256
-_JOINED_BYTES_MAX = 4_096
+_ANY: Final = 1 << 60
+_SHORT_BYTES: Final = 256
+_JOINED_BYTES_MAX: Final = 4_096
 
 
 class ReliableReceiver:

@@ -7,9 +7,11 @@ time may go beyond the limit to finish the message at its front.
 
 from __future__ import annotations
 
+from typing import Final
+
 from peergram.config import MESSAGE_CHARGE_BYTES_MIN
 
-_NO_LIMIT = 1 << 60
+_NO_LIMIT: Final = 1 << 60
 
 
 def charge_of(size: int) -> int:

@@ -5,9 +5,11 @@ Protocol part 2, section 13.1; improvement G6: variance, backoff and microsecond
 
 from __future__ import annotations
 
+from typing import Final
+
 from peergram.config import PING_MS_MAX, RTO_INITIAL_US, RTO_MAX_US, RTO_MIN_US
 
-_PING_SPACING_US = 100_000
+_PING_SPACING_US: Final = 100_000
 
 
 class RoundTrip:

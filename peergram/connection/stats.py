@@ -7,7 +7,7 @@ G11); no packet pays for that, since only totals are counted. Protocol part 2, s
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from peergram.config import (
     STATS_INSTANT_FORCED_US,
@@ -18,15 +18,15 @@ from peergram.config import (
 )
 from peergram.timing import NEVER
 
-REPORT_INSTANT = 1
-REPORT_LIFETIME = 2
+REPORT_INSTANT: Final = 1
+REPORT_LIFETIME: Final = 2
 
-_RATE_WINDOW_US = 1_000_000
-_LOOK_EVERY_US = 100_000
-_LURCH_JUMP = 100
-_PING_BOUNDS_MS = (25, 50, 75, 100, 125, 150, 200, 300)
-_JITTER_BOUNDS_US = (1_000, 2_000, 5_000, 10_000, 20_000)
-_QUALITY_BOUNDS = (100, 99, 97, 95, 90, 75, 50, 1)
+_RATE_WINDOW_US: Final = 1_000_000
+_LOOK_EVERY_US: Final = 100_000
+_LURCH_JUMP: Final = 100
+_PING_BOUNDS_MS: Final = (25, 50, 75, 100, 125, 150, 200, 300)
+_JITTER_BOUNDS_US: Final = (1_000, 2_000, 5_000, 10_000, 20_000)
+_QUALITY_BOUNDS: Final = (100, 99, 97, 95, 90, 75, 50, 1)
 
 
 class Totals(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Final
 
 from peergram.config import (
     ACK_GAPS_MAX,
@@ -30,34 +31,34 @@ from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_la
 from peergram.wire.link_stats import UdpStats, encode_stats
 from peergram.wire.varint import encode_varint
 
-_HEADER = struct.Struct("<BIH")
-_BLOB_FLAG = 0x01
-_TIME_FLAG = 0x02
-_RELIABLE_FIRST = struct.Struct("<BIH")
-_UNRELIABLE_FIRST = struct.Struct("<BI")
-_RELIABLE_HEADER_BYTES = 7
-_RELIABLE_COST_BYTES = 8
+_HEADER: Final = struct.Struct("<BIH")
+_BLOB_FLAG: Final = 0x01
+_TIME_FLAG: Final = 0x02
+_RELIABLE_FIRST: Final = struct.Struct("<BIH")
+_UNRELIABLE_FIRST: Final = struct.Struct("<BI")
+_RELIABLE_HEADER_BYTES: Final = 7
+_RELIABLE_COST_BYTES: Final = 8
 """Header of a reliable segment with its size byte: charged for every segment but the last."""
-_REST = 7
+_REST: Final = 7
 """Size code: the data runs to the end of the payload."""
-_SPLIT_BYTES_MIN = 64
+_SPLIT_BYTES_MIN: Final = 64
 """A retransmission is not cut into smaller pieces than this."""
-_FRAGMENT_BYTES_MIN = 64
-_SMALLER_TRIES_END = 5
+_FRAGMENT_BYTES_MIN: Final = 64
+_SMALLER_TRIES_END: Final = 5
 """Time-outs in a row after which it is not the size of packets that keeps them from arriving."""
-_PROBES_PER_SECOND_MIN = 100
+_PROBES_PER_SECOND_MIN: Final = 100
 """A path is not probed with packets of which the rate carries fewer than this."""
-_SELECT_LANE = [b"" if lane == 0 else encode_select_lane(lane) for lane in range(LANES_SEND_MAX)]
+_SELECT_LANE: Final = [b"" if lane == 0 else encode_select_lane(lane) for lane in range(LANES_SEND_MAX)]
 """What selects a lane at the beginning of a payload."""
-_ASK_INTERVAL_MIN_US = 20_000
-_OPEN_PACKETS_ASKED = PACKETS_IN_FLIGHT_MAX // 4
+_ASK_INTERVAL_MIN_US: Final = 20_000
+_OPEN_PACKETS_ASKED: Final = PACKETS_IN_FLIGHT_MAX // 4
 """Nobody acknowledges bare acks. Once so many packets are open we ask, or one who only receives could not send any more."""
-_TIME_FIELD_INTERVAL_US = 20_000
-_TIME_FIELD_MAX_US = 250_000
-_ACK_BLOCK_BYTES = 7
+_TIME_FIELD_INTERVAL_US: Final = 20_000
+_TIME_FIELD_MAX_US: Final = 250_000
+_ACK_BLOCK_BYTES: Final = 7
 """An ack block takes no more than this in any case that matters."""
-_ACK_FIXED_BYTES = 24
-_BLOB_EXTRA_BYTES = 6
+_ACK_FIXED_BYTES: Final = 24
+_BLOB_EXTRA_BYTES: Final = 6
 """Length, flags and the time field, beside a statistics record."""
 
 FillReport = Callable[[Flow, int, int], UdpStats]

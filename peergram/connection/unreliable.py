@@ -7,12 +7,13 @@ and a message is never delivered twice by a duplicated piece.
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Final
 
 from peergram.config import MESSAGE_CHARGE_BYTES_MIN, UNRELIABLE_RECV_BYTES_MAX, UNRELIABLE_SEGMENT_BYTES_MAX
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.room import ReceiveRoom
 
-_ANY = 1 << 60
+_ANY: Final = 1 << 60
 
 
 class _Partial:

@@ -8,7 +8,7 @@ Wire protocol, part 1, chapter 11: 16-byte tag at the end, no associated data, a
 from __future__ import annotations
 
 import struct
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,11 +17,11 @@ from peergram.config import DATAGRAM_BYTES_OWN_PEER_MAX
 from peergram.crypto.derive import DirectionKeys
 from peergram.wire.certificates import CIPHER_AES_256_GCM, CIPHER_NONE
 
-TAG_BYTES = 16
-_SEALED_BYTES_MAX = DATAGRAM_BYTES_OWN_PEER_MAX + TAG_BYTES
+TAG_BYTES: Final = 16
+_SEALED_BYTES_MAX: Final = DATAGRAM_BYTES_OWN_PEER_MAX + TAG_BYTES
 
-_U64_MASK = (1 << 64) - 1
-_pack_nonce = struct.Struct("<Q4s").pack
+_U64_MASK: Final = (1 << 64) - 1
+_pack_nonce: Final = struct.Struct("<Q4s").pack
 
 
 class PacketCipher(Protocol):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from peergram.address import Address, format_address
 from peergram.config import (
@@ -67,18 +68,19 @@ from peergram.wire.control import (
     decode_control,
 )
 
-_RELIABLE = int(SendFlags.RELIABLE)
-_NO_DELAY = int(SendFlags.NO_DELAY)
-_AUTO_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
-_OK = Result.OK
-_SESSION_CONNECTED = SessionState.CONNECTED
-_RUN_MESSAGES = 64
+_RELIABLE: Final = int(SendFlags.RELIABLE)
+_NO_DELAY: Final = int(SendFlags.NO_DELAY)
+_AUTO_RESTART: Final = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
+_OK: Final = Result.OK
+_SESSION_CONNECTED: Final = SessionState.CONNECTED
+_RUN_MESSAGES: Final = 64
 """Of many messages handed over together so many are looked at in one go: what does not fit as a whole is looked at singly."""
-_SOCKET_WAIT_US = 10_000
-_DOUBT_US_MIN = 20_000
-_CHALLENGE_AGE_US_MAX = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
-_CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
-_REPLACED = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
+_SOCKET_WAIT_US: Final = 10_000
+_DOUBT_US_MIN: Final = 20_000
+_CHALLENGE_AGE_US_MAX: Final = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
+_CHANNEL_MIN: Final = -(1 << 31)
+_CHANNEL_MAX: Final = (1 << 31) - 1
+_REPLACED: Final = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
 
 
 class Endpoint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
+from typing import Final
 
 from peergram.address import format_address, is_local, is_loopback
 from peergram.config import CHANNELS_PER_SESSION_MAX
@@ -25,11 +26,12 @@ from peergram.timing import NEVER
 from peergram.wire.certificates import CIPHER_NONE
 from peergram.wire.channel_header import CHANNEL_HEADER_BYTES, decode_channel_header, encode_channel_header
 
-_FAST_PING_MS = 5
-_new = tuple.__new__
+_FAST_PING_MS: Final = 5
+_new: Final = tuple.__new__
 """Makes a message from its fields at a third of what calling the class costs."""
-_CHANNEL_MIN, _CHANNEL_MAX = -(1 << 31), (1 << 31) - 1
-_STATES = {
+_CHANNEL_MIN: Final = -(1 << 31)
+_CHANNEL_MAX: Final = (1 << 31) - 1
+_STATES: Final = {
     SessionState.IDLE: ConnectionState.NONE,
     SessionState.REQUESTED: ConnectionState.CONNECTING,
     SessionState.CONNECTING: ConnectionState.CONNECTING,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from peergram.endpoint.link import Link
 from peergram.timing import NEVER, Deadline
 
-_HEAP_MIN = 256
+_HEAP_MIN: Final = 256
 
 
 class Armed(Protocol):

@@ -6,13 +6,15 @@ protocol part 3, chapter 15.2; where lost data is concerned, the promise that no
 
 from __future__ import annotations
 
+from typing import Final
+
 from peergram.errors import End, EndReason, Result
 from peergram.events import ConnectionState, SessionFailed, Unconfirmed
 from peergram.identity import Identity
 from peergram.sessions.channels import Channels
 from peergram.sessions.states import TRANSITIONS, SessionCause, SessionState
 
-_REMEDIES: dict[int, str] = {
+_REMEDIES: Final[dict[int, str]] = {
     EndReason.MISC_TIMEOUT: "check that the peer is running, that its address and port are right and that it accepts the session",
     EndReason.REMOTE_TIMEOUT: "the peer stopped hearing us; check the path between both",
     EndReason.REMOTE_BAD_CERT: "compare the identities and trust settings of both sides",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from types import FunctionType
 from typing import Any
 
 from peergram.address import Address
@@ -509,6 +510,8 @@ def patched(owner: type, method: str, make_replacement: Callable[[Callable[..., 
     @contextmanager
     def plant(make: MakeEndpoint) -> Iterator[MakeEndpoint]:
         original = owner.__dict__[method]
+        if not isinstance(original, FunctionType):
+            raise TypeError(f"{owner.__name__}.{method} is compiled: its callers would not notice what takes its place")
         setattr(owner, method, make_replacement(original))
         try:
             yield make

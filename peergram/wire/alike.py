@@ -6,8 +6,10 @@ same distance; slices with a stride compare them at once.
 
 from __future__ import annotations
 
-_FIRST_LOOK_RECORDS = 16
-_NEXT_LOOK_TIMES = 8
+from typing import Final
+
+_FIRST_LOOK_RECORDS: Final = 16
+_NEXT_LOOK_TIMES: Final = 8
 
 
 def count_alike(buffer: bytes, at: int, header_bytes: int, stride: int, count_max: int) -> int:

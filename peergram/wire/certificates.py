@@ -8,7 +8,7 @@ a meaning of its own, as None. Whether a certificate is any good is decided by `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from peergram.address import address_from_bytes
 from peergram.errors import UsageError, WireError
@@ -16,25 +16,25 @@ from peergram.identity import Identity, IdentityKind
 from peergram.wire.proto import certificates_pb2 as pb
 from peergram.wire.proto.message import parse, within
 
-KEY_TYPE_ED25519 = 1
-KEY_TYPE_CURVE25519 = 1
-CIPHER_NONE = 1
-CIPHER_AES_256_GCM = 2
+KEY_TYPE_ED25519: Final = 1
+KEY_TYPE_CURVE25519: Final = 1
+CIPHER_NONE: Final = 1
+CIPHER_AES_256_GCM: Final = 2
 
-CERTIFICATE_BYTES_MAX = 8_192
+CERTIFICATE_BYTES_MAX: Final = 8_192
 """More fits no UDP packet and no signal."""
-CRYPT_INFO_BYTES_MAX = 2_048
-SIGNATURE_BYTES_MAX = 256
+CRYPT_INFO_BYTES_MAX: Final = 2_048
+SIGNATURE_BYTES_MAX: Final = 256
 """Room for a wrong length to be named as the fault; a right one is 64."""
-KEY_BYTES_MAX = 256
+KEY_BYTES_MAX: Final = 256
 """As above; a right one is 32."""
-IDENTITY_STRING_BYTES_MAX = 512
-LEGACY_FIELD_BYTES_MAX = 128
-RUN_ID_BYTES = 16
-BINDING_BYTES_MAX = 64
+IDENTITY_STRING_BYTES_MAX: Final = 512
+LEGACY_FIELD_BYTES_MAX: Final = 128
+RUN_ID_BYTES: Final = 16
+BINDING_BYTES_MAX: Final = 64
 """A right one is 16."""
-_ADDRESS_BYTES = 18
-_LEGACY_STEAM_TYPES = {1, 3, 4, 9}
+_ADDRESS_BYTES: Final = 18
+_LEGACY_STEAM_TYPES: Final = {1, 3, 4, 9}
 
 
 @dataclass(slots=True)

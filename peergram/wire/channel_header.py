@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from typing import Final
 
 from peergram.config import CHANNELS_PER_SESSION_MAX
 from peergram.errors import UsageError, WireError
 from peergram.wire.varint import Buffer
 
-CHANNEL_HEADER_BYTES = 5
+CHANNEL_HEADER_BYTES: Final = 5
 
-_HEADER = struct.Struct("<Bi")
-_FLAGS = 1
+_HEADER: Final = struct.Struct("<Bi")
+_FLAGS: Final = 1
 
 
 @lru_cache(maxsize=CHANNELS_PER_SESSION_MAX)

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 from peergram.errors import UsageError, WireError
 from peergram.wire.varint import decode_varint, encode_varint, nearest
 
-DATA_HEADER_BYTES = 7
+DATA_HEADER_BYTES: Final = 7
 """Size without the optional parts."""
-TIME_SINCE_PREVIOUS_MAX_US = 0xFFFF << 4 | 0xF
+TIME_SINCE_PREVIOUS_MAX_US: Final = 0xFFFF << 4 | 0xF
 """Longest time that fits the field; the reference does not write more than 250 000."""
 
-_FIXED = struct.Struct("<BIH")
-_TIME = struct.Struct("<H")
-_IS_DATA = 0x80
-_HAS_STATS = 0x01
-_HAS_TIME = 0x02
-_TIME_UNIT_BITS = 4
+_FIXED: Final = struct.Struct("<BIH")
+_TIME: Final = struct.Struct("<H")
+_IS_DATA: Final = 0x80
+_HAS_STATS: Final = 0x01
+_HAS_TIME: Final = 0x02
+_TIME_UNIT_BITS: Final = 4
 
 
 @dataclass(slots=True)

@@ -16,27 +16,27 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from peergram.config import LANES_RECV_MAX, SEGMENTS_PER_PACKET_MAX
 from peergram.errors import UsageError, WireError
 from peergram.wire.varint import decode_varint, encode_varint, nearest
 
-MESSAGE_NUMBER_MAX = (1 << 61) - 1
+MESSAGE_NUMBER_MAX: Final = (1 << 61) - 1
 """Higher message numbers are refused: integers from here on would be bad keys of our tables (E18)."""
-EXPLICIT_SIZE_MAX = 4 * 256 + 255
+EXPLICIT_SIZE_MAX: Final = 4 * 256 + 255
 """A larger segment can only be the last frame of its payload."""
-ACK_DELAY_MAX_US = 0xFFFE << 5
+ACK_DELAY_MAX_US: Final = 0xFFFE << 5
 """A longer delay is written as "no timing"."""
-ACK_BLOCKS_WIRE_MAX = 255
+ACK_BLOCKS_WIRE_MAX: Final = 255
 """Most blocks that the count byte can say."""
-ACK_COUNT_MAX = 100_000 << 3 | 0x7
+ACK_COUNT_MAX: Final = 100_000 << 3 | 0x7
 """Most packets one half of an ack block may cover."""
 
-_ACK_DELAY_UNIT_BITS = 5
-_ACK_NO_DELAY = 0xFFFF
-_PLAIN_ACK = struct.Struct("<BHH")
-_REST = 7
+_ACK_DELAY_UNIT_BITS: Final = 5
+_ACK_NO_DELAY: Final = 0xFFFF
+_PLAIN_ACK: Final = struct.Struct("<BHH")
+_REST: Final = 7
 """Size code: the data runs to the end of the payload."""
 
 
@@ -148,7 +148,7 @@ class Forms:
     rest_size: bool = True
 
 
-REFERENCE_FORMS = Forms()
+REFERENCE_FORMS: Final = Forms()
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -357,10 +357,10 @@ def expand_position(low: int, bits: int, expected: int) -> int:
     return position + mask + 1 if position + (mask >> 1) < expected else position
 
 
-_POSITION_BITS = (24, 32, 48)
-_RESERVED_POSITION = 3
-_DISTANCE_BITS = (0, 8, 16, 32)
-_STOP_WAITING_BITS = (8, 16, 24, 64)
+_POSITION_BITS: Final = (24, 32, 48)
+_RESERVED_POSITION: Final = 3
+_DISTANCE_BITS: Final = (0, 8, 16, 32)
+_STOP_WAITING_BITS: Final = (8, 16, 24, 64)
 
 
 def _reader_of(lead: int) -> Callable[[FrameReader, int], Frame]:
@@ -379,7 +379,7 @@ def _reader_of(lead: int) -> Callable[[FrameReader, int], Frame]:
     return FrameReader._read_invalid
 
 
-_READERS = tuple(_reader_of(lead) for lead in range(256))
+_READERS: Final = tuple(_reader_of(lead) for lead in range(256))
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -7,34 +7,34 @@ one in 20 s, and go through protobuf. The blob is not encrypted: what it says is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from peergram.wire.proto import link_stats_pb2 as pb
 from peergram.wire.proto.message import parse, within
 
-ACK_REQUEST = 2
+ACK_REQUEST: Final = 2
 """`ACK_REQUEST_E2E`: answer within the reply time; implied by any report."""
-ACK_REQUEST_IMMEDIATE = 4
+ACK_REQUEST_IMMEDIATE: Final = 4
 """`ACK_REQUEST_IMMEDIATE`: answer at once."""
-NOT_PRIMARY = 16
+NOT_PRIMARY: Final = 16
 """`NOT_PRIMARY_TRANSPORT_E2E`: the sender prefers another route."""
 
-STATS_BYTES_MAX = 1_300
+STATS_BYTES_MAX: Final = 1_300
 """More fits no packet."""
 
-_PLEASE_ACK = b"\x18\x02"
-_ACK_AT_ONCE = b"\x18\x06"
+_PLEASE_ACK: Final = b"\x18\x02"
+_ACK_AT_ONCE: Final = b"\x18\x06"
 
-QUALITY_HISTOGRAM = ("100", "99", "97", "95", "90", "75", "50", "1", "dead")
+QUALITY_HISTOGRAM: Final = ("100", "99", "97", "95", "90", "75", "50", "1", "dead")
 """Lower bounds of what arrived, in percent of what was sent."""
-QUALITY_NTILES = ("2nd", "5th", "25th", "50th")
-PING_HISTOGRAM = ("25", "50", "75", "100", "125", "150", "200", "300", "max")
+QUALITY_NTILES: Final = ("2nd", "5th", "25th", "50th")
+PING_HISTOGRAM: Final = ("25", "50", "75", "100", "125", "150", "200", "300", "max")
 """Upper bounds in ms."""
-PING_NTILES = ("5th", "50th", "75th", "95th", "98th")
-JITTER_HISTOGRAM = ("negligible", "1", "2", "5", "10", "20")
+PING_NTILES: Final = ("5th", "50th", "75th", "95th", "98th")
+JITTER_HISTOGRAM: Final = ("negligible", "1", "2", "5", "10", "20")
 """Bounds in ms."""
 
-_COUNTERS = (
+_COUNTERS: Final = (
     "packets_sent",
     "kb_sent",
     "packets_recv",
@@ -46,16 +46,16 @@ _COUNTERS = (
     "packets_recv_lurch",
     "packets_recv_out_of_order_corrected",
 )
-_HISTOGRAMS = {
+_HISTOGRAMS: Final = {
     "quality_histogram": tuple(f"quality_histogram_{bound}" for bound in QUALITY_HISTOGRAM),
     "ping_histogram": tuple(f"ping_histogram_{bound}" for bound in PING_HISTOGRAM),
     "jitter_histogram": tuple(f"jitter_histogram_{bound}" for bound in JITTER_HISTOGRAM),
 }
-_NTILES = {
+_NTILES: Final = {
     "quality_ntiles": tuple(f"quality_ntile_{rank}" for rank in QUALITY_NTILES),
     "ping_ntiles": tuple(f"ping_ntile_{rank}" for rank in PING_NTILES),
 }
-_OPTIONAL = ("ping_ms", "packets_dropped_pct", "packets_weird_pct", "peak_jitter_us")
+_OPTIONAL: Final = ("ping_ms", "packets_dropped_pct", "packets_weird_pct", "peak_jitter_us")
 
 
 @dataclass(slots=True)

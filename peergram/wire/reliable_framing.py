@@ -7,16 +7,18 @@ lane. Reference: SNP_WIRE_FORMAT.md, "reliable stream"; our description: 02, sec
 
 from __future__ import annotations
 
+from typing import Final
+
 from peergram.errors import UsageError, WireError
 from peergram.wire.varint import Buffer, encode_varint, read_varint
 
-MESSAGE_HEADER_BYTES_MAX = 21
+MESSAGE_HEADER_BYTES_MAX: Final = 21
 """A lead byte and two varints of ten bytes; a receiver never waits for more (G21)."""
 
-_STEP_FOLLOWS = 0x40
-_SIZE_FOLLOWS = 0x20
-_SIZE_LOW = 0x1F
-_SIZE_LOW_BITS = 5
+_STEP_FOLLOWS: Final = 0x40
+_SIZE_FOLLOWS: Final = 0x20
+_SIZE_LOW: Final = 0x1F
+_SIZE_LOW_BITS: Final = 5
 
 
 def encode_message_header(step: int, size: int) -> bytes:

@@ -9,9 +9,11 @@ from peergram.config import CONNECTIONS_MAX
 from peergram.connection.connection import Connection
 from peergram.endpoint.link import Link
 from peergram.errors import Result
+from tests.compiled import STANDS_IN
 from tests.endpoint.world import AUTO_RESTART, RELIABLE, SECOND_US, connected
 
 
+@STANDS_IN
 def test_an_endpoint_that_is_full_refuses_others_and_keeps_whom_it_has() -> None:
     """E25: no dial goes out and no request is announced until there is room again."""
     world, alice, bob = connected()

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from peergram.endpoint.link import Link
 from peergram.endpoint.schedule import Schedule
 from peergram.timing import NEVER, Deadline
+from tests.compiled import STANDS_IN
 from tests.threats.world import SOAK
 
 
@@ -77,5 +78,5 @@ class ScheduleModel(RuleBasedStateMachine):
             assert deadline.reason in names
 
 
-TestScheduleModel = ScheduleModel.TestCase
+TestScheduleModel = STANDS_IN(ScheduleModel.TestCase)
 TestScheduleModel.settings = settings(max_examples=2_000 if SOAK else 50, stateful_step_count=40)

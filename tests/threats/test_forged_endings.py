@@ -24,8 +24,9 @@ from peergram.config import (
     STRANGER_REPLIES_MAX,
 )
 from peergram.connection.in_flight import SentPacket
-from peergram.connection.rate import FixedRate
+from peergram.connection.rate import SentRecord
 from peergram.connection.reports import fill_report
+from peergram.connection.rtt import RoundTrip
 from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.errors import Result
 from peergram.events import ConnectionState, SendFlags
@@ -240,12 +241,24 @@ class Asker:
             self.bob.drain()
 
 
-class HeldWindow(FixedRate):
+class HeldWindow:
     """A window of one packet, whatever is acknowledged."""
 
-    def __init__(self) -> None:
-        super().__init__(1_000_000)
-        self.window_bytes = DATAGRAM_BYTES_MAX
+    rate_bytes_per_s = 1_000_000
+    window_bytes = DATAGRAM_BYTES_MAX
+    datagram_bytes = DATAGRAM_BYTES_MAX
+    delivered = (0, 0)
+
+    def handle_acked(
+        self, acked_bytes: int, lost_bytes: int, newest: SentRecord | None, round_trip: RoundTrip, now_us: int
+    ) -> None:
+        """Steers nothing."""
+
+    def handle_idle(self, in_flight_bytes: int) -> None:
+        """Steers nothing."""
+
+    def handle_timeout(self) -> None:
+        """Steers nothing."""
 
 
 def hello_recorded() -> tuple[RecordingWorld, Host, Host]:

@@ -18,6 +18,7 @@ from peergram.connection.limits import OWN
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.wire.reliable_framing import encode_message_header
 from peergram.wire.varint import encode_varint
+from tests.compiled import REPLACES
 from tests.connection.flows import delivered_messages, make_flow
 from tests.threats.world import SOAK, full_or, held_bytes
 
@@ -219,6 +220,7 @@ def test_a_large_message_in_pieces_of_two_bytes_holds_little_more_than_its_bytes
     assert held <= 4 * receiver._flow.buffered_bytes
 
 
+@REPLACES
 def test_a_stream_that_waits_for_the_application_is_not_parsed_anew_for_each_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     """E9, V8: what arrives meanwhile is kept, without a copy of a megabyte each time."""
     receiver = receiver_of(Config(recv_buffer_messages=2))

@@ -22,6 +22,7 @@ from peergram.wire.channel_header import encode_channel_header
 from peergram.wire.data_packet import encode_data_header
 from peergram.wire.frames import MESSAGE_NUMBER_MAX, DecodeContext, decode_frames
 from peergram.wire.varint import encode_varint
+from tests.compiled import REPLACES
 from tests.connection.flows import make_flow
 from tests.endpoint.world import SECOND_US, connected
 from tests.threats.world import SOAK, friends, full_or, operations
@@ -149,6 +150,7 @@ def test_a_peer_that_reconnects_all_the_time_keeps_nobody_out(monkeypatch: pytes
     world.run_until(lambda: b"hello" in bob.payloads(), SECOND_US)
 
 
+@REPLACES
 @pytest.mark.parametrize("vanishes", [False, True])
 def test_peers_that_came_and_went_are_remembered_in_bounded_number(vanishes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """E25: everybody was let in, and nobody stayed."""
