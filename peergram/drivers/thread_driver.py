@@ -401,9 +401,10 @@ class ThreadDriver:
         self._rests_until_us = now_us + STAND_IN_US
 
     def _drive(self, until_us: int, wanted: Callable[[], bool]) -> None:
-        """Read, run timers, send, sleep, until `wanted()`, the time is over or the driver is closed."""
+        """Read, run timers, send, sleep, until `wanted()`, the time is over or the driver is closed; looks once in any case."""
         ready: list[Ready] = []
         calls_max = READS_PER_TURN
+        has_looked = False
         while True:
             if ready:
                 self._read(ready, calls_max)
@@ -411,7 +412,7 @@ class ThreadDriver:
                 now_us = monotonic_us()
                 self._pump.handle_due(now_us)
                 sleep_until_us, waiting = self._prepare_sleep()
-                is_over = self._refusal is not None or now_us >= until_us or wanted()
+                is_over = self._refusal is not None or wanted() or (has_looked and now_us >= until_us)
                 if is_over:
                     self._armed_us = 0
             if waiting and self._notify is not None:
@@ -419,6 +420,7 @@ class ThreadDriver:
             if is_over:
                 return
             ready = self._sleep(min(sleep_until_us, until_us), now_us)
+            has_looked = True
             # Where nothing was there at first, one datagram is probably all: to find no second one costs as much as to read it.
             calls_max = 1 if monotonic_us() - now_us > _PAUSE_US else READS_PER_TURN
 
