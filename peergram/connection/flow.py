@@ -48,6 +48,8 @@ ASK_ACK_NOW: Final = 6
 _LARGE_DATAGRAMS_MIN: Final = 4
 PADDING_LEAD: Final = 0xA1
 """A payload that begins so holds nothing; to own peers only."""
+TIMEOUTS_PERSISTENT: Final = 2
+"""More time-outs in a row mean that the path carries hardly anything now (RFC 9002, section 7.6)."""
 DATA_HEADER_BYTES: Final = 7
 """Lead byte, connection id and packet number of a data packet."""
 
@@ -229,7 +231,9 @@ class Flow:
     @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight: what congestion control allows, and room for a few large datagrams, or their acks would be
-        waited for one by one."""
+        waited for one by one. After time-outs in a row, two packets until as many acks have come."""
+        if self.probe_backoff > TIMEOUTS_PERSISTENT:
+            return 2 * self.datagram_bytes
         return max(self.rate.window_bytes, self._window_bytes_min)
 
     # --- receiving ---
