@@ -9,6 +9,7 @@ A contestant is a module with
   other by the UDP port on 127.0.0.1 alone. The one of `cases.ROLES` that stands first binds the port, the other one finds out by
   itself when it is there. `echo` and `crowd` need not return; they are ended from outside;
 * where it cannot run a case, `LEFT_OUT: dict[str, str]`, by the case's kind, with the reason as a sentence;
+* where it runs in a Python of its own, `interpreter() -> str`, its path; what is installed there comes before this folder;
 * where it has settings to choose from, `settings(case) -> tuple[str, ...]`: each is tried once and the best one then runs.
 
 A sender always has a message ready; it may hold no more of the reliable ones in its buffers than the contestant's own flow
@@ -31,6 +32,7 @@ MODULES: dict[str, str] = {
     "reference": "benches.reference_contestant",
     "reference_default": "benches.reference_default_contestant",
     "peergram": "benches.peergram_contestant",
+    "peergram_compiled": "benches.peergram_compiled_contestant",
 }
 """Contestants in the order in which they run and are printed; ratios are to the first."""
 
@@ -61,6 +63,12 @@ def settings(name: str, case_name: str) -> tuple[str, ...]:
     """The settings to choose from, at least one; `("",)` for a contestant that has none."""
     choose = getattr(importlib.import_module(MODULES[name]), "settings", None)
     return tuple(choose(CASES[case_name])) if choose else ("",)
+
+
+def interpreter(name: str) -> str | None:
+    """The Python of a contestant that has one of its own."""
+    choose = getattr(importlib.import_module(MODULES[name]), "interpreter", None)
+    return str(choose()) if choose else None
 
 
 def describe(name: str) -> str:

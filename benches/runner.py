@@ -256,7 +256,7 @@ class _Sides:
         """Start the first (0) or the second (1) role."""
         role = self._roles[side]
         arguments = (role, self._name, self._case_name, str(port), str(seconds), setting, str(connections))
-        self._processes[role] = _start("benches.worker", *arguments)
+        self._processes[role] = _start("benches.worker", *arguments, interpreter=contestants.interpreter(self._name))
 
     def start_link(self, target: int) -> int:
         """Put the bad link before a port; gives the port at its other end."""
@@ -272,8 +272,13 @@ class _Sides:
         return account
 
 
-def _start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", *arguments]
+def _start(module: str, *arguments: str, interpreter: str | None = None) -> subprocess.Popen[str]:
+    if interpreter is None:
+        command = [sys.executable, "-m", module, *arguments]
+    else:
+        # What is installed there must win over what lies here.
+        run = f"import runpy, sys; sys.path.append({str(_ROOT)!r}); runpy.run_module({module!r}, run_name='__main__')"
+        command = [interpreter, "-I", "-c", run, *arguments]
     return subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 

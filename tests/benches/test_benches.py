@@ -28,7 +28,7 @@ def test_the_cases_have_the_promised_names() -> None:
 
 
 def test_the_contestants_have_the_promised_names() -> None:
-    promised = {"peergram", "floor", "pyenet", "aioquic", "aiortc", "reference", "reference_default"}
+    promised = {"peergram", "floor", "pyenet", "aioquic", "aiortc", "reference", "reference_default", "peergram_compiled"}
     assert set(contestants.MODULES) == promised
 
 
