@@ -15,6 +15,7 @@ from typing import Final
 from peergram.config import (
     ACK_EVERY_PACKETS,
     DATAGRAM_BYTES_MAX,
+    MESSAGE_CHARGE_BYTES_MIN,
     PACKETS_UNREPORTED_MAX,
     SEGMENTS_PER_PACKET_MAX,
 )
@@ -458,6 +459,9 @@ class Receiver:
         flow = self._flow
         flow.stats.messages_received_unreliable += len(messages)
         room = flow.room
+        if room.messages_left <= 0 or room.bytes_left < MESSAGE_CHARGE_BYTES_MIN:
+            flow.unreliable_dropped += len(messages)
+            return
         charge = charge_of_all(messages)
         if len(messages) <= room.messages_left and room.unread_bytes + charge <= room.bytes_max:
             flow.deliver(lane, False, numbers, messages, charge)

@@ -34,7 +34,7 @@ from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.crypto.keys import SigningKey, fingerprint
 from peergram.endpoint.event_queue import EventQueue
-from peergram.endpoint.inbox import Inbox, Release
+from peergram.endpoint.inbox import Batch, Inbox, Release
 from peergram.endpoint.link import Link
 from peergram.endpoint.link_table import LinkTable
 from peergram.endpoint.peer import Peer, loopback_info
@@ -1012,8 +1012,8 @@ class Endpoint:
             return Result.LIMIT_EXCEEDED
         peer.room.add_unread(1, charge)
         self._loopback_number += 1
-        message = Message(self.identity, channel, data, self._loopback_number, bool(flags & _RELIABLE), now_us)
-        self._inbox.add(channel, peer, [message], charge)
+        is_reliable = bool(flags & _RELIABLE)
+        self._inbox.add(channel, Batch(peer, self.identity, is_reliable, (self._loopback_number,), [data], charge, now_us))
         self._schedule.is_touched = True
         peer.session.channels.note_used(channel)
         peer.session.last_used_us = now_us

@@ -7,7 +7,6 @@ link is the present one, which request waits, how messages are framed, and what 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Final
 
 from peergram.address import format_address, is_local, is_loopback
@@ -15,10 +14,10 @@ from peergram.config import CHANNELS_PER_SESSION_MAX
 from peergram.connection.flow import Delivered, Flow
 from peergram.connection.handshake import Established
 from peergram.connection.room import ReceiveRoom, charge_of
-from peergram.endpoint.inbox import Inbox
+from peergram.endpoint.inbox import Batch, Inbox
 from peergram.endpoint.link import Link
 from peergram.errors import End, UsageError, WireError
-from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, RealTimeStatus, Unconfirmed
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, RealTimeStatus, Unconfirmed
 from peergram.identity import Identity
 from peergram.sessions.session import Session
 from peergram.sessions.states import SessionState
@@ -27,7 +26,6 @@ from peergram.wire.certificates import CIPHER_NONE
 from peergram.wire.channel_header import CHANNEL_HEADER_BYTES, decode_channel_header, encode_channel_header
 
 _FAST_PING_MS: Final = 5
-_new: Final = tuple.__new__
 """Makes a message from its fields at a third of what calling the class costs."""
 _CHANNEL_MIN: Final = -(1 << 31)
 _CHANNEL_MAX: Final = (1 << 31) - 1
@@ -164,16 +162,7 @@ class Peer:
             self.messages_malformed += len(contents)
             self.room.release(len(contents), charge_bytes)
             return
-        fields = zip(
-            repeat(self.identity),
-            repeat(channel),
-            contents,
-            numbers,
-            repeat(reliable),
-            repeat(now_us, len(contents)),
-            strict=False,
-        )
-        inbox.add(channel, self, list(map(_new, repeat(Message), fields)), charge_bytes)
+        inbox.add(channel, Batch(self, self.identity, reliable, numbers, contents, charge_bytes, now_us))
 
     def _channel_of(self, header: bytes) -> int | None:
         """The channel a header names, from now on open; None if the message is too short to have one."""
