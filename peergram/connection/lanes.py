@@ -156,8 +156,9 @@ class SendLane:
         """Bytes sent divided by weight: the lane with the least of its priority goes next."""
         self.message_number = 0
         self.reliable: deque[tuple[int, int, bytes]] | None = None
-        """(message number, Nagle deadline, framed bytes) of each reliable message not wholly sent. An empty deque takes more than
-        half a kilobyte, so an idle lane has none: here, and below."""
+        """(message number, Nagle deadline, framed bytes) of reliable messages not wholly sent. An empty deque takes more than
+        half a kilobyte, so an idle lane has none: here, and below. Those handed over together are one
+        entry, with the last number."""
         self.reliable_offset = 0
         """Bytes of the first one already sent."""
         self.reliable_bytes = 0
@@ -246,7 +247,7 @@ class SendLane:
         before = self.reliable_bytes
         position, number, reliable_number = self.next_position, self.message_number, self.reliable_number
         queued_bytes = before
-        queue = self.reliable = self.reliable or deque()
+        pieces: list[bytes] = []
         unacked = self.messages_unacked = self.messages_unacked or deque()
         for data in messages:
             number += 1
@@ -255,10 +256,12 @@ class SendLane:
             if step > MESSAGE_NUMBER_STEP_MAX:
                 step = MESSAGE_NUMBER_STEP_MAX
             reliable_number += step
-            framed = _message_header(step, size) + data
-            queued_bytes += len(framed)
-            queue.append((number, deadline_us, framed))
+            header = _message_header(step, size)
+            pieces += (header, data)
+            queued_bytes += len(header) + size
             unacked.append((position + queued_bytes, number, size))
+        queue = self.reliable = self.reliable or deque()
+        queue.append((number, deadline_us, b"".join(pieces)))
         self.message_number, self.reliable_number = number, reliable_number
         self.reliable_bytes = queued_bytes
         return queued_bytes - before

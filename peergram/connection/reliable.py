@@ -20,6 +20,8 @@ from peergram.wire.reliable_framing import parse_message_header
 _ANY: Final = 1 << 60
 _SHORT_BYTES: Final = 256
 _JOINED_BYTES_MAX: Final = 4_096
+_FRONT_SPENT_BYTES_MAX: Final = 65_536
+"""Delivered bytes kept at the front at least, since to cut them off is to copy the rest; not more than there is of the rest."""
 
 
 class ReliableReceiver:
@@ -27,6 +29,7 @@ class ReliableReceiver:
 
     __slots__ = (
         "_buffer_max",
+        "_front_at",
         "_island_begins",
         "_islands",
         "_limits",
@@ -52,6 +55,8 @@ class ReliableReceiver:
         """P of the protocol text: first byte not yet part of a delivered message."""
         self.message_number = 0
         self._pieces: list[bytes] = []
+        self._front_at = 0
+        """Where in the first of them the bytes begin that are not delivered yet."""
         self._pieces_bytes = 0
         self._need_bytes = 1
         """Bytes the parser must see before it can go on; spares it useless tries."""
@@ -207,56 +212,67 @@ class ReliableReceiver:
         `takes_any`: the first one finds room whatever its size. `number_seen` is the highest number seen on the lane. Raises
         `WireError` for framing that ends the connection.
         """
-        buffer = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        total = len(buffer)
         numbers: list[int] = []
         messages: list[bytes] = []
-        at = charged = 0
+        charged = taken = 0
         need = 1
+        has_room = True
         size_max = min(self._message_max, self._buffer_max)
         number = self.message_number
-        while at < total:
-            lead = buffer[at]
-            if lead < 0x40 and (lead < 0x20 or (at + 1 < total and buffer[at + 1] < 0x80)):
-                # The next number, and a size in one or two bytes: nearly every message.
-                if lead < 0x20:
-                    size, begin = lead, at + 1
+        at = self._front_at
+        while self._pieces:
+            buffer = self._pieces[0]
+            total = len(buffer)
+            before = at
+            while at < total:
+                lead = buffer[at]
+                if lead < 0x40 and (lead < 0x20 or (at + 1 < total and buffer[at + 1] < 0x80)):
+                    # The next number, and a size in one or two bytes: nearly every message.
+                    if lead < 0x20:
+                        size, begin = lead, at + 1
+                    else:
+                        size, begin = lead & 0x1F | buffer[at + 1] << 5, at + 2
+                    step = 1
                 else:
-                    size, begin = lead & 0x1F | buffer[at + 1] << 5, at + 2
-                step = 1
-            else:
-                header = parse_message_header(buffer, at)
-                if header is None:
-                    need = total - at + 1
+                    header = parse_message_header(buffer, at)
+                    if header is None:
+                        need = total - at + 1
+                        break
+                    begin, size = at + header[2], header[1]
+                    step = self._check_step(header[0], max(number_seen - number, 0))
+                if size > size_max:
+                    raise WireError(f"Reliable message size too large: {size} bytes")
+                end = begin + size
+                if end > total:
+                    need = end - at
                     break
-                begin, size = at + header[2], header[1]
-                step = self._check_step(header[0], max(number_seen - number, 0))
-            if size > size_max:
-                raise WireError(f"Reliable message size too large: {size} bytes")
-            end = begin + size
-            if end > total:
-                need = end - at
+                charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+                if len(messages) >= room_messages or (charged + charge > room_bytes and not (takes_any and not messages)):
+                    has_room = False
+                    break
+                charged += charge
+                number += step
+                numbers.append(number)
+                messages.append(buffer[begin:end])
+                if lead < 0x40 and end < total and buffer[end] == lead:
+                    stride = end - at
+                    room = min(room_messages - len(messages), (room_bytes - charged) // charge)
+                    alike = count_alike(buffer, end, begin - at, stride, room) if room > 1 else 0
+                    if alike:
+                        first, end = end + begin - at, end + alike * stride
+                        messages += [buffer[begin : begin + size] for begin in range(first, end + 1, stride)]
+                        numbers += range(number + 1, number + 1 + alike)
+                        number += alike
+                        charged += alike * charge
+                at = end
+            taken += at - before
+            if not has_room or len(self._pieces) < 2 or self._pieces_bytes - taken < need:
                 break
-            charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
-            if len(messages) >= room_messages or (charged + charge > room_bytes and not (takes_any and not messages)):
-                break
-            charged += charge
-            number += step
-            numbers.append(number)
-            messages.append(buffer[begin:end])
-            if lead < 0x40 and end < total and buffer[end] == lead:
-                stride = end - at
-                room = min(room_messages - len(messages), (room_bytes - charged) // charge)
-                alike = count_alike(buffer, end, begin - at, stride, room) if room > 1 else 0
-                if alike:
-                    first, end = end + begin - at, end + alike * stride
-                    messages += [buffer[begin : begin + size] for begin in range(first, end + 1, stride)]
-                    numbers += range(number + 1, number + 1 + alike)
-                    number += alike
-                    charged += alike * charge
-            at = end
+            # What is left of the front piece, and all behind it, so that each byte is copied once, however little room there is.
+            self._pieces = [b"".join([buffer[at:], *self._pieces[1:]])]
+            at, need = 0, 1
         self.message_number = number
-        self._keep_rest(buffer, at, need)
+        self._keep_rest(at, taken, need)
         return numbers, messages, charged
 
     def _check_step(self, step: int | None, numbers_seen_above: int) -> int:
@@ -266,19 +282,25 @@ class ReliableReceiver:
             raise WireError(f"Reliable message number lurch: {step} ahead")
         return step
 
-    def _keep_rest(self, buffer: bytes, at: int, need: int) -> None:
-        rest = buffer[at:] if at else buffer
-        self._pieces = [rest] if rest else []
-        self._pieces_bytes = len(rest)
-        self.consumed_position += at
+    def _keep_rest(self, front_at: int, taken: int, need: int) -> None:
+        pieces = self._pieces
+        if pieces and front_at == len(pieces[0]):
+            del pieces[0]
+            front_at = 0
+        elif front_at > _FRONT_SPENT_BYTES_MAX and front_at * 2 > len(pieces[0]):
+            pieces[0] = pieces[0][front_at:]
+            front_at = 0
+        self._front_at = front_at
+        self._pieces_bytes -= taken
+        self.consumed_position += taken
         self._need_bytes = need
-        self._room.stream_bytes -= at
-        if at:
+        self._room.stream_bytes -= taken
+        if taken:
             self._room.finished(self)
 
     def discard(self) -> None:
         """Give back the room of everything that is held; the stream is of no use afterwards."""
         self._room.stream_bytes -= self.charged_bytes
         self._room.finished(self)
-        self._pieces, self._pieces_bytes, self._need_bytes = [], 0, 1
+        self._pieces, self._front_at, self._pieces_bytes, self._need_bytes = [], 0, 0, 1
         self._islands, self._island_begins, self.island_bytes, self.holes = [], [], 0, 0

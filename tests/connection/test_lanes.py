@@ -73,7 +73,7 @@ def test_messages_are_confirmed_when_every_byte_of_them_is(seed: int) -> None:
 def content(lane: SendLane) -> object:
     bundles = [(type(b), b.frames, b.frames_bytes, b.message_bytes, b.first_number, b.last_number) for b in lane.unreliable or ()]
     sums = (lane.reliable_bytes, lane.reliable_number, lane.unreliable_bytes, lane.message_number)
-    return bundles, sums, list(lane.reliable or ()), list(lane.messages_unacked or ())
+    return bundles, sums, b"".join(entry[2] for entry in lane.reliable or ()), list(lane.messages_unacked or ())
 
 
 @settings(max_examples=5_000 if SOAK else 100)
