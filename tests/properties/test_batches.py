@@ -22,8 +22,9 @@ from tests.threats.world import SOAK, UNSTEADY, digest
 
 def state_of(flow: Flow) -> tuple[str, list[bytes]]:
     """Everything a flow holds; stream bytes that wait for more count as they follow each other, not as they came."""
-    waiting = [b"".join(lane.reliable._pieces) for lane in flow.receive_lanes.values()]
-    return digest(flow, without=UNSTEADY | {"_pieces"}), waiting
+    streams = [lane.reliable for lane in flow.receive_lanes.values()]
+    waiting = [b"".join(stream._pieces)[stream._front_at :] for stream in streams]
+    return digest(flow, without=UNSTEADY | {"_pieces", "_front_at"}), waiting
 
 
 class Pair:
