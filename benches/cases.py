@@ -29,6 +29,8 @@ LINK_DELAY_S = 0.025
 """The bad link's delay each way: a round trip of 50 ms."""
 LINK_LOSS = 0.01
 """Share of datagrams lost on the bad link, each way, independently."""
+LINK_DATAGRAM_BYTES_MAX = 1_472
+"""What fits into an Ethernet frame behind IPv4 and UDP headers; larger datagrams do not pass."""
 LINK_QUEUE_BYTES = 250_000
 """What waits before the bad link, 100 ms of its rate; what comes beyond is lost."""
 
@@ -122,7 +124,7 @@ CASES: dict[str, Case] = {
             name="lossy_link",
             unit="% of the link",
             description="16 KiB reliable messages over a link of 20 Mbit/s with 50 ms of round trip, 1 % loss each way and "
-            "100 ms of queue; payload received, as a share of the link's rate",
+            "100 ms of queue, for datagrams that fit into an Ethernet frame; payload received, as a share of the link's rate",
             kind="lossy_link",
             message_bytes=16_384,
             is_reliable=True,

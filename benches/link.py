@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from benches.cases import LINK_BYTES_PER_S, LINK_DELAY_S, LINK_LOSS, LINK_QUEUE_BYTES
+from benches.cases import LINK_BYTES_PER_S, LINK_DATAGRAM_BYTES_MAX, LINK_DELAY_S, LINK_LOSS, LINK_QUEUE_BYTES
 
 _SEED = 20
 _SOCKET_BUFFER_BYTES = 4 << 20
@@ -30,7 +30,7 @@ class Direction:
 
     def leaves_at_s(self, size: int, now_s: float) -> float | None:
         """When a datagram of this size that came now comes out at the far end; None if it is lost."""
-        if self._random.random() < LINK_LOSS:
+        if size > LINK_DATAGRAM_BYTES_MAX or self._random.random() < LINK_LOSS:
             return None
         starts_at_s = max(now_s, self._free_at_s)
         if (starts_at_s - now_s) * LINK_BYTES_PER_S + size > LINK_QUEUE_BYTES:
