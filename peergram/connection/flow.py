@@ -48,8 +48,9 @@ ASK_ACK_NOW: Final = 6
 _LARGE_DATAGRAMS_MIN: Final = 4
 PADDING_LEAD: Final = 0xA1
 """A payload that begins so holds nothing; to own peers only."""
-TIMEOUTS_PERSISTENT: Final = 2
-"""More time-outs in a row mean that the path carries hardly anything now (RFC 9002, section 7.6)."""
+_TIMEOUTS_HARDLY_ANY: Final = 8
+"""After more time-outs than that, with few acks in between, the path carries hardly anything (RFC 9002, section 7.6). A lossy path
+to a peer that acknowledges late has some in a row."""
 DATA_HEADER_BYTES: Final = 7
 """Lead byte, connection id and packet number of a data packet."""
 
@@ -231,8 +232,8 @@ class Flow:
     @property
     def window_bytes(self) -> int:
         """Bytes that may be in flight: what congestion control allows, and room for a few large datagrams, or their acks would be
-        waited for one by one. After time-outs in a row, two packets until as many acks have come."""
-        if self.probe_backoff > TIMEOUTS_PERSISTENT:
+        waited for one by one. After many time-outs in a row, two packets until acks have halved their count away."""
+        if self.probe_backoff > _TIMEOUTS_HARDLY_ANY:
             return 2 * self.datagram_bytes
         return max(self.rate.window_bytes, self._window_bytes_min)
 

@@ -22,7 +22,7 @@ from peergram.config import (
     PACKETS_IN_FLIGHT_MAX,
     PACKETS_PER_TRANSMIT_MAX,
 )
-from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, TIMEOUTS_PERSISTENT, Flow
+from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
 from peergram.connection.in_flight import PATH_PROBE, SentPacket
 from peergram.connection.lanes import IN_FLIGHT, Bundle, LargeMessage, Segment, SendLane, StreamRange
 from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
@@ -214,7 +214,7 @@ class Transmitter:
             return
         flow.probe_wanted = True
         flow.probe_backoff += 1
-        if flow.probe_backoff > TIMEOUTS_PERSISTENT:
+        if flow.probe_backoff > 2:
             flow.rate.handle_timeout()
             self._doubt_path(now_us)
         for packet in flow.in_flight.open_packets():
