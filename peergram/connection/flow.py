@@ -49,8 +49,8 @@ _LARGE_DATAGRAMS_MIN: Final = 4
 PADDING_LEAD: Final = 0xA1
 """A payload that begins so holds nothing; to own peers only."""
 _TIMEOUTS_HARDLY_ANY: Final = 8
-"""After more time-outs than that, with few acks in between, the path carries hardly anything (RFC 9002, section 7.6). A lossy path
-to a peer that acknowledges late has some in a row."""
+"""After more time-outs than that, with few acks in between, the path carries hardly anything (RFC 9002, section 7.6). A lossy
+path to a peer that acknowledges late has some in a row."""
 DATA_HEADER_BYTES: Final = 7
 """Lead byte, connection id and packet number of a data packet."""
 
