@@ -37,8 +37,6 @@ in the kernel, which has room for much more. Shorter, and the thread would fight
 READ_EVERY_US = 200
 """How often a program at the wheel that sends without waiting looks for what has arrived: acknowledgements, above all."""
 _READS_IN_PASSING = 4
-_PAUSE_US = 30
-"""Whoever waits for less has found something at once."""
 _SLEEP_MAX_US = 3_600_000_000
 _FAILURE_PAUSE_S = 0.05
 _FAREWELL_POLL_S = 0.001
@@ -403,11 +401,10 @@ class ThreadDriver:
     def _drive(self, until_us: int, wanted: Callable[[], bool]) -> None:
         """Read, run timers, send, sleep, until `wanted()`, the time is over or the driver is closed; looks once in any case."""
         ready: list[Ready] = []
-        calls_max = READS_PER_TURN
         has_looked = False
         while True:
             if ready:
-                self._read(ready, calls_max)
+                self._read(ready)
             with self.lock:
                 now_us = monotonic_us()
                 self._pump.handle_due(now_us)
@@ -421,8 +418,6 @@ class ThreadDriver:
                 return
             ready = self._sleep(min(sleep_until_us, until_us), now_us)
             has_looked = True
-            # Where nothing was there at first, one datagram is probably all: to find no second one costs as much as to read it.
-            calls_max = 1 if monotonic_us() - now_us > _PAUSE_US else READS_PER_TURN
 
     def _sleep(self, until_us: int, now_us: int) -> list[Ready]:
         try:
@@ -436,8 +431,8 @@ class ThreadDriver:
         self.wakeups += 1
         return ready
 
-    def _read(self, ready: list[Ready], calls_max: int) -> None:
-        calls_max = max(1, calls_max // len(ready))
+    def _read(self, ready: list[Ready]) -> None:
+        calls_max = max(1, READS_PER_TURN // len(ready))
         for entry, is_writable in ready:
             if is_writable:
                 with self.lock:
