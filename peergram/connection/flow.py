@@ -145,27 +145,44 @@ class Flow:
         self.config = config
         self.datagrams_dropped = dropped or DroppedDatagrams()
         self.limits = limits
+        self.room = room or ReceiveRoom(messages_max=config.recv_buffer_messages, bytes_max=config.recv_buffer_bytes)
         self.own_peer = established.capabilities is not None
         self.peer_version = established.protocol_version
         self.peer_connection_id = established.peer_connection_id
         self.send_cipher = established.send_cipher
         self.receive_cipher = established.receive_cipher
+        self.round_trip = RoundTrip()
+        self.stats = Stats(now_us)
+        self.liveness = Liveness(config.timeout_connected_us, now_us, KEEPALIVE_DIALER_US if dialed else KEEPALIVE_US)
+        self._set_up_receiving(established)
+        self._set_up_sending(established, now_us)
+        self._set_up_rate(established, now_us)
+        self.receive_lane(0)
+        if established.rtt_us is not None:
+            self.round_trip.add_sample(established.rtt_us, now_us)
+
+    def _set_up_receiving(self, established: Established) -> None:
         self.accepts_data = True
         """False while lingering: acks count, data does not."""
-        # receiving
-        self.replay = ReplayWindow(established.highest_received, limits)
+        self.replay = ReplayWindow(established.highest_received, self.limits)
         self.acks = AcksOwed(established.highest_received)
         self._first_highest = established.highest_received
         self.receive_lanes: dict[int, ReceiveLane] = {}
         self.delivered: list[Delivered] = []
-        self.room = room or ReceiveRoom(messages_max=config.recv_buffer_messages, bytes_max=config.recv_buffer_bytes)
         self.unreliable_dropped = 0
         """Unreliable messages that found no room because the application did not read."""
         self.blocked_lanes: list[int] = []
         """Lanes with complete messages that found no room."""
         self.last_arrival_us = 0
         self.last_arrival_number = 0
-        # sending
+        self.answer_wanted = False
+        """The peer asked for an answer at once."""
+        self.answer_at_us = 0
+        """From when on such a question is answered at once again."""
+        self.answer_put_off = False
+        """Whether one waits for that time."""
+
+    def _set_up_sending(self, established: Established, now_us: int) -> None:
         self.lanes = Lanes()
         self.send_lanes = self.lanes.by_index
         """The lanes used so far, for those who ask very often."""
@@ -180,21 +197,16 @@ class Flow:
         """Whether data waits for tokens, the window or acks, rather than for a poll."""
         self.stalled_since_us = NEVER
         """Since when data waits and rate, window or record let none go."""
-        large = established.capabilities is not None and bool(established.capabilities.features & LARGE_DATAGRAMS)
-        self.payload_bytes_max = DATAGRAM_BYTES_OWN_PEER_MAX if large else DATAGRAM_BYTES_MAX
-        """Largest plaintext taken from the peer."""
         self.probe_wanted = False
-        self.answer_wanted = False
-        """The peer asked for an answer at once."""
-        self.answer_at_us = 0
-        """From when on such a question is answered at once again."""
-        self.answer_put_off = False
-        """Whether one waits for that time."""
         self.probe_backoff = 0
         self.eliciting_sent_at_us = now_us
         self.last_sent_at_us = 0
-        # both
-        self.round_trip = RoundTrip()
+
+    def _set_up_rate(self, established: Established, now_us: int) -> None:
+        config = self.config
+        large = established.capabilities is not None and bool(established.capabilities.features & LARGE_DATAGRAMS)
+        self.payload_bytes_max = DATAGRAM_BYTES_OWN_PEER_MAX if large else DATAGRAM_BYTES_MAX
+        """Largest plaintext taken from the peer."""
         self.peer_ack_delay_us = ACK_DELAY_OWN_PEER_US if self.own_peer else ACK_DELAY_US
         self.rate: RateController = (
             FixedRate(config.send_rate_bytes) if config.rate == "fixed" else AutoRate(self.peer_ack_delay_us, now_us)
@@ -203,12 +215,6 @@ class Flow:
         self.path_mtu = PathMtu(config.datagram_bytes, config.path_mtu_bytes_max if large else 0)
         self.datagram_bytes = self.full_bytes = self.burst_bytes = 0
         self.set_datagram_bytes(self.path_mtu.size_bytes)
-        keepalive_us = KEEPALIVE_DIALER_US if dialed else KEEPALIVE_US
-        self.liveness = Liveness(config.timeout_connected_us, now_us, keepalive_us)
-        self.stats = Stats(now_us)
-        self.receive_lane(0)
-        if established.rtt_us is not None:
-            self.round_trip.add_sample(established.rtt_us, now_us)
 
     def set_datagram_bytes(self, size: int) -> None:
         """From now on packets are at most that long."""

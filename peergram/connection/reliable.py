@@ -24,6 +24,65 @@ _FRONT_SPENT_BYTES_MAX: Final = 65_536
 """Delivered bytes kept at the front at least, since to cut them off is to copy the rest; not more than there is of the rest."""
 
 
+class _Taking:
+    """Messages being taken, and how many more find room."""
+
+    __slots__ = (
+        "charged",
+        "has_room",
+        "messages",
+        "need_bytes",
+        "number",
+        "number_seen",
+        "numbers",
+        "room_bytes",
+        "room_messages",
+        "takes_any",
+    )
+
+    def __init__(self, number: int, number_seen: int, room_messages: int, room_bytes: int, takes_any: bool) -> None:
+        self.number = number
+        """Of the last message taken."""
+        self.number_seen = number_seen
+        self.room_messages = room_messages
+        self.room_bytes = room_bytes
+        self.takes_any = takes_any
+        self.numbers: list[int] = []
+        self.messages: list[bytes] = []
+        self.charged = 0
+        self.has_room = True
+        """False once a whole message found none."""
+        self.need_bytes = 1
+        """Bytes there must be from where reading ended before there is a message more."""
+
+    def admits(self, size: int, step: int) -> bool:
+        """Whether the next message, `step` numbers on, finds room; it is counted then, and its bytes are for the caller to add."""
+        charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+        count = len(self.numbers)
+        if count >= self.room_messages or (self.charged + charge > self.room_bytes and (count or not self.takes_any)):
+            self.has_room = False
+            return False
+        self.charged += charge
+        self.number += step
+        self.numbers.append(self.number)
+        return True
+
+    def take_alike(self, buffer: bytes, at: int, header_bytes: int, stride: int) -> int:
+        """Take the messages from `at` on that are as long as the one before and next in number; where they end."""
+        size = stride - header_bytes
+        charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
+        room = min(self.room_messages - len(self.messages), (self.room_bytes - self.charged) // charge)
+        alike = count_alike(buffer, at, header_bytes, stride, room) if room > 1 else 0
+        if not alike:
+            return at
+        end = at + alike * stride
+        self.messages += [buffer[begin : begin + size] for begin in range(at + header_bytes, end + 1, stride)]
+        self.numbers += range(self.number + 1, self.number + 1 + alike)
+        self.number += alike
+        self.charged += alike * charge
+        return end
+
+
 class ReliableReceiver:
     """Positions count bytes of the stream; the first byte is at 1."""
 
@@ -212,68 +271,57 @@ class ReliableReceiver:
         `takes_any`: the first one finds room whatever its size. `number_seen` is the highest number seen on the lane. Raises
         `WireError` for framing that ends the connection.
         """
-        numbers: list[int] = []
-        messages: list[bytes] = []
-        charged = taken = 0
-        need = 1
-        has_room = True
-        size_max = min(self._message_max, self._buffer_max)
-        number = self.message_number
+        taking = _Taking(self.message_number, number_seen, room_messages, room_bytes, takes_any)
         at = self._front_at
+        taken = 0
         while self._pieces:
-            buffer = self._pieces[0]
-            total = len(buffer)
-            before = at
-            while at < total:
-                lead = buffer[at]
-                if lead < 0x40 and (lead < 0x20 or (at + 1 < total and buffer[at + 1] < 0x80)):
-                    # The next number, and a size in one or two bytes: nearly every message.
-                    if lead < 0x20:
-                        size, begin = lead, at + 1
-                    else:
-                        size, begin = lead & 0x1F | buffer[at + 1] << 5, at + 2
-                    step = 1
-                else:
-                    header = parse_message_header(buffer, at)
-                    if header is None:
-                        need = total - at + 1
-                        break
-                    begin, size = at + header[2], header[1]
-                    step = self._check_step(header[0], max(number_seen - number, 0))
-                if size > size_max:
-                    raise WireError(f"Reliable message size too large: {size} bytes")
-                end = begin + size
-                if end > total:
-                    need = end - at
-                    break
-                charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
-                if len(messages) >= room_messages or (charged + charge > room_bytes and not (takes_any and not messages)):
-                    has_room = False
-                    break
-                charged += charge
-                number += step
-                numbers.append(number)
-                messages.append(buffer[begin:end])
-                if lead < 0x40 and end < total and buffer[end] == lead:
-                    stride = end - at
-                    room = min(room_messages - len(messages), (room_bytes - charged) // charge)
-                    alike = count_alike(buffer, end, begin - at, stride, room) if room > 1 else 0
-                    if alike:
-                        first, end = end + begin - at, end + alike * stride
-                        messages += [buffer[begin : begin + size] for begin in range(first, end + 1, stride)]
-                        numbers += range(number + 1, number + 1 + alike)
-                        number += alike
-                        charged += alike * charge
-                at = end
-            taken += at - before
-            if not has_room or len(self._pieces) < 2 or self._pieces_bytes - taken < need:
+            front = self._pieces[0]
+            end = self._read_front(front, at, taking)
+            taken += end - at
+            at = end
+            if not taking.has_room or len(self._pieces) < 2 or self._pieces_bytes - taken < taking.need_bytes:
                 break
             # What is left of the front piece, and all behind it, so that each byte is copied once, however little room there is.
-            self._pieces = [b"".join([buffer[at:], *self._pieces[1:]])]
-            at, need = 0, 1
-        self.message_number = number
-        self._keep_rest(at, taken, need)
-        return numbers, messages, charged
+            self._pieces = [b"".join([front[at:], *self._pieces[1:]])]
+            at = 0
+        self.message_number = taking.number
+        self._keep_rest(at, taken, taking.need_bytes)
+        return taking.numbers, taking.messages, taking.charged
+
+    def _read_front(self, front: bytes, at: int, taking: _Taking) -> int:
+        """Take whole messages of one piece from `at` on, as many as find room; where they end."""
+        total = len(front)
+        size_max = min(self._message_max, self._buffer_max)
+        taking.need_bytes = 1
+        while at < total:
+            lead = front[at]
+            if lead < 0x40 and (lead < 0x20 or (at + 1 < total and front[at + 1] < 0x80)):
+                # The next number, and a size in one or two bytes: nearly every message.
+                if lead < 0x20:
+                    size, begin = lead, at + 1
+                else:
+                    size, begin = lead & 0x1F | front[at + 1] << 5, at + 2
+                step = 1
+            else:
+                header = parse_message_header(front, at)
+                if header is None:
+                    taking.need_bytes = total - at + 1
+                    break
+                begin, size = at + header[2], header[1]
+                step = self._check_step(header[0], max(taking.number_seen - taking.number, 0))
+            if size > size_max:
+                raise WireError(f"Reliable message size too large: {size} bytes")
+            end = begin + size
+            if end > total:
+                taking.need_bytes = end - at
+                break
+            if not taking.admits(size, step):
+                break
+            taking.messages.append(front[begin:end])
+            if lead < 0x40 and end < total and front[end] == lead:
+                end = taking.take_alike(front, end, begin - at, end - at)
+            at = end
+        return at
 
     def _check_step(self, step: int | None, numbers_seen_above: int) -> int:
         if step is None:
