@@ -99,6 +99,7 @@ def _print_busy(run: dict[str, Any]) -> None:
             f"{hub['cpu_s'] / pairs * 1e6:.0f}" if pairs else "",
             f"{crowd['cpu_s'] / crowd['elapsed_s']:.0%}",
         )
+    _print_collector(run)
 
 
 def _print_idle(run: dict[str, Any]) -> None:
@@ -107,6 +108,12 @@ def _print_idle(run: dict[str, Any]) -> None:
     kb = run["hub"]["memory_bytes_per_session"] / 1000
     print(f"\n{plan.sessions} idle sessions, {plan.driver} driver, {stage['elapsed_s']:.0f} s; others took {run['others']:.0%}")
     print(f"  memory {kb:.1f} kB a session, CPU {stage['cpu_s'] / stage['elapsed_s']:.2%}")
+    _print_collector(run)
+
+
+def _print_collector(run: dict[str, Any]) -> None:
+    collector = run["hub"]["collector"]
+    print(f"  garbage collector: longest pause {collector['longest_ms']:.1f} ms, {collector['share']:.2%} of the time")
 
 
 def _print_pings(runs: list[dict[str, Any]]) -> None:

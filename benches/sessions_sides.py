@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
-import select
 import struct
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from benches.cases import anonymous_memory_bytes
@@ -159,6 +160,29 @@ class _Stages:
         return [stage.account() for stage in self.stages]
 
 
+class CollectorPauses:
+    """How long the garbage collector held up the process, from now on."""
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+        self._pause_began_s = 0.0
+        self._longest_s = self._total_s = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._pause_began_s = time.perf_counter()
+            return
+        pause_s = time.perf_counter() - self._pause_began_s
+        self._total_s += pause_s
+        self._longest_s = max(self._longest_s, pause_s)
+
+    def account(self) -> dict[str, float]:
+        """The longest pause in ms, and the share of the time since the beginning."""
+        gc.callbacks.remove(self._note)
+        return {"longest_ms": self._longest_s * 1e3, "share": self._total_s / (time.perf_counter() - self._began_s)}
+
+
 class _Gathering:
     """Waits for the crowd, and measures what it takes."""
 
@@ -188,19 +212,25 @@ def _threaded_hub(plan: Plan) -> dict[str, Any]:
     with Messages("hub", listen=f"127.0.0.1:{PORT}", config=_CONFIG) as net:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         while stages is None:
-            select.select([net], [], [], 0.05)
+            net.wait(0.05)
             net.run_callbacks()
             gathering.note(net.receive_messages_on_channel(_KNOCK_CHANNEL, 1_000))
             for message in net.receive_messages_on_channel(_START_CHANNEL, 1):
                 gathering.finish()
                 stages = _Stages(plan, _STAMP.unpack(message.payload)[0], [_sender_of(net, who) for who in gathering.present])
+        pauses = CollectorPauses()
         while not stages.is_over:
             wait_us = stages.frame_at_us - monotonic_us()
             if wait_us > 0:
-                select.select([net], [], [], wait_us / 1e6)
+                net.wait(wait_us / 1e6)
             stages.note(net.receive_messages_on_channel(0, 100_000), monotonic_us())
             stages.frame(monotonic_us())
-        return {"stages": stages.accounts(), "memory_bytes_per_session": gathering.memory_bytes_per_session}
+        return _hub_account(gathering, stages, pauses)
+
+
+def _hub_account(gathering: _Gathering, stages: _Stages, pauses: CollectorPauses) -> dict[str, Any]:
+    memory_bytes = gathering.memory_bytes_per_session
+    return {"stages": stages.accounts(), "memory_bytes_per_session": memory_bytes, "collector": pauses.account()}
 
 
 def _sender_of(net: Messages, who: Identity) -> Callable[[bytes], object]:
@@ -224,6 +254,7 @@ async def _asyncio_hub(plan: Plan) -> dict[str, Any]:
             gathering.finish()
             sends = [_caller_of(driver, endpoint, who) for who in gathering.present]
             stages = _Stages(plan, _STAMP.unpack(message.payload)[0], sends)
+    pauses = CollectorPauses()
     while not stages.is_over:
         wait_us = stages.frame_at_us - monotonic_us()
         if not endpoint.unread_messages:
@@ -232,12 +263,12 @@ async def _asyncio_hub(plan: Plan) -> dict[str, Any]:
         stages.frame(monotonic_us())
         await asyncio.sleep(0)
     driver.close()
-    return {"stages": stages.accounts(), "memory_bytes_per_session": gathering.memory_bytes_per_session}
+    return _hub_account(gathering, stages, pauses)
 
 
 def _accept(driver: AsyncioDriver, endpoint: Endpoint, event: Event) -> None:
     if isinstance(event, SessionRequested):
-        driver.call(lambda now_us: endpoint.accept_session(event.identity, now_us))
+        driver.call(partial(endpoint.accept_session, event.identity))
 
 
 def _caller_of(driver: AsyncioDriver, endpoint: Endpoint, who: Identity) -> Callable[[bytes], object]:
@@ -327,7 +358,7 @@ def _echo(plan: Plan) -> dict[str, Any]:
 def _answer(driver: ThreadDriver, endpoint: Endpoint) -> None:
     for event in driver.poll_events():
         if isinstance(event, SessionRequested):
-            driver.call(lambda now_us, who=event.identity: endpoint.accept_session(who, now_us))  # type: ignore[misc]
+            driver.call(partial(endpoint.accept_session, event.identity))
     with driver.lock:
         now_us = monotonic_us()
         for message in endpoint.receive_messages(0, 100, now_us):

@@ -56,7 +56,7 @@ class _Taking:
         """Bytes there must be from where reading ended before there is a message more."""
 
     def admits(self, size: int, step: int) -> bool:
-        """Whether the next message, `step` numbers on, finds room; if so it is counted, and its bytes are for the caller to add."""
+        """Whether the next message, `step` numbers on, finds room; it is counted then, and the caller adds its bytes."""
         charge = size if size > MESSAGE_CHARGE_BYTES_MIN else MESSAGE_CHARGE_BYTES_MIN
         count = len(self.numbers)
         if count >= self.room_messages or (self.charged + charge > self.room_bytes and (count or not self.takes_any)):
