@@ -9,10 +9,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +20,7 @@ from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.errors import AddressInUseError, ClosedError, UsageError
 
+from .conftest import send
 from .fake_endpoint import FakeEndpoint, faulty_sockets, numbered, numbers, until, until_is
 
 ERRNOS = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EMSGSIZE, errno.ENETUNREACH, errno.EPERM, errno.ENOBUFS]
@@ -30,28 +30,6 @@ ERRNOS += [errno.EIO, errno.EINVAL, errno.EAGAIN]
 @pytest.fixture(params=[True, False], ids=["batched", "plain"])
 def batching(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., ThreadDriver]]:
-    drivers: list[ThreadDriver] = []
-
-    def start(endpoint: FakeEndpoint, **options: Any) -> ThreadDriver:
-        drivers.append(ThreadDriver(endpoint, **options))
-        drivers[-1].start()
-        return drivers[-1]
-
-    yield start
-    for each in drivers:
-        each.close()
-        assert isinstance(each.endpoint, FakeEndpoint)
-        assert each.endpoint.broken_promises == []
-
-
-def send(driver: ThreadDriver, remote: tuple[str, int], packets: list[bytes], **options: int) -> None:
-    endpoint = driver.endpoint
-    assert isinstance(endpoint, FakeEndpoint)
-    driver.call(lambda now_us: endpoint.send(remote, packets, now_us, **options))
 
 
 def is_readable(fileno: int, timeout_s: float = 0) -> bool:

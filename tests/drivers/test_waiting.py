@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from peergram.errors import ClosedError, UsageError
 from peergram.timing import NEVER
 from tests.threats.world import SOAK
 
+from .conftest import send as send_packets
 from .fake_endpoint import FakeEndpoint, numbered, numbers, until, until_is
 from .test_thread_driver import run_script
 
@@ -32,26 +33,8 @@ class Remembering(FakeEndpoint):
         super().handle_datagrams(*arguments)
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., ThreadDriver]]:
-    drivers: list[ThreadDriver] = []
-
-    def start(endpoint: FakeEndpoint) -> ThreadDriver:
-        drivers.append(ThreadDriver(endpoint))
-        drivers[-1].start()
-        return drivers[-1]
-
-    yield start
-    for each in drivers:
-        each.close()
-        assert isinstance(each.endpoint, FakeEndpoint)
-        assert each.endpoint.broken_promises == []
-
-
 def send(driver: ThreadDriver, remote: tuple[str, int], number: int, *, delay_us: int = 0) -> None:
-    endpoint = driver.endpoint
-    assert isinstance(endpoint, FakeEndpoint)
-    driver.call(lambda now_us: endpoint.send(remote, numbered(number, 1), now_us, delay_us=delay_us))
+    send_packets(driver, remote, numbered(number, 1), delay_us=delay_us)
 
 
 def soon(timeout_us: int = 5_000_000) -> int:

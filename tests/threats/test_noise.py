@@ -257,30 +257,29 @@ def test_each_of_a_thousand_tiny_frames_makes_progress_at_a_bounded_price(payloa
     assert whole <= OPERATIONS_PER_BYTE_MAX * len(payload)
 
 
-@pytest.mark.skipif(not SOAK, reason="measures time: set PEERGRAM_SOAK=1")
-@pytest.mark.parametrize("payload", TINY.values(), ids=TINY)
-def test_a_packet_of_tiny_frames_costs_at_most_5_ms(payload: bytes) -> None:
-    """E9."""
+def least_cost_s(payload: bytes) -> float:
+    """CPU time of the undisturbed one of several receivers."""
     costs = []
     for _ in range(20):
         receiver = fresh()
         begin = time.process_time()
         receiver.handle_payload(payload, 2, 2_000_000)
         costs.append(time.process_time() - begin)
-    assert min(costs) <= 5e-3
+    return min(costs)
+
+
+@pytest.mark.skipif(not SOAK, reason="measures time: set PEERGRAM_SOAK=1")
+@pytest.mark.parametrize("payload", TINY.values(), ids=TINY)
+def test_a_packet_of_tiny_frames_costs_at_most_5_ms(payload: bytes) -> None:
+    """E9."""
+    assert least_cost_s(payload) <= 5e-3
 
 
 @pytest.mark.skipif(not SOAK, reason="measures time: set PEERGRAM_SOAK=1")
 @pytest.mark.parametrize("payload", TINY_IN_LARGE.values(), ids=TINY_IN_LARGE)
 def test_a_packet_of_tiny_messages_as_large_as_own_peers_may_send_costs_at_most_10_ms(payload: bytes) -> None:
     """E9."""
-    costs = []
-    for _ in range(20):
-        receiver = fresh()
-        begin = time.process_time()
-        receiver.handle_payload(payload, 2, 2_000_000)
-        costs.append(time.process_time() - begin)
-    assert min(costs) <= 10e-3
+    assert least_cost_s(payload) <= 10e-3
 
 
 def test_a_frame_of_no_bytes_changes_no_stream() -> None:
