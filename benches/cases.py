@@ -20,6 +20,8 @@ ECHO_TIMEOUT_S = 0.1
 """An unreliable message whose answer has not come by then is lost; the next one goes."""
 IDLE_CONNECT_TIMEOUT_S = 90.0
 """All connections of a crowd are there by then, or the run has failed."""
+IDLE_WINDOW_S_MIN = 20.0
+"""Two periods of the keepalives that are sent every ten seconds: a shorter window could miss them all."""
 IDLE_SETTLE_S = 1.0
 """Pause between the last connection's arrival and the window: handshakes are over, their garbage is gone."""
 
@@ -64,6 +66,8 @@ class Case:
     """Those that take part; None for all."""
     window_factor: float = 1.0
     """The window's length in units of the run's `--seconds`."""
+    window_s_min: float = 0.0
+    """It is at least that long."""
     rounds_max: int = 1_000
     """More rounds would only repeat what is known."""
 
@@ -118,6 +122,7 @@ CASES: dict[str, Case] = {
             connections=(10, 100, 1000),
             is_lower_better=True,
             window_factor=4.0,
+            window_s_min=IDLE_WINDOW_S_MIN,
             rounds_max=3,
         ),
         Case(

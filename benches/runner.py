@@ -129,7 +129,8 @@ def run_once(name: str, case_name: str, seconds: float, setting: str = "") -> Ru
 
 def _entries(case: str, names: list[str], seconds: float) -> dict[str, Figures]:
     taking_part = (name for name in names if contestants.reason_left_out(name, case) is None)
-    return {name: Figures(CASES[case].unit, seconds * CASES[case].window_factor) for name in taking_part}
+    window_s = max(seconds * CASES[case].window_factor, CASES[case].window_s_min)
+    return {name: Figures(CASES[case].unit, window_s) for name in taking_part}
 
 
 @contextmanager
