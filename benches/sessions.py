@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     for driver in options.driver or _DRIVERS:
         if options.busy:
             rates = [float(text) for text in options.rates.split(",")]
-            _print_busy(_run(Plan(driver, options.busy, rates, options.seconds)))
+            _print_busy(_run(Plan(driver, options.busy, rates, options.seconds, freezes=options.freeze)))
         if options.idle:
-            _print_idle(_run(Plan(driver, options.idle, [0.0], max(options.seconds, 20.0))))
+            _print_idle(_run(Plan(driver, options.idle, [0.0], max(options.seconds, 20.0), freezes=options.freeze)))
     if options.pings:
         _print_pings([_run_pings(load, interval_s, options.seconds) for load, interval_s in _LOADS])
     return 0
@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--idle", type=int, default=10_000, metavar="N", help="idle sessions (default 10000; 0 for none)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of each measurement (idle: at least 20)")
     parser.add_argument("--driver", action="append", choices=_DRIVERS, help="repeatable; default: both")
+    parser.add_argument("--freeze", action="store_true", help="the hub's program calls gc.freeze() once everybody is there")
     parser.add_argument("--pings", action=argparse.BooleanOptionalAction, default=True, help="the thread beside a busy program")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--plan", help=argparse.SUPPRESS)

@@ -55,6 +55,8 @@ class Plan:
     load: str = "calm"
     """What the echo's main thread does."""
     switch_interval_s: float = 0.005
+    freezes: bool = False
+    """Whether the hub's program calls `gc.freeze` once everybody is there."""
 
     def as_dict(self) -> dict[str, Any]:
         """For the other process."""
@@ -199,6 +201,9 @@ class _Gathering:
                 self._memory_before = anonymous_memory_bytes()
 
     def finish(self) -> None:
+        if self._plan.freezes:
+            gc.collect()
+            gc.freeze()
         grown = anonymous_memory_bytes() - self._memory_before
         self.memory_bytes_per_session = grown / max(self._plan.sessions - _MEMORY_FROM, 1)
 
