@@ -42,6 +42,7 @@ COMPILED = (
     "peergram/connection/pacing.py",
     "peergram/connection/path_estimate.py",
     "peergram/connection/path_mtu.py",
+    "peergram/connection/pings.py",
     "peergram/connection/rate.py",
     "peergram/connection/receive.py",
     "peergram/connection/received.py",

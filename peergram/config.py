@@ -167,10 +167,120 @@ CLOSE_DEBUG_BYTES_MAX: Final = 127
 CLOSE_REPLIES_MAX: Final = 64
 """Answers an ended connection gives its peer before it falls silent (E14)."""
 
+SIGNAL_BYTES_MAX: Final = 16_384
+"""A larger signal is not looked at; ours have a few hundred bytes, the reference's with many candidates a few thousand."""
+SIGNAL_RELIABLE_MAX: Final = 64
+"""Candidates and passwords in one signal, either way: twice the candidates kept of one peer (I2)."""
+SIGNAL_RELIABLE_BYTES_MAX: Final = 4_096
+"""What they may take of a signal we send; the rest follows once these are acknowledged (D25)."""
+SIGNAL_RELIABLE_QUEUED_MAX: Final = 256
+"""Entries of ours that a peer has not acknowledged; more are refused, since whoever acknowledges nothing cannot be reached."""
+SIGNAL_CANDIDATE_BYTES_MAX: Final = 512
+"""A longer candidate makes its signal malformed (I5); real ones have about 70 bytes."""
+SIGNAL_PASSWORD_BYTES_MAX: Final = 256
+"""The longest password that ICE knows (RFC 8839, ice-pwd)."""
+SIGNAL_APPLICATION_MESSAGES_MAX: Final = 64
+"""Messages of applications in one signal; the reference sends none."""
+SIGNAL_REPEAT_US: Final = 1_000_000
+"""An entry that is not acknowledged goes again this long after it was last sent; the reference does the same."""
+SIGNALING_RECONNECT_MIN_US: Final = 200_000
+SIGNALING_RECONNECT_MAX_US: Final = 10_000_000
+"""How long a client of a signaling service waits before it connects again; drawn anew each time, so that a service that comes
+back is not met by all its clients at once (S7)."""
+SIGNALING_STEADY_US: Final = 10_000_000
+"""A connection to a service that held this long counts as good, and the next wait is short again; two clients that take one name
+from each other never get there."""
+SIGNALING_CONNECT_TIMEOUT_US: Final = 5_000_000
+"""How long one address of a service may take to answer."""
+SIGNALING_UNSENT_MAX: Final = 32
+"""Signals that wait for the connection to the service; the oldest gives way, as in the reference's client, since what matters in
+it is repeated."""
+SIGNAL_LINE_BYTES_MAX: Final = 16_640
+"""Longest line of the reference's signaling protocol: 8 KiB in hexadecimal and a name; longer ones are skipped (S4)."""
+LINE_SERVER_CLIENTS_MAX: Final = 1_024
+"""Connections of the line server; more are closed at once (S9)."""
+LINE_SERVER_GREETING_US: Final = 5_000_000
+"""A connection that has not said its name after this time is closed (S4)."""
+LINE_SERVER_UNSENT_BYTES_MAX: Final = 65_536
+"""Bytes that wait for one client of the line server, fifty usual signals; who reads that slowly is cut off (S4)."""
+IN_PROCESS_SIGNALS_MAX: Final = 4_096
+"""Signals on their way between services of one process; more are lost, as on any service."""
+
 RTO_MIN_US: Final = 30_000
 RTO_MAX_US: Final = 2_000_000
 RTO_INITIAL_US: Final = 1_000_000
 """Retransmission time-out: RFC 6298 with a granularity of 1 ms and these bounds."""
+
+ICE_CANDIDATE_BYTES_MAX: Final = 512
+"""Longest text of a candidate that is read (I5)."""
+ICE_REMOTE_CANDIDATES_MAX: Final = 32
+"""Addresses of one peer (I2); what failed gives way to what is new, and what the peer sends from comes first."""
+ICE_PAIRS_MAX: Final = 100
+"""Bases of ours times addresses of the peer (I2)."""
+ICE_HOSTS_MAX: Final = 256
+"""Hosts that a peer may have had us send checks to in vain; beyond these only hosts that answered get any (I2)."""
+ICE_UNANSWERED_PACKETS_MAX: Final = 160
+"""Checks sent to one host that does not answer: with 92 bytes each less than 16 KiB (I2)."""
+ICE_KNOWN_HOST_CHECK_US: Final = 60_000_000
+"""Beyond that, a host that once was the peer's still gets a check a minute: it may come back."""
+ICE_BUDGET_RENEW_US: Final = 60_000_000
+"""How often a change of our own network lets all hosts be checked anew."""
+ICE_CHECK_INTERVAL_US: Final = 20_000
+"""Between two checks of one agent (I2; Ta of RFC 8445 is 50 ms, and 5 ms is the least it allows)."""
+ICE_CHECK_SENDS_MAX: Final = 5
+"""How often a check is sent before its pair counts as failed (I2),"""
+ICE_RETRY_SENDS_MAX: Final = 2
+"""and in a later round."""
+ICE_RTO_INITIAL_US: Final = 200_000
+"""First wait for an answer while the round trip is unknown. RFC 8445 wants 500 ms; translators tend to lose the first packet."""
+ICE_RTO_MIN_US: Final = 100_000
+ICE_RTO_MAX_US: Final = 2_000_000
+"""Bounds of that wait, which doubles with each repeat."""
+ICE_PROBE_LIFETIME_US: Final = 5_000_000
+"""How long the answer to a check that is not repeated still counts."""
+ICE_RETRY_US: Final = 3_000_000
+ICE_RETRY_MAX_US: Final = 10_000_000
+"""Until a failed pair is checked again while nothing better works: a quarter longer each time."""
+ICE_FRESH_US: Final = 20_000_000
+"""A pair that answered within this time need not be checked because the peer checks it."""
+ICE_CONSENT_MIN_US: Final = 4_000_000
+ICE_CONSENT_MAX_US: Final = 6_000_000
+"""Between two checks of the pair in use, drawn anew each time (RFC 7675; I3)."""
+ICE_CONSENT_EXPIRY_US: Final = 30_000_000
+"""No data goes where nothing authentic came from for this long (RFC 7675; I3)."""
+ICE_PROBE_INTERVAL_US: Final = 150_000
+"""Between two checks of the pair in use while it is suspected,"""
+ICE_PROBE_SLOW_US: Final = 1_000_000
+"""and once it counts as failing."""
+ICE_PATIENCE_MARGIN_US: Final = 400_000
+ICE_PATIENCE_MIN_US: Final = 600_000
+ICE_PATIENCE_MAX_US: Final = 1_500_000
+"""How long it may leave them unanswered: three round trips and the margin, within these bounds."""
+ICE_SPARE_INTERVAL_US: Final = 15_000_000
+"""Between two checks of a stand-in; translators forget a flow after 30 s at the earliest (RFC 4787 wants 2 minutes)."""
+ICE_SPARE_PROBES_MAX: Final = 3
+"""Unanswered checks after which a stand-in is none any more."""
+ICE_PROVE_INTERVAL_US: Final = 500_000
+"""Between two checks of a better pair that failed before and answers again."""
+ICE_PROVE_US: Final = 2_000_000
+ICE_PROVE_MAX_US: Final = 32_000_000
+ICE_PROVE_ANSWERS: Final = 3
+"""How long it must answer before data goes there again, twice as long after each failure; and how often at least. A flapping link
+is left alone."""
+ICE_SETTLE_US: Final = 2_000_000
+"""After the first pair works, pairs of higher priority take over at once for so long, as both sides agree on them."""
+ICE_RTT_GAIN_US: Final = 10_000
+ICE_RTT_GAIN_PERCENT: Final = 20
+ICE_RTT_SAMPLES: Final = 3
+"""Later, another pair of the same kind must be faster by both, on so many samples: more than jitter explains."""
+ICE_MOVED_US: Final = 500_000
+"""Data that comes by another pair while the one in use has been silent for this long makes us check that one,"""
+ICE_MOVED_PAUSE_US: Final = 5_000_000
+"""but no more often than this."""
+ICE_ANSWERS_WAITING_MAX: Final = 16
+"""Answers to checks that wait to be sent; the newest win (E14)."""
+ICE_OLD_PASSWORD_US: Final = 10_000_000
+"""How long checks with our previous password are still taken after a restart: signaling may be slow."""
 
 STATS_INTERVAL_US: Final = 5_000_000
 """Rates and quality are averaged over this time and then kept for the next one."""
@@ -179,6 +289,8 @@ STATS_INSTANT_FORCED_US: Final = 30_000_000
 STATS_LIFETIME_US: Final = 120_000_000
 STATS_LIFETIME_FORCED_US: Final = 140_000_000
 """When a report goes to the peer: with traffic, and without."""
+PING_ANSWERS_KEPT: Final = 16
+"""Answers to `ping_user` that a connection remembers: those of some seconds, for who looks seldom."""
 PING_MS_MAX: Final = 2_000
 """A slower sample says more about a stalled process than about the network."""
 
@@ -199,9 +311,246 @@ EVENTS_MAX: Final = 1_024
 CHANNELS_PER_SESSION_MAX: Final = 4_096
 """Channels remembered as open per session; others still carry messages (M2)."""
 
+STUN_ATTRIBUTES_MAX: Final = 64
+"""Attributes in one STUN message; honest ones have a dozen (I6)."""
+STUN_ANSWER_BYTES_MAX: Final = 576
+"""A longer answer of a STUN or TURN server is dropped: every path carries what they have to say in this (I6)."""
+STUN_ATTEMPTS_MAX: Final = 5
+"""How often one request is sent (I6)."""
+STUN_RTO_US: Final = 250_000
+"""Until the first repetition of a request; twice as long for each further one. With the attempts above a silent server is given
+up after 5.75 s."""
+STUN_RTO_MAX_US: Final = 2_000_000
+STUN_STREAM_ANSWER_US: Final = 5_000_000
+"""What a server on a byte stream has for an answer; nothing is repeated there."""
+STUN_KEEPALIVE_US: Final = 15_000_000
+"""Between two questions for our mapped address; NATs forget mappings after 30 s and more (RFC 4787 REQ-5 is two minutes)."""
+STUN_REDIRECTS_MAX: Final = 1
+"""How often a server may send us to another one, if that is allowed at all (I6)."""
+
+TURN_AUTH_ROUNDS_MAX: Final = 3
+"""Credentials computed anew for one request, whatever nonces the server asks for (I6)."""
+TURN_ALLOCATE_ROUNDS_MAX: Final = 3
+"""Other forms of an Allocate request tried because of the server's answer: another family, after releasing a forgotten one."""
+TURN_REFRESH_INTERVAL_US: Final = 1_000_000
+"""Allocations are refreshed at half of their lifetime, but not more often than this."""
+TURN_LIFETIME_S_MAX: Final = 3_600
+"""A longer lifetime is not believed."""
+TURN_PERMISSION_REFRESH_US: Final = 120_000_000
+"""Between two refreshes of permissions, which last 300 s (RFC 8656 §9): one may be lost."""
+TURN_PERMISSION_UNUSED_US: Final = 300_000_000
+"""A permission nobody used for this long is not refreshed any more."""
+TURN_PERMISSION_ADDRESSES_MAX: Final = 10
+"""Addresses in one CreatePermission request, as in the reference."""
+TURN_CHANNEL_REFRESH_US: Final = 240_000_000
+"""Between two bindings of the same channel, which last 600 s (RFC 8656 §12): one may be lost."""
+TURN_CHANNEL_REST_US: Final = 1_200_000_000
+"""How long a channel number is not given to another peer: the binding's 600 s, and as long again (RFC 8656 §12 wants 300 s)."""
+TURN_PEERS_MAX: Final = 1_024
+"""Addresses one allocation deals with; the one unused for longest gives way."""
+TURN_CHANNELS_MAX: Final = 512
+"""Channels of one allocation; other peers get Send indications, 36 bytes longer."""
+TURN_RELEASE_US: Final = 2_000_000
+"""How long the release of an allocation may take before it is left to its lifetime."""
+
+ICE_SERVERS_MAX: Final = 8
+"""STUN servers, and again TURN servers, that may be configured."""
+ICE_SERVER_ADDRESSES_MAX: Final = 4
+"""Addresses used of those a server's name resolves to (I9)."""
+NAME_RESOLUTION_US: Final = 3_000_000
+"""What the resolution of a server's name may take (I9)."""
+SERVER_RETRY_US: Final = 10_000_000
+SERVER_RETRY_MAX_US: Final = 120_000_000
+"""When a server that failed, or whose name did not resolve, is tried again: twice as long each time, up to the maximum."""
+GATHERING_US_MAX: Final = 6_000_000
+"""Gathering counts as done after this time; what is found later is announced all the same (I6)."""
+HOST_SOCKETS_MAX: Final = 16
+"""Local addresses that get a socket."""
+SOCKET_RETRIES_MAX: Final = 5
+SOCKET_RETRY_US: Final = 500_000
+"""A socket that could not be opened is tried again, for a new IPv6 address cannot be bound for its first second or two; twice as
+long each time."""
+RELAYS_PER_FAMILY_MAX: Final = 2
+"""Relayed addresses announced of each family; further allocations are released."""
+PORT_MAPPING_ATTEMPTS_MAX: Final = 3
+"""How often a router is asked in one protocol before the next one is tried."""
+PORT_MAPPING_LIFETIME_S: Final = 1_200
+"""Lifetime asked for: a router that restarted knows of us again within half of it."""
+PORT_MAPPING_RENEW_US_MIN: Final = 10_000_000
+"""Between two renewals, whatever lifetime a router grants."""
+PORT_MAPPING_RELEASE_US: Final = 2_000_000
+"""How long giving a port back may take."""
+UPNP_SEARCH_US: Final = 3_000_000
+"""How long routers have to answer a search; they wait up to a second on purpose."""
+UPNP_ANSWER_US: Final = 5_000_000
+"""How long one exchange with a router may take."""
+UPNP_ANSWER_BYTES_MAX: Final = 65_536
+"""Longest description or answer that is read."""
+UPNP_PORTS_MAX: Final = 3
+"""External ports tried when others have taken them."""
+
+STREAM_OPEN_US: Final = 5_000_000
+"""What the connection to a TURN server by TCP or TLS may take."""
+RELAY_ATTEMPTS_MAX: Final = 16
+"""Allocations under way at once,"""
+RELAY_ATTEMPTS_PER_SERVER_MAX: Final = 4
+"""and of these at one server, which may limit what one user has."""
+
+SIGNAL_REQUEST_RETRY_US: Final = 500_000
+"""Between two connect requests that nobody answered (the reference's figure)."""
+SIGNAL_DISTANCE_US: Final = 10_000
+"""Least distance of two signals of one connection, so that candidates found together travel together (100 ms there)."""
+SIGNAL_ACK_US: Final = 10_000
+"""How long the acknowledgement of a signal may wait for company."""
+SIGNAL_CLOSE_REPEATS_US: Final = (500_000, 1_000_000, 2_000_000)
+"""Waits before a close that nobody confirmed is said again; within the 5 s in which ended connections answer."""
+SIGNALS_QUEUED_MAX: Final = 1_024
+"""Signals that wait for the driver; the newest win. As many entries of a caller are kept until the application accepts him."""
+ICE_TRANSACTIONS_KEPT: Final = 16_384
+"""Checks whose answer may still come, all calls together; the oldest give way."""
+
 SESSION_IDLE_US: Final = 180_000_000
 LOG_INTERVAL_US: Final = 1_000_000
 """One log line per kind and second (E15)."""
+
+STREAM_CONNECT_US: Final = 5_000_000
+"""How long a TCP connection may take to come up, TLS included: three tries of the system's (at 0, 1 and 3 s)."""
+STREAM_QUEUE_BYTES_MAX: Final = 262_144
+"""Bytes that wait for the network in one stream; beyond, the newest packets are dropped, as on any full link."""
+NAMES_WAITING_MAX: Final = 64
+"""Host names looked up at once; more are answered with nothing."""
+NAME_LOOKUP_US: Final = 3_000_000
+"""How long a host name may take: two tries of most resolvers that answer at all."""
+NAME_THREADS_MAX: Final = 2
+"""Host names looked up side by side, so that one dead name server does not hold up all others."""
+INTERFACES_SETTLE_US: Final = 100_000
+"""After a sign of change, how long before this machine's addresses are listed: changes come in bursts."""
+INTERFACES_POLL_US: Final = 2_000_000
+"""How often they are listed where the system gives no sign."""
+SIGNALS_WAITING_MAX: Final = 256
+"""Signals that wait for the driver's next turn; more are dropped, as signaling may (E14)."""
+CARRIED_BYTES_MAX: Final = 8_192
+"""Largest signal that our signaling services carry; a rendezvous message with its candidates is 300 to 3000 bytes (S3)."""
+SIGNALS_PAIR_PER_S: Final = 10
+SIGNALS_PAIR_BURST: Final = 20
+"""From one sender to one receiver (S3). A connection sends one signal per 100 ms at most; the burst lets candidates trickle."""
+SIGNALS_SENDER_PER_S: Final = 50
+SIGNALS_SENDER_BURST: Final = 100
+"""From one sender to all (S3); the burst is for a program that calls everybody it knows at its start."""
+SIGNALS_HOST_PAIR_PER_S: Final = 50
+SIGNALS_HOST_PAIR_BURST: Final = 100
+"""From all identities of one address to one receiver: identities cost nothing, addresses do (S3)."""
+SIGNALS_VICTIM_PER_S: Final = 200
+SIGNALS_VICTIM_BURST: Final = 400
+"""To one receiver from all (S3)."""
+SIGNAL_RATE_KEYS_MAX: Final = 65_536
+"""Pairs, senders and receivers whose rate is watched at a time; a bucket that is full is forgotten (S9)."""
+
+LAN_PORT: Final = 24_717
+"""UDP port of the local network's signals; outside the ranges from which systems take ports for clients."""
+LAN_GROUP_4: Final = "239.255.80.71"
+"""IPv4 group: administratively scoped, never routed beyond the site (RFC 2365)."""
+LAN_GROUP_6: Final = "ff12::8050:474c"
+"""IPv6 group: of the link, not assigned by IANA (RFC 4291, RFC 3307)."""
+LAN_DATAGRAM_BYTES_MAX: Final = 1_200
+"""UDP payload of one piece: below the smallest MTU of IPv6, so that no fragment of IP is ever needed."""
+LAN_PIECES_MAX: Final = 9
+"""Pieces of one signal: 8 KiB with the longest names."""
+LAN_INTERFACES_MAX: Final = 16
+"""Interfaces that multicast is sent to and received from, loopback first; Linux allows 20 groups per socket."""
+LAN_MULTICAST_INTERVAL_US: Final = 1_000_000
+"""How often a peer with a known socket is called by multicast all the same: his socket may be old, or not his."""
+LAN_PLACE_US: Final = 60_000_000
+"""How long the socket somebody was heard from counts as his."""
+LAN_PEERS_KEPT: Final = 1_024
+"""Peers whose sockets are remembered, and senders whose rate is watched."""
+LAN_COPIES_KEPT: Final = 1_024
+"""Signals remembered to tell their copies, a second's worth at twice the rate that is taken."""
+LAN_HOST_PER_S: Final = 100
+LAN_HOST_BURST: Final = 200
+"""Signals taken from one address."""
+LAN_TOTAL_PER_S: Final = 500
+LAN_TOTAL_BURST: Final = 1_000
+"""Signals taken from everybody: a few per cent of a processor."""
+LAN_UNFINISHED_MAX: Final = 64
+LAN_UNFINISHED_PER_HOST_MAX: Final = 8
+"""Signals of which pieces are missing: half a megabyte at most."""
+LAN_UNFINISHED_US: Final = 1_000_000
+"""How long pieces wait for the others, which were sent at once."""
+LAN_LOOK_INTERVAL_US: Final = 10_000_000
+"""How often the interfaces of this machine are looked at where the system tells nothing of changes, and in any case."""
+LAN_LOOK_SETTLED_US: Final = 100_000
+"""How long after a change: the addresses of a new interface follow it."""
+
+SERVE_PORT: Final = 27_180
+"""TCP port of `peergram serve` where none is named."""
+STUN_PORT: Final = 3_478
+"""UDP port of its answers to STUN binding requests (RFC 8489)."""
+SERVER_URL_BYTES_MAX: Final = 512
+"""Longest address of a server: a host name has at most 253."""
+REFUSAL_TEXT_BYTES_MAX: Final = 200
+"""Of the sentence with which a server hangs up."""
+SERVER_CLIENTS_MAX: Final = 20_000
+"""Connections of one server; beyond, one that has not logged in gives way, or the new one is refused (S9)."""
+SERVER_CLIENTS_PER_HOST_MAX: Final = 1_000
+"""Connections of one address, a house or a school; loopback is exempt, where a web server in front may speak for all (S9)."""
+SERVER_PENDING_MAX: Final = 4_096
+"""Connections that have not logged in; the oldest gives way (S4)."""
+SERVER_LOGIN_US: Final = 5_000_000
+"""From accepting a connection to its login, TLS included (S4)."""
+SERVER_QUIET_US: Final = 30_000_000
+"""Silence after which a client is asked for a sign of life, and again until it is cut (S4)."""
+SERVER_QUIET_SLOT_US: Final = 1_000_000
+"""Silent clients are asked together at the end of such a slot, so that ten thousand of them wake the server once a second."""
+SERVER_HEADER_BYTES_MAX: Final = 8_192
+"""Of an HTTP request with all its headers (S4)."""
+SERVER_UNSENT_BYTES_MAX: Final = 262_144
+"""Bytes that wait for one client; who reads that slowly is cut (S4)."""
+SERVER_UNSENT_TOTAL_BYTES_MAX: Final = 33_554_432
+"""The same for all clients together: beyond, those with the most are cut. 500 that never read would hold 128 MiB (S4)."""
+SERVER_SOCKET_BUFFER_BYTES: Final = 65_536
+"""Of each connection in the kernel, either way: a signal is small, and what a reader leaves there is memory, too."""
+SERVER_FRAMES_PER_S: Final = 200
+SERVER_FRAMES_BURST: Final = 1_000
+"""Frames of any kind from one client; who sends more is cut, since reading costs as much as carrying (S3)."""
+SERVER_LOGINS_PER_S: Final = 300
+SERVER_LOGINS_BURST: Final = 100
+"""Logins in all, at most 400 in any second: each costs a signature check. The others are told to come back later (S7)."""
+SERVER_LOGINS_PER_HOST_PER_S: Final = 20
+SERVER_LOGINS_PER_HOST_BURST: Final = 100
+"""Logins from one address; loopback is exempt (S1)."""
+SERVER_LOGINS_PER_NAME_PER_S: Final = 1
+SERVER_LOGINS_PER_NAME_BURST: Final = 20
+"""Good logins with one identity: two clients that throw each other out again and again, against the protocol, get no further."""
+SERVER_HOSTS_WATCHED_MAX: Final = 65_536
+"""Addresses whose logins are counted (S9)."""
+SERVER_NAMES_MAX: Final = 100_000
+"""Names that are kept for the key that claimed them; beyond, only known names and keys log in (S9)."""
+SERVER_NAMES_PER_HOST_PER_S: Final = 1
+SERVER_NAMES_PER_HOST_BURST: Final = 100
+"""New names from one address; loopback is exempt (S9)."""
+SERVER_NAME_PROVEN_US: Final = 600_000_000
+SERVER_NAME_KEPT_US: Final = 2_592_000_000_000
+SERVER_NAME_KEPT_SHORT_US: Final = 3_600_000_000
+"""A name stays its key's for 30 days after its last use, if it was in use for ten minutes at a stretch; else for an hour, so that
+a table full of names that nobody wants empties itself (S9)."""
+SERVER_SWEEP_US: Final = 60_000_000
+"""How often names and counters that have run out are removed (S9)."""
+SERVER_CLOSE_US: Final = 500_000
+"""How long a server that is stopped waits for what it has told its clients to be sent."""
+STUN_ANSWERS_PER_HOST_PER_S: Final = 20
+STUN_ANSWERS_PER_HOST_BURST: Final = 50
+STUN_ANSWERS_PER_S: Final = 2_000
+STUN_ANSWERS_BURST: Final = 2_000
+"""Answers to binding requests. Of 32 or 44 bytes, they may be larger than the request of 20, so a forged source can be sent at
+most 880 bytes a second, and all of them together 88 kB (E5)."""
+
+SIGNALING_UNSENT_AGE_US: Final = 10_000_000
+"""A signal that waited longer for the connection to the server is not sent any more: what it began has been given up."""
+SIGNALING_REFUSED_PAUSE_US: Final = 60_000_000
+"""Until the next login after a refusal that trying again does not change, such as a name that is taken."""
+SIGNALING_PING_US: Final = 20_000_000
+"""How often a client asks whether the connection to its server still carries, below the time after which routers forget it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +561,8 @@ class Config:
     """Whole time a connection may take to come up (TimeoutInitial, 24)."""
     timeout_connected_us: int = 10_000_000
     """Silence, with questions unanswered, that ends a connection (TimeoutConnected, 25)."""
+    resume_window_us: int = 60_000_000
+    """How long a session that was found by signaling is kept while its own peer is silent: he may come back by another way."""
     send_buffer_bytes: int = 524_288
     """Data queued and not yet sent, all lanes together; more is refused with LimitExceeded (SendBufferSize, 9)."""
     recv_buffer_bytes: int = 1_048_576
@@ -245,12 +596,21 @@ class Config:
     trust: Literal["open", "key"] = "open"
     """`open`: any self-made certificate connects and is flagged unauthenticated. `key`: only `gen:` identities that are their
     own key."""
+    candidates: Literal["all", "public", "relay"] = "all"
+    """Which addresses of ours peers may learn and use, when called by identity: `public`: none of private networks; `relay`: none
+    at all, only relays (P2P_Transport_ICE_Enable, 104)."""
+    port_mapping: bool = True
+    """Whether the router is asked for a port to the outside (PCP, NAT-PMP, UPnP-IGD) while peers are called by identity."""
     linger_us: int = 500_000
     """How long reliable data is flushed in the background after `close_session` (0: not at all, as the reference)."""
     session_idle_us: int = SESSION_IDLE_US
     """A session without a message either way ends after this time, without a callback."""
     pending_requests_max: int = PENDING_REQUESTS_MAX
     """Strangers waiting to be accepted (M4)."""
+    ice_spares_max: int = 2
+    """Other ways to a peer that are kept ready, at the price of a small packet every 15 s each."""
+    gather_idle_us: int = 60_000_000
+    """Relay allocations, port mappings and their sockets are given back when no peer needed them for this long."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -265,6 +625,7 @@ class Config:
 _RANGES: Final[dict[str, tuple[int, int]]] = {
     "timeout_initial_us": (1_000, 3_600_000_000),
     "timeout_connected_us": (1_000, 3_600_000_000),
+    "resume_window_us": (0, 3_600_000_000),
     "send_buffer_bytes": (4_096, 268_435_456),
     "recv_buffer_bytes": (4_096, 268_435_456),
     "recv_buffer_messages": (2, 268_435_456),
@@ -279,11 +640,14 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "linger_us": (0, 60_000_000),
     "session_idle_us": (1_000_000, 86_400_000_000),
     "pending_requests_max": (1, 65_536),
+    "ice_spares_max": (0, 8),
+    "gather_idle_us": (0, 86_400_000_000),
 }
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "rate": ("auto", "fixed"),
     "trust": ("open", "key"),
+    "candidates": ("all", "public", "relay"),
     "framing": ("messages", "raw"),
 }
 
-assert set(_RANGES) | set(_CHOICES) | {"send_time_since_previous"} == {field.name for field in fields(Config)}
+assert set(_RANGES) | set(_CHOICES) | {"send_time_since_previous", "port_mapping"} == {field.name for field in fields(Config)}

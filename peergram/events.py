@@ -130,7 +130,18 @@ class SessionFailed:
     unconfirmed: Unconfirmed = Unconfirmed()
 
 
-Event = SessionRequested | SessionFailed
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """Packets to a peer that was called by identity take another way from now on, or find none at the moment."""
+
+    identity: Identity
+    route: str
+    """`local` (same network), `direct`, `relayed`, or empty: none is known, and one is looked for."""
+    address: str
+    """Where packets go; empty where a relay hides it."""
+
+
+Event = SessionRequested | SessionFailed | RouteChanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +161,18 @@ class ConnectionInfo:
     """Whether the peer is this library too (promise 6)."""
     proven_by: str
     key_fingerprint: str
+    route: str = ""
+    """How packets go to a peer that was found by identity: `local`, `direct` or `relayed`; empty while there is no way, and for
+    peers dialed by address."""
+
+
+class PingAnswer(NamedTuple):
+    """The peer's library answered a `ping_user`."""
+
+    number: int
+    """Which one: counted from 1 in each connection."""
+    round_trip_us: int
+    """From our packet to its answer, in microseconds; what the peer says it took to answer is subtracted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,3 +195,8 @@ class RealTimeStatus:
     queue_time_us: int | None
     """How long a message sent now would wait before it leaves."""
     max_jitter_us: int | None
+    pings_asked: int = 0
+    """How often `ping_user` asked in this connection; the number of the latest ping."""
+    ping_answers: tuple[PingAnswer, ...] = ()
+    """The latest answers to them, oldest first, at most 16. A ping without one was lost, or its answer was, or is still under
+    way."""

@@ -22,6 +22,7 @@ from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.log_limit import LogLimit
+from peergram.drivers.signaling.choose import open_signaling
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
@@ -33,11 +34,14 @@ from peergram.events import (
     DroppedDatagrams,
     Message,
     RealTimeStatus,
+    RouteChanged,
     SendFlags,
     SessionFailed,
     SessionRequested,
 )
 from peergram.identity import Identity
+from peergram.routes.ice_servers import IceServers
+from peergram.signaling.service import LocalParty, SignalingService
 from peergram.timing import NEVER
 
 _log = logging.getLogger(__name__)
@@ -53,7 +57,7 @@ _MESSAGES_PER_TURN = 1_000
 
 _OK = Result.OK
 _EXPLAINED = {
-    Result.FAIL: "no way to reach this identity: dial it as ip:ADDRESS:PORT, or wait until it contacts us",
+    Result.FAIL: "no way to reach this identity: give a signaling service, dial it as ip:ADDRESS:PORT, or wait until it calls us",
     Result.INVALID_PARAM: "a message has at most 524288 bytes, and Reliable and NoDelay exclude each other",
 }
 """What goes to the log when a send is refused for a reason the result does not tell."""
@@ -76,14 +80,21 @@ class Messages:
         identity: str | Identity | None = None,
         *,
         listen: str | Address | None = None,
+        signaling: str | SignalingService | None = "lan",
+        stun: str | Sequence[str] = (),
+        turn: str | Sequence[str] = (),
         config: Config | None = None,
         batching: bool = True,
         fake_network: FakeNetwork | None = None,
     ) -> None:
         """`identity`: who we are (`"alice"` means `str:alice`); None makes a key, and an identity of it that proves itself.
 
-        `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us; without it we only dial. Peers are
-        reached as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
+        `signaling`: how peers are found by identity: `"lan"` (this machine and its networks, no server), the address of a server
+        (`"wss://host:port/"` of `peergram serve`, or `"line://host:port"`), a service of your own, or None for none. `stun` and
+        `turn` name servers that help to find a way through the internet: `"stun:host:port"`,
+        `"turn:user:password@host:port?transport=udp"` (or `tcp`), `"turns:..."`.
+        `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us without signaling; peers are then
+        dialed as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
         the network bad on purpose. Raises UsageError for a bad identity or address, AddressInUseError if the port is taken.
         """
         if not isinstance(config, Config | None):
@@ -97,15 +108,33 @@ class Messages:
         """Called by `run_callbacks` when a stranger wants to talk: answer with `accept_session_with_user`, or send to him."""
         self.on_session_failed: Callable[[SessionFailed], object] | None = None
         """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
-        self._endpoint = Endpoint(self.identity, config=config, entropy=secure_entropy, key=key, wall_offset_us=wall_offset_us())
+        self._on_route_changed: Callable[[RouteChanged], object] | None = None
+        self._service = open_signaling(signaling)
+        self._endpoint = Endpoint(
+            self.identity,
+            config=config,
+            entropy=secure_entropy,
+            key=key,
+            wall_offset_us=wall_offset_us(),
+            ice_servers=None if self._service is None else IceServers.of(*_texts(stun), *_texts(turn)),
+        )
         self._log_limit = LogLimit()
         if bind is not None:
             self._endpoint.listen(bind)
         self._names: dict[str, Identity] = {}
-        self._requests, self._failures = EventQueue(), EventQueue()
+        self._requests, self._failures, self._routes = EventQueue(), EventQueue(), EventQueue()
         driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
-        self._driver = ThreadDriver(driven, batching=batching)
+        self._driver = ThreadDriver(driven, batching=batching, signaling=self._service)
         self._driver.start()
+        if self._service is not None:
+            self._start_service(self._service, key)
+
+    def _start_service(self, service: SignalingService, key: SigningKey) -> None:
+        try:
+            service.start(LocalParty(self.identity, key.public_bytes, key.sign), self._driver.deliver_signal)
+        except BaseException:
+            self._driver.close(_CLOSE_TIMEOUT_S)
+            raise
 
     def __enter__(self) -> Messages:
         return self
@@ -224,11 +253,33 @@ class Messages:
             on_failed(failure)
         while (on_request := self.on_session_request) is not None and (request := self._next_request()) is not None:
             on_request(request)
+        while (on_changed := self._on_route_changed) is not None and (change := self._next_route_change()) is not None:
+            on_changed(change)
+
+    @property
+    def on_route_changed(self) -> Callable[[RouteChanged], object] | None:
+        """Called by `run_callbacks` when packets to a peer that was called by identity take another way."""
+        return self._on_route_changed
+
+    @on_route_changed.setter
+    def on_route_changed(self, handler: Callable[[RouteChanged], object] | None) -> None:
+        self._on_route_changed = handler
+        with self._driver.lock:
+            self._endpoint.tell_route_changes()
+
+    def _next_route_change(self) -> RouteChanged | None:
+        with self._driver.lock:
+            event = self._routes.poll()
+        assert event is None or isinstance(event, RouteChanged)
+        return event
 
     def _take_events(self) -> None:
         with self._driver.lock:
             for event in self._driver.poll_events():
-                (self._requests if isinstance(event, SessionRequested) else self._failures).tell(event)
+                if isinstance(event, SessionRequested):
+                    self._requests.tell(event)
+                else:
+                    (self._failures if isinstance(event, SessionFailed) else self._routes).tell(event)
 
     def _next_failure(self) -> SessionFailed | None:
         with self._driver.lock:
@@ -283,6 +334,11 @@ class Messages:
         return self._endpoint.key_fingerprint
 
     @property
+    def signaling_status(self) -> str:
+        """How the signaling service stands, in one sentence for people."""
+        return "no signaling: peers are reached by address only" if self._service is None else self._service.status
+
+    @property
     def local_addresses(self) -> list[Address]:
         """Where we listen."""
         return self._endpoint.local_addresses
@@ -295,6 +351,16 @@ class Messages:
         """Send what waits for company (Nagle) now."""
         who = self._resolve(identity)
         self._driver.call(lambda now_us: self._endpoint.flush(who))
+
+    def ping_user(self, identity: str | Identity) -> Result:
+        """Measure a round trip to this identity now: its library answers at once, its program sees nothing.
+
+        The answers are `ping_answers` of the session's status, in microseconds. Opens a session if there is none, and accepts one
+        that is asked for, as a send does; only pings of a session that is up are counted (`pings_asked`). Our side is in use by
+        that, the peer's is not. OK, CONNECT_FAILED, FAIL (no way to reach this identity), INVALID_STATE (it is our own).
+        """
+        who = self._resolve(identity)
+        return self._driver.call(lambda now_us: self._endpoint.ping(who, now_us))
 
     def set_framing(self, identity: str | Identity, framing: str) -> None:
         """`"raw"` leaves out the header of the messages layer in sessions with this identity (channel 0 only)."""
@@ -353,6 +419,10 @@ def _bytes_of(data: object) -> bytes:
     if not isinstance(data, bytearray | memoryview | bytes):
         raise UsageError(f"a message is bytes (encode text first), not {type(data).__name__}")
     return bytes(data)
+
+
+def _texts(servers: str | Sequence[str]) -> list[str]:
+    return [servers] if isinstance(servers, str) else list(servers)
 
 
 def _address_of(listen: object) -> Address:

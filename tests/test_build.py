@@ -29,7 +29,7 @@ for path in sys.argv[1:]:
 for seed in range(3):
     result = run_seed(seed)
     assert result.ok, result
-with peergram.Messages("bob", listen="127.0.0.1:0") as bob, peergram.Messages("alice") as alice:
+with peergram.Messages("bob", listen="127.0.0.1:0", signaling=None) as bob, peergram.Messages("alice", signaling=None) as alice:
     bob.on_session_request = lambda request: bob.accept_session_with_user(request.identity)
     assert alice.send_message_to_user(f"ip:127.0.0.1:{bob.local_addresses[0][1]}", b"hello", 8) == peergram.Result.OK
     received = []

@@ -62,7 +62,7 @@ def batching(request: pytest.FixtureRequest) -> bool:
 def start() -> Iterator[Start]:
     """Makes `Messages` that are closed after the test."""
     with ExitStack() as stack:
-        yield lambda *args, **options: stack.enter_context(Messages(*args, **options))
+        yield lambda *args, **options: stack.enter_context(Messages(*args, signaling=None, **options))
 
 
 @pytest.fixture
@@ -486,7 +486,7 @@ def test_a_handler_that_raises_costs_no_event_of_another_kind(start: Start) -> N
 
 
 def test_failures_that_closing_brings_can_be_fetched_afterwards(start: Start) -> None:
-    alice = Messages("alice", config=Config(linger_us=0))
+    alice = Messages("alice", config=Config(linger_us=0), signaling=None)
     failures: list[SessionFailed] = []
     alice.on_session_failed = failures.append
     alice.send_message_to_user("ip:127.0.0.1:9", b"lost", RELIABLE)
@@ -497,7 +497,7 @@ def test_failures_that_closing_brings_can_be_fetched_afterwards(start: Start) ->
 
 def test_threads_that_close_at_once_raise_nothing() -> None:
     for _ in range(20):
-        alice = Messages("alice")
+        alice = Messages("alice", signaling=None)
         errors: list[BaseException] = []
         start_at_once = threading.Barrier(4)
 
@@ -527,8 +527,8 @@ sys.path.insert(0, {os.getcwd()!r})
 warnings.simplefilter("ignore")
 import peergram
 from peergram import SendFlags
-bob = peergram.Messages("bob", listen="127.0.0.1:0", config=peergram.Config(nagle_us=20_000))
-alice = peergram.Messages("alice", config=peergram.Config(nagle_us=20_000))
+bob = peergram.Messages("bob", listen="127.0.0.1:0", config=peergram.Config(nagle_us=20_000), signaling=None)
+alice = peergram.Messages("alice", config=peergram.Config(nagle_us=20_000), signaling=None)
 bob.on_session_request = lambda request: bob.accept_session_with_user(request.identity)
 to = "ip:%s:%d" % bob.local_addresses[0]
 alice.send_message_to_user(to, b"1", SendFlags.RELIABLE)
@@ -793,7 +793,7 @@ def _talks_again(mine: Messages, other: Messages) -> None:
 
 
 def test_a_context_manager_closes(start: Start) -> None:
-    with Messages("alice", listen=ANY_PORT) as alice:
+    with Messages("alice", listen=ANY_PORT, signaling=None) as alice:
         address = alice.local_addresses[0]
     with pytest.raises(ClosedError):
         alice.send_message_to_user("ip:127.0.0.1:9", b"?")
@@ -801,13 +801,13 @@ def test_a_context_manager_closes(start: Start) -> None:
 
 
 def test_an_exception_inside_passes_through() -> None:
-    with pytest.raises(ZeroDivisionError), Messages("alice"):
+    with pytest.raises(ZeroDivisionError), Messages("alice", signaling=None):
         raise ZeroDivisionError
 
 
 def test_closing_twice_is_harmless_and_ends_the_thread() -> None:
     before = threading.active_count()
-    alice = Messages("alice")
+    alice = Messages("alice", signaling=None)
     assert threading.active_count() == before + 1
     alice.close()
     alice.close()
@@ -833,14 +833,14 @@ USES: dict[str, Callable[[Messages], object]] = {
 
 @pytest.mark.parametrize("name", list(USES))
 def test_every_use_after_closing_says_what_to_do(name: str) -> None:
-    alice = Messages("alice")
+    alice = Messages("alice", signaling=None)
     alice.close()
     with pytest.raises(ClosedError, match="make a new one"):
         USES[name](alice)
 
 
 def test_callbacks_can_be_run_after_closing() -> None:
-    alice = Messages("alice")
+    alice = Messages("alice", signaling=None)
     alice.on_session_failed = lambda failure: None
     alice.close()
     alice.run_callbacks()
@@ -859,9 +859,9 @@ def test_a_port_in_use_says_so_and_leaves_nothing_behind(start: Start) -> None:
     taken = start("first", listen=ANY_PORT).local_addresses[0]
     before = threading.active_count()
     with pytest.raises(AddressInUseError, match="choose another port"):
-        Messages("second", listen=taken)
+        Messages("second", listen=taken, signaling=None)
     with pytest.raises(OSError, match="choose another port"):
-        Messages("second", listen=f"127.0.0.1:{taken[1]}")
+        Messages("second", listen=f"127.0.0.1:{taken[1]}", signaling=None)
     assert threading.active_count() == before
 
 
@@ -894,7 +894,7 @@ def test_wrong_identities(start: Start, identity: str, remedy: str) -> None:
 def test_a_wrong_identity_of_ones_own(identity: str) -> None:
     before = threading.active_count()
     with pytest.raises(UsageError):
-        Messages(identity)
+        Messages(identity, signaling=None)
     assert threading.active_count() == before
 
 
@@ -902,7 +902,7 @@ def refusal_of(listen: object) -> tuple[type[Exception] | None, str, int]:
     """What making `Messages` with that address raises, its text, and how many sockets it leaves open."""
     kind, text, before = None, "", open_sockets()
     try:
-        Messages("alice", listen=listen).close()  # type: ignore[arg-type]
+        Messages("alice", listen=listen, signaling=None).close()  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - looked at by the test
         kind, text = type(error), str(error)
         leaked = open_sockets() - before

@@ -16,6 +16,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
 from peergram.connection import states as connection_states  # noqa: E402
+from peergram.routes import pairs as pair_states  # noqa: E402
 from peergram.sessions import states as session_states  # noqa: E402
 
 TARGET = _ROOT / "docs" / "states.md"
@@ -53,6 +54,11 @@ def document() -> str:
                 "Session",
                 "What the application has with one identity (`peergram/sessions/states.py`).",
                 session_states.TRANSITIONS,
+            ),
+            draw(
+                "Candidate pair",
+                "One way to a peer (`peergram/routes/pairs.py`).",
+                pair_states.TRANSITIONS,
             ),
         ]
     )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from peergram.cli.terminal import Failure, name_of, printable, seconds_text
+from peergram.cli.paths import GOING_ON, PathNews
+from peergram.cli.terminal import Failure, name_of, printable, say, seconds_text
 from peergram.errors import EndReason, Result
-from peergram.events import ConnectionState, Message, RealTimeStatus, SendFlags, SessionFailed
+from peergram.events import ConnectionInfo, ConnectionState, Message, RealTimeStatus, SendFlags, SessionFailed
 from peergram.identity import Identity
 from peergram.messages import Messages
 
 _TICK_S = 0.05
 _CHECK_INTERVAL_S = 0.1
-_ALIVE = (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE, ConnectionState.CONNECTED)
+_OPENING = (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE, ConnectionState.CONNECTED)
 
 
 def wait_for_news(net: Messages, timeout_s: float) -> None:
@@ -32,6 +33,8 @@ class Call:
         self._was_connected = False
         self._name = ""
         self._checked_at_s = 0.0
+        self._path = PathNews()
+        self._path_at_s = 0.0
         net.on_session_failed = self._note_failure
 
     @property
@@ -53,7 +56,7 @@ class Call:
     def send(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Send reliably, waiting while the send buffer is full; `meanwhile` is called now and then. Raises Failure at the end."""
         while True:
-            if self._was_connected and not self._is_connected():
+            if self._was_connected and self._is_over():
                 self.check(meanwhile, now=True)
             result = self.net.send_message_to_user(self.peer, data, SendFlags.RELIABLE, self.channel)
             if self._was_connected:
@@ -80,6 +83,7 @@ class Call:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return None
+            self.tell_path()
             wait_for_news(self.net, min(left_s, _CHECK_INTERVAL_S))
 
     def wait_delivered(self, timeout_s: float, meanwhile: Callable[[], object] = lambda: None) -> bool:
@@ -99,6 +103,20 @@ class Call:
         return 0 if status is None else status.pending_reliable_bytes + status.sent_unacked_reliable_bytes
 
     @property
+    def connection(self) -> ConnectionInfo | None:
+        """What is known about it."""
+        return self.net.get_session_connection_info(self.peer, get_status=False).connection
+
+    def tell_path(self) -> None:
+        """Say which way packets take, if that is news; looks ten times a second at most."""
+        at_s = time.monotonic()
+        if at_s < self._path_at_s + _CHECK_INTERVAL_S:
+            return
+        self._path_at_s = at_s
+        if (news := self._path.sentence(self.name, self.connection)) is not None:
+            say(news)
+
+    @property
     def status(self) -> RealTimeStatus | None:
         """How the connection is doing."""
         return self.net.get_session_connection_info(self.peer, get_connection=False).status
@@ -115,7 +133,9 @@ class Call:
         meanwhile()
         if self._failed is not None and self._failed.state != ConnectionState.CLOSED_BY_PEER:
             raise Failure(f"The session with {self.name} broke: {printable(self._failed.debug)}")
-        if is_over:
+        if not is_over:
+            self.tell_path()
+        else:
             raise Failure(f"{self.name} is gone: it ended the session before everything was done; start over when it is back")
 
     def _is_connected(self) -> bool:
@@ -123,14 +143,14 @@ class Call:
             return False
         if not self._was_connected:
             self._was_connected = True
-            connection = self.net.get_session_connection_info(self.peer, get_status=False).connection
+            connection = self.connection
             if connection is not None and connection.identity is not None:
                 self._name = name_of(connection.identity)
         return True
 
     def _is_over(self) -> bool:
         # A send after the end opens a new session; for a command, connecting again is the end as well.
-        return not self._is_connected() and (self._was_connected or self._state() not in _ALIVE)
+        return not self._is_connected() and self._state() not in (GOING_ON if self._was_connected else _OPENING)
 
     def _state(self) -> ConnectionState:
         return self.net.get_session_connection_info(self.peer, False, False).state
@@ -144,17 +164,37 @@ class Call:
             if event.reason == EndReason.SESSION_CLOSED:
                 return f"{self._place} refused: ask there to accept, then try again"
             return f"{self._place} ended the session: {printable(event.debug)}"
+        if event.reason == EndReason.MISC_P2P_RENDEZVOUS:
+            return self._no_way()
         if event.reason in (EndReason.MISC_TIMEOUT, EndReason.REMOTE_TIMEOUT):
             return self._nobody_there(timeout_s)
         return f"No session with {self._place}: {printable(event.debug)}"
 
     def _nobody_there(self, timeout_s: float) -> str:
         waited = seconds_text(timeout_s)
+        if self._state() == ConnectionState.FINDING_ROUTE:
+            return self._no_way()
+        if self.peer.ip_address is None:
+            return (
+                f"No answer from {self._place} in {waited}: check that a peergram program of this name runs, that its user has"
+                f" accepted, and that both use the same signaling ({self.net.signaling_status.rstrip('.')})"
+            )
         return (
             f"No answer from {self._place} in {waited}: check that the other side runs and listens there, that its user"
             " has accepted, and that no firewall blocks UDP between you"
         )
 
+    def _no_way(self) -> str:
+        return (
+            f"{self._place} has accepted, but no way for packets between you was found: give both sides --stun and --turn"
+            " servers, and check that no firewall blocks UDP"
+        )
+
     @property
     def _place(self) -> str:
-        return self.peer.printable.removeprefix("ip:")
+        return place_of(self.peer)
+
+
+def place_of(peer: Identity) -> str:
+    """A peer as he was dialed, in short: an address, or a name."""
+    return peer.printable.removeprefix("ip:") if peer.ip_address is not None else name_of(peer)

@@ -11,13 +11,13 @@ import click
 
 from peergram.address import format_address
 from peergram.cli.call import Call, wait_for_news
+from peergram.cli.network_options import NetworkOptions, listen_address, network_options
 from peergram.cli.progress import TransferProgress
 from peergram.cli.terminal import (
     Failure,
     ask_yes,
     bytes_text,
     describe_request,
-    listen_address,
     name_of,
     say,
     say_error,
@@ -47,30 +47,36 @@ _FAREWELL_S = 5.0
 
 
 @click.command()
-@click.option("--as", "who", metavar="ID", required=True, help="Who you are: a name such as bob, or a full identity.")
-@click.option("--listen", "listen", metavar="PORT", required=True, help="UDP port, or ADDRESS:PORT, to wait at.")
+@click.option("--as", "who", metavar="NAME", help="Who you are, such as bob [default: a new key, which proves itself].")
+@click.option("--listen", "listen", metavar="PORT", help="UDP port, or ADDRESS:PORT, to wait at for those who call an address.")
+@network_options
 @click.option(
     "--out", "folder", metavar="DIR", type=click.Path(path_type=Path), default=Path(), help="Where to save [default: here]."
 )
 @click.option("--once", is_flag=True, help="End after one file; the exit code says whether it was saved.")
 @click.option("--yes", is_flag=True, help="Accept everybody without a question.")
-def receive(who: str, listen: str, folder: Path, once: bool, yes: bool) -> int:
+def receive(who: str | None, listen: str | None, network: NetworkOptions, folder: Path, once: bool, yes: bool) -> int:
     """Wait for files and save them.
 
     Runs until Ctrl-C; others send with `peergram send`. Asks before it accepts anybody. An existing file is never overwritten:
     the new one gets a number.
 
     \b
-    Example:
-      peergram receive --as bob --listen 27015 --out Downloads
+    Examples:
+      peergram receive --as bob --out Downloads
+      peergram receive --as bob --signaling wss://signal.example.org/
+      peergram receive --listen 27015
     """
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is no folder: create it first, or name another with --out")
     asking: dict[Identity, SessionRequested] = {}
-    with Messages(who, listen=listen_address(listen), config=_CONFIG) as net:
+    address = None if listen is None else listen_address(listen)
+    with network.open(who, None, listen=address, config=_CONFIG) as net:
         net.on_session_request = lambda request: asking.update({request.identity: request})
-        say(f"Waiting for files as {net.identity.printable} at {format_address(net.local_addresses[0])} (Ctrl-C ends).")
+        place = "" if address is None else f" at {format_address(net.local_addresses[0])}"
+        say(f"Waiting for files as {net.identity.printable}{place} (Ctrl-C ends).")
         say(f"  our key {net.key_fingerprint}")
+        say(f"  {net.signaling_status}")
         while True:
             request = _next_request(net, asking)
             if not _let_in(net, request, yes=yes):

@@ -10,9 +10,10 @@ from typing import BinaryIO
 
 import click
 
-from peergram.cli.call import Call
+from peergram.cli.call import Call, place_of
+from peergram.cli.network_options import ANSWER_TIMEOUT_S, NetworkOptions, network_options, peer_identity
 from peergram.cli.progress import TransferProgress
-from peergram.cli.terminal import Failure, bytes_text, dial_identity, printable, say
+from peergram.cli.terminal import Failure, bytes_text, printable, say
 from peergram.cli.transfer import (
     CHANNEL,
     CHUNK_BYTES,
@@ -27,7 +28,6 @@ from peergram.cli.transfer import (
 )
 from peergram.config import Config
 from peergram.errors import UsageError
-from peergram.messages import Messages
 
 SEND_BUFFER_BYTES = 4 << 20
 _CONFIRM_TIMEOUT_S = 60.0
@@ -35,31 +35,35 @@ _CONFIRM_TIMEOUT_S = 60.0
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--as", "who", metavar="ID", required=True, help="Who you are: a name such as alice, or a full identity.")
-@click.option("--to", "to", metavar="ip:ADDRESS:PORT", required=True, help="Where `peergram receive` listens.")
+@click.option("--to", "to", metavar="NAME", required=True, help="Who runs `peergram receive`: a name, or ip:ADDRESS:PORT.")
+@click.option("--as", "who", metavar="NAME", help="Who you are, such as alice [default: a new key, which proves itself].")
+@network_options
 @click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True,
+    "--timeout", metavar="SECONDS", type=click.FloatRange(0.1, 3600), default=ANSWER_TIMEOUT_S, show_default=True,
     help="How long the other side may take to accept.",
 )  # fmt: skip
-def send(file: Path, who: str, to: str, timeout: float) -> None:
+def send(file: Path, to: str, who: str | None, network: NetworkOptions, timeout: float) -> None:
     """Send FILE to somebody who runs `peergram receive`.
 
     The transfer is encrypted, survives packet loss, and counts as done only when the receiver has confirmed the same SHA-256.
 
     \b
-    Example:
-      peergram send photo.jpg --as alice --to ip:192.0.2.7:27015
+    Examples:
+      peergram send photo.jpg --to bob
+      peergram send photo.jpg --to bob --as alice --signaling wss://signal.example.org/
+      peergram send photo.jpg --to ip:192.0.2.7:27015
     """
-    peer = dial_identity(to)
+    peer = peer_identity(to)
     config = Config(send_buffer_bytes=SEND_BUFFER_BYTES, timeout_initial_us=int(timeout * 1e6))
-    with _open(file) as source, Messages(who, config=config) as net:
+    with _open(file) as source, network.open(who, peer, config=config) as net:
         header = FileHeader(sendable_name(file), os.fstat(source.fileno()).st_size)
         call = Call(net, peer, CHANNEL)
-        say(f"Calling {to.removeprefix('ip:')} to send {header.name} ({bytes_text(header.size_bytes)}).")
+        say(f"Calling {place_of(peer)} to send {header.name} ({bytes_text(header.size_bytes)}).")
         say(f"  our key {net.key_fingerprint}")
         call.send(encode_file(header))
         call.wait_connected(timeout)
         say(f"{call.name} has accepted.")
+        call.tell_path()
         try:
             _transfer(call, source, header)
         except TransferError as error:

@@ -8,8 +8,6 @@ from datetime import timedelta
 from rich.console import Console
 from rich.text import Text
 
-from peergram.address import parse_address
-from peergram.errors import UsageError
 from peergram.events import ConnectionInfo, SessionRequested
 from peergram.identity import Identity
 from peergram.messages import Messages
@@ -53,7 +51,8 @@ def name_of(identity: Identity) -> str:
 
 def describe_request(request: SessionRequested) -> list[str]:
     """Who asks, from where, and how far that can be believed; one line each."""
-    return [f"{request.identity.printable} at {request.address}", *describe_proof(request)]
+    place = f" at {request.address}" if request.address else ""
+    return [f"{request.identity.printable}{place}", *describe_proof(request)]
 
 
 def describe_proof(who: SessionRequested | ConnectionInfo) -> list[str]:
@@ -92,28 +91,6 @@ def bytes_text(count: float) -> str:
 def seconds_text(seconds: float) -> str:
     """`7 s` or `1:02:03`."""
     return f"{seconds:.0f} s" if seconds < 59.5 else str(timedelta(seconds=round(seconds))).removeprefix("0:")
-
-
-def listen_address(text: str) -> tuple[str, int]:
-    """`27015` means every IPv4 address of this machine. Raises UsageError."""
-    if text.isascii() and text.isdigit():
-        text = f"0.0.0.0:{text}"
-    return parse_address(text)
-
-
-def dial_identity(text: str) -> Identity:
-    """An `ip:` identity with a port, which is all that can be dialed yet. Raises UsageError."""
-    prefix = text.partition(":")[0]
-    if not text.startswith("ip:"):
-        if prefix[:1].isdigit() or prefix.startswith("["):
-            raise UsageError(f"{printable(text)!r} cannot be dialed: did you mean {printable(f'ip:{text}')}?")
-        remedy = "names cannot be looked up yet, write an address as ip:192.0.2.1:27015"
-        raise UsageError(f"{printable(text)!r} cannot be dialed: {remedy}")
-    who = Identity.of(text)
-    address = who.ip_address
-    if address is None or not address[1]:
-        raise UsageError(f"{printable(text)!r} has no port: write it as ip:192.0.2.1:27015")
-    return who
 
 
 def on_terminal() -> bool:

@@ -108,8 +108,10 @@ class AutoRate:
         "window_bytes",
     )
 
-    def __init__(self, peer_ack_delay_us: int, now_us: int) -> None:
+    def __init__(self, peer_ack_delay_us: int, now_us: int, *, delivered_bytes: int = 0) -> None:
+        """`delivered_bytes`: confirmed before, by another way; packets still on their way there name no larger number."""
         self._path = PathEstimate(peer_ack_delay_us, now_us)
+        self._path.delivered_bytes = delivered_bytes
         self._ack_gap_max_us = peer_ack_delay_us + _ACK_GAP_SLACK_US
         self.datagram_bytes = DATAGRAM_BYTES_MAX
         self._window = _START_WINDOW

@@ -35,6 +35,7 @@ from peergram.connection.goodbye import Goodbye, encode_goodbye
 from peergram.connection.handshake import Established
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
+from peergram.connection.handshake_signaled import SignaledClientHandshake, SignaledServerHandshake
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.peer_checks import LANES_VERSION_MIN, Failed
 from peergram.connection.receive import ConnectionViolated, Receiver
@@ -46,6 +47,7 @@ from peergram.crypto.keys import Entropy
 from peergram.errors import End, EndReason, Result
 from peergram.events import ConnectionState, DroppedDatagrams, SendFlags, Unconfirmed
 from peergram.timing import NEVER, Deadline
+from peergram.wire.certificates import SignedCertificate, SignedCryptInfo
 from peergram.wire.control import (
     ChallengeReply,
     ChallengeRequest,
@@ -61,13 +63,16 @@ from peergram.wire.reliable_framing import MESSAGE_HEADER_BYTES_MAX
 _CLAIM_PROBES: Final = 3
 _CLOSE_REPEATS_US: Final = (100_000, 400_000, 1_500_000)
 """A close nobody answered is said again this long after the first time."""
-_FLOWING: Final = (ConnectionState.CONNECTED, ConnectionState.LINGER)
-_LIVE: Final = (ConnectionState.CONNECTING, ConnectionState.CONNECTED, ConnectionState.LINGER)
+_FLOWING: Final = (ConnectionState.CONNECTED, ConnectionState.LINGER, ConnectionState.FINDING_ROUTE)
+_LIVE: Final = (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE, ConnectionState.CONNECTED, ConnectionState.LINGER)
 _NO_OTHERS: Final[list[bytes]] = []
+_TIMEOUTS_DOUBTED: Final = 2
+"""Time-outs of acknowledgements in a row after which the route is looked at."""
 _UPKEEP_US: Final = 100_000
 """What need not be done on time is looked at this often, if anything else is due."""
 _OK: Final = Result.OK
 _CONNECTED: Final = ConnectionState.CONNECTED
+_FINDING_ROUTE: Final = ConnectionState.FINDING_ROUTE
 _RELIABLE: Final = int(SendFlags.RELIABLE)
 _NO_NAGLE: Final = int(SendFlags.NO_NAGLE)
 _NO_DELAY: Final = int(SendFlags.NO_DELAY)
@@ -81,6 +86,16 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteLost:
+    """The peer is silent for so long that another way to him must be looked for (connections by signals, own peers)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFound:
+    """He is heard again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The connection ended, for good; what was not confirmed by then."""
 
@@ -89,11 +104,15 @@ class Ended:
     unconfirmed: Unconfirmed
 
 
-ConnectionEvent = Opened | Ended
+ConnectionEvent = Opened | RouteLost | RouteFound | Ended
 
 
 class Connection:
-    """A client's (made with a `ClientHandshake`) or a server's (`ServerHandshake`, until `accept`) connection."""
+    """A client's (made with a `ClientHandshake`) or a server's (`ServerHandshake`, until `accept`) connection.
+
+    With a signaled handshake the hellos travel elsewhere, and packets go only while the owner says that there is a route
+    (`handle_route`).
+    """
 
     __slots__ = (
         "_asks_at_us",
@@ -119,6 +138,8 @@ class Connection:
         "_queue_bytes_max",
         "_receiver",
         "_room",
+        "_route_is_open",
+        "_route_until_us",
         "_taken_at_end",
         "_transmitter",
         "_unconfirmed_at_end",
@@ -133,7 +154,7 @@ class Connection:
 
     def __init__(
         self,
-        handshake: ClientHandshake | ServerHandshake,
+        handshake: ClientHandshake | ServerHandshake | SignaledClientHandshake | SignaledServerHandshake,
         *,
         connection_id: int,
         config: Config,
@@ -183,6 +204,10 @@ class Connection:
         self._unconfirmed_at_end = Unconfirmed()
         self._taken_at_end: list[tuple[int, int]] = []
         """(lane, position) up to which the peer's reliable data was taken."""
+        self._route_is_open = not isinstance(handshake, SignaledClientHandshake | SignaledServerHandshake)
+        """Whether packets can go at all."""
+        self._route_until_us = NEVER
+        """When looking for a route is given up."""
         self._close_when_open: tuple[End, int] | None = None
         """Closed by the application while it still opens: why, and until when it may go on."""
 
@@ -196,7 +221,12 @@ class Connection:
     @property
     def is_client(self) -> bool:
         """Whether this side dialed."""
-        return isinstance(self._handshake, ClientHandshake)
+        return isinstance(self._handshake, ClientHandshake | SignaledClientHandshake)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the peer agreed to the keys, or it is over."""
+        return self.state != ConnectionState.CONNECTING
 
     @property
     def is_proven(self) -> bool:
@@ -204,14 +234,14 @@ class Connection:
         return self.flow is not None and self.flow.is_proven
 
     @property
-    def server_handshake(self) -> ServerHandshake | None:
+    def server_handshake(self) -> ServerHandshake | SignaledServerHandshake | None:
         """The request of a stranger this connection stems from; None on the dialing side."""
-        return self._handshake if isinstance(self._handshake, ServerHandshake) else None
+        return self._handshake if isinstance(self._handshake, ServerHandshake | SignaledServerHandshake) else None
 
     @property
     def peer_connection_id(self) -> int:
         """The peer's id for this connection; 0 while unknown."""
-        if isinstance(self._handshake, ServerHandshake):
+        if isinstance(self._handshake, ServerHandshake | SignaledServerHandshake):
             return self._handshake.client_connection_id
         return self._handshake.peer_connection_id
 
@@ -256,14 +286,49 @@ class Connection:
     def accept(self, now_us: int) -> None:
         """Let the stranger in (server role, once)."""
         handshake = self._handshake
-        assert isinstance(handshake, ServerHandshake)
+        assert isinstance(handshake, ServerHandshake | SignaledServerHandshake)
         assert self.state == ConnectionState.CONNECTING
         outcome = handshake.accept(self.connection_id, self._entropy, now_us)
         if isinstance(outcome, Failed):
             self._fail(outcome.reason, outcome.debug, now_us)
             return
-        self._say(handshake.connect_ok(now_us))
+        if isinstance(handshake, ServerHandshake):
+            self._say(handshake.connect_ok(now_us))
         self._open(outcome, now_us)
+
+    def handle_signaled_ok(self, cert: SignedCertificate, crypt: SignedCryptInfo, peer_connection_id: int, now_us: int) -> None:
+        """The peer accepts our call, by signal."""
+        handshake = self._handshake
+        if isinstance(handshake, SignaledClientHandshake) and self.state == ConnectionState.CONNECTING:
+            handshake.handle_connect_ok(cert, crypt, peer_connection_id, now_us)
+            self._look_at_handshake(handshake, now_us)
+
+    def handle_signaled_close(self, reason: int, debug: str, now_us: int) -> None:
+        """A signal says that the peer is done with this connection; nobody signed that (D21)."""
+        if self.is_live:
+            end = End(reason, debug or "The remote host closed the connection.", by_peer=True)
+            if self.state == ConnectionState.FINDING_ROUTE and not self.is_proven:
+                self._finish(Cause.PEER_CLOSED, end, now_us)
+            else:
+                self._believe_later(end, self._claim_wait_us, now_us)
+
+    def handle_route(self, is_open: bool, now_us: int, *, changed: bool = True) -> None:
+        """Whether there is a way for packets now; `changed`: another one than before, about which nothing is known."""
+        self._route_is_open = is_open
+        flow = self.flow
+        if flow is None or not is_open or self.state not in _FLOWING:
+            return
+        if changed:
+            flow.handle_new_route(now_us)
+        flow.probe_wanted = True
+        if self.state == ConnectionState.FINDING_ROUTE:
+            self._queue_held(flow, now_us, only_reliable=not flow.is_proven)
+
+    @property
+    def doubts_route(self) -> bool:
+        """Whether answers are missing for so long that another way should be tried."""
+        flow = self.flow
+        return flow is not None and (flow.liveness.failures > 0 or flow.probe_backoff >= _TIMEOUTS_DOUBTED)
 
     def send_message(self, data: bytes, flags: int, lane: int, now_us: int) -> Result:
         """Queue one message; what it says is about queueing, not about arrival.
@@ -272,7 +337,7 @@ class Connection:
         INVALID_STATE.
         """
         flow = self.flow
-        if self.state is not _CONNECTED or flow is None:
+        if flow is None or (self.state is not _CONNECTED and not self._may_queue(flow, flags)):
             return self._hold_message(data, flags, lane)
         if flow.queued_bytes + flow.retransmit_bytes + len(data) > self._queue_bytes_max:
             return Result.LIMIT_EXCEEDED
@@ -325,6 +390,13 @@ class Connection:
             flow.flush_at_us = deadline_us
         return len(messages)
 
+    def _may_queue(self, flow: Flow, flags: int) -> bool:
+        """Whether a message goes to the queues before the connection is up: reliable ones once there is a route, so that they
+        travel with the first packet; the others once the peer was heard (part 2, P5)."""
+        if self.state is not _FINDING_ROUTE:
+            return False
+        return flow.is_proven or (self._route_is_open and bool(flags & _RELIABLE))
+
     @property
     def has_room(self) -> bool:
         """Whether at least half of the send buffer is free, so that a good many messages would find room."""
@@ -335,7 +407,7 @@ class Connection:
     def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
         if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
             return Result.NO_CONNECTION
-        if self.state != ConnectionState.CONNECTING:
+        if self.state not in (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE):
             return Result.INVALID_STATE
         if flags & _NO_DELAY:
             return Result.IGNORED
@@ -397,7 +469,8 @@ class Connection:
 
     def close(self, reason: int, debug: str, now_us: int, *, linger_us: int = 0, quiet: bool = False) -> None:
         """End it from this side. With `linger_us`, reliable data queued gets that long to arrive; `quiet` tells nobody."""
-        if self.state == ConnectionState.CONNECTING and linger_us > 0 and self.unconfirmed.messages:
+        is_opening = self.state in (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE)
+        if is_opening and linger_us > 0 and self.unconfirmed.messages:
             self._close_when_open = (End(reason, debug), now_us + linger_us)
             self._ends_at_us = now_us + linger_us
         elif self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_anything:
@@ -416,7 +489,7 @@ class Connection:
     def stop_flushing(self, now_us: int) -> None:
         """A newer session with the same peer begins: what waits for this handshake must not arrive after the new one's
         messages."""
-        if self._close_when_open is not None and self.state == ConnectionState.CONNECTING:
+        if self._close_when_open is not None and self.state in (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE):
             self._finish(Cause.APPLICATION_CLOSED, self._close_when_open[0], now_us)
 
     def is_probe(self, packets: list[bytes]) -> bool:
@@ -435,6 +508,12 @@ class Connection:
         """Somebody asks as if he did not know this connection: see whether the peer still does."""
         if self.flow is not None:
             self._ask(self.flow, now_us + CONNECT_OK_INTERVAL_US, now_us)
+
+    def ping(self) -> None:
+        """Measure a round trip, as soon as a packet can go (`flow.pings`); nothing before the handshake is done."""
+        if self.flow is not None and self.is_live:
+            self.flow.pings.ask()
+            self.flow.probe_wanted = True
 
     def age_us(self, now_us: int) -> int:
         """Time since the handshake was done; 0 before."""
@@ -488,7 +567,7 @@ class Connection:
         if is_alone and receiver is not None and self.state in _FLOWING and data[1:5] == own_id:
             self._handle_data(receiver, data, now_us)
             if self.state is not _CONNECTED:
-                self._settle_linger(now_us)
+                self._settle(now_us)
             return _NO_OTHERS
         others: list[bytes] = []
         begin = 0
@@ -507,7 +586,8 @@ class Connection:
                 self._answer_straggler()
             else:
                 self._datagrams_dropped.unknown += 1
-        self._settle_linger(now_us)
+        if self.state is not _CONNECTED:
+            self._settle(now_us)
         return others
 
     def _handle_run(self, receiver: Receiver, data: bytes, begin: int, segment_bytes: int, now_us: int) -> int:
@@ -572,7 +652,7 @@ class Connection:
             handshake.handle_connect_ok(message, remote, now_us)
         self._look_at_handshake(handshake, now_us)
 
-    def _look_at_handshake(self, handshake: ClientHandshake, now_us: int) -> None:
+    def _look_at_handshake(self, handshake: ClientHandshake | SignaledClientHandshake, now_us: int) -> None:
         outcome = handshake.outcome
         if outcome is None or outcome is self.established:
             return
@@ -580,7 +660,8 @@ class Connection:
             self._fail(outcome.reason, outcome.debug, now_us)
         elif self.flow is None:
             self._open(outcome, now_us)
-            self._unconfirmed_handshake = handshake
+            if isinstance(handshake, ClientHandshake):
+                self._unconfirmed_handshake = handshake
         else:
             self.established = outcome
             self.flow.correct(outcome)
@@ -602,7 +683,7 @@ class Connection:
         """Do what is due."""
         if self.state == ConnectionState.CONNECTING:
             self._handle_handshake_timeout(now_us)
-        if self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+        if self.state in _FLOWING:
             if self._unconfirmed_handshake is not None:
                 self._unconfirmed_handshake.handle_timeout(now_us)
             self._handle_flow_timeout(now_us)
@@ -622,7 +703,7 @@ class Connection:
 
     def _handle_handshake_timeout(self, now_us: int) -> None:
         handshake = self._handshake
-        if isinstance(handshake, ClientHandshake):
+        if isinstance(handshake, ClientHandshake | SignaledClientHandshake):
             handshake.handle_timeout(now_us)
             self._look_at_handshake(handshake, now_us)
         else:
@@ -635,10 +716,15 @@ class Connection:
         assert flow is not None
         assert transmitter is not None
         assert receiver is not None
-        flow.liveness.handle_timeout(now_us)
-        if flow.liveness.failures and flow.liveness.is_lost(now_us):
-            self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
+        if self.state is _FINDING_ROUTE and self._gives_up_route(flow, now_us):
             return
+        if self._route_is_open:
+            flow.liveness.handle_timeout(now_us)
+        if flow.liveness.failures and flow.liveness.is_lost(now_us) and self.state is not _FINDING_ROUTE:
+            if not self._may_resume(flow):
+                self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
+                return
+            self._lose_route(now_us)
         if transmitter.is_exhausted:
             self._fail(EndReason.MISC_INTERNAL_ERROR, "Packet numbers are used up; open a new session", now_us)
             return
@@ -648,7 +734,8 @@ class Connection:
                 flow.lanes.shed()
             flow.stats.sample_quality(now_us)
             receiver.handle_timeout(now_us)
-        transmitter.handle_timeout(now_us)
+        if self._route_is_open:
+            transmitter.handle_timeout(now_us)
         if self._claimed is not None and now_us >= self._claim_probe_at_us:
             self._claim_probes_left -= 1
             if self._claim_probes_left:
@@ -657,6 +744,19 @@ class Connection:
                 flow.probe_wanted = True
             else:
                 self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
+
+    def _may_resume(self, flow: Flow) -> bool:
+        """Whether silence means that another route must be found, rather than the end: own peers that meet by signals."""
+        is_signaled = isinstance(self._handshake, SignaledClientHandshake | SignaledServerHandshake)
+        return is_signaled and flow.own_peer and self.state is _CONNECTED
+
+    def _gives_up_route(self, flow: Flow, now_us: int) -> bool:
+        """End it if no way was found in time."""
+        if now_us >= self._route_until_us:
+            self._fail(EndReason.MISC_P2P_RENDEZVOUS, "Timed out attempting to negotiate rendezvous", now_us)
+        elif self._route_until_us == NEVER and now_us >= flow.liveness.last_heard_us + self._config.resume_window_us:
+            self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
+        return not self.is_live
 
     def poll_transmit(self, now_us: int, packets_max: int = PACKETS_PER_TRANSMIT_MAX) -> list[bytes]:
         """Datagrams to send to the peer now, in order; empty when there is nothing."""
@@ -671,7 +771,7 @@ class Connection:
                 packets.append(hello)
                 if self.flow is not None:
                     self.flow.probe_wanted = True
-        if self._transmitter is not None and self.state in (ConnectionState.CONNECTED, ConnectionState.LINGER):
+        if self._transmitter is not None and self._route_is_open and self.state in _FLOWING:
             packets += self._transmitter.poll(now_us, packets_max)
         return packets
 
@@ -679,9 +779,16 @@ class Connection:
         """When to call `handle_timeout` or `poll_transmit` next."""
         earliest: Deadline | None = None
         if self.flow is not None and self._transmitter is not None and self.state in _FLOWING:
-            earliest = min(self._transmitter.poll_timeout(now_us), self.flow.liveness.poll_timeout())
-            if self._transmitter.probe_at_us < earliest.at_us:
-                earliest = Deadline(self._transmitter.probe_at_us, "probe")
+            if self._route_is_open:
+                ends = self.state is not _FINDING_ROUTE
+                earliest = min(self._transmitter.poll_timeout(now_us), self.flow.liveness.poll_timeout(ends=ends))
+                if self._transmitter.probe_at_us < earliest.at_us:
+                    earliest = Deadline(self._transmitter.probe_at_us, "probe")
+            if self.state is _FINDING_ROUTE:
+                until_us = self._route_until_us
+                if until_us == NEVER:
+                    until_us = self.flow.liveness.last_heard_us + self._config.resume_window_us
+                earliest = _earlier(earliest, Deadline(until_us, "finding a route"))
             if self._unconfirmed_handshake is not None:
                 earliest = _earlier(earliest, self._unconfirmed_handshake.poll_timeout())
             if self._claimed is not None:
@@ -718,12 +825,30 @@ class Connection:
         )
         self._receiver = Receiver(flow, take_report)
         self._transmitter = Transmitter(flow, fill_report)
+        if isinstance(self._handshake, SignaledClientHandshake | SignaledServerHandshake):
+            self._enter(Cause.RENDEZVOUS_DONE)
+            self._route_until_us = now_us + self._config.timeout_initial_us
+            if self._route_is_open:
+                self.handle_route(True, now_us, changed=False)
+            return
         self._enter(Cause.HANDSHAKE_DONE)
-        for data, flags, lane in self.take_held():
-            self._queue_message(flow, data, flags, lane, now_us)
+        self._queue_held(flow, now_us, only_reliable=False)
         self._events.append(Opened(established))
+        self._close_if_wanted(now_us)
+
+    def _queue_held(self, flow: Flow, now_us: int, *, only_reliable: bool) -> None:
+        for message in self.take_held():
+            data, flags, lane = message
+            if only_reliable and not _goes_reliably(data, flags):
+                self._held.append(message)
+                self._held_bytes += max(len(data), MESSAGE_CHARGE_BYTES_MIN)
+            else:
+                self._queue_message(flow, data, flags, lane, now_us)
+
+    def _close_if_wanted(self, now_us: int) -> None:
         if self._close_when_open is not None:
             end, until_us = self._close_when_open
+            self._close_when_open = None
             self.close(end.reason, end.debug, now_us, linger_us=max(until_us - now_us, 1))
 
     def _fail(self, reason: int, debug: str, now_us: int) -> None:
@@ -832,6 +957,32 @@ class Connection:
         if now_us >= self._asks_at_us:
             self._asks_at_us = again_at_us
             flow.probe_wanted = True
+
+    def _settle(self, now_us: int) -> None:
+        """Something came while the connection was not simply up."""
+        flow = self.flow
+        if self.state is _FINDING_ROUTE and flow is not None and flow.liveness.last_heard_us >= now_us and flow.is_proven:
+            self._find_route(flow, now_us)
+        self._settle_linger(now_us)
+
+    def _find_route(self, flow: Flow, now_us: int) -> None:
+        """The peer is heard: what waited goes."""
+        was_open = self._route_until_us == NEVER
+        self._route_until_us = NEVER
+        self._enter(Cause.ROUTE_FOUND)
+        self._queue_held(flow, now_us, only_reliable=False)
+        if was_open:
+            self._events.append(RouteFound())
+            flow.probe_wanted = True
+            return
+        assert self.established is not None
+        self._events.append(Opened(self.established))
+        self._close_if_wanted(now_us)
+
+    def _lose_route(self, now_us: int) -> None:
+        """The peer is silent: keep what there is for a while, in case he comes back by another way."""
+        self._enter(Cause.ROUTE_LOST)
+        self._events.append(RouteLost())
 
     def _settle_linger(self, now_us: int) -> None:
         if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_anything:

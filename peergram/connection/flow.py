@@ -29,6 +29,7 @@ from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.connection.liveness import Liveness
 from peergram.connection.pacing import TokenBucket
 from peergram.connection.path_mtu import PathMtu
+from peergram.connection.pings import Pings
 from peergram.connection.rate import FixedRate, RateController
 from peergram.connection.received import AcksOwed, ReplayWindow
 from peergram.connection.reliable import ReliableReceiver
@@ -81,6 +82,7 @@ class Flow:
 
     __slots__ = (
         "_first_highest",
+        "_path_bytes_max",
         "_window_bytes_min",
         "accepts_data",
         "acks",
@@ -111,6 +113,7 @@ class Flow:
         "peer_ack_delay_us",
         "peer_connection_id",
         "peer_version",
+        "pings",
         "probe_backoff",
         "probe_wanted",
         "queued_bytes",
@@ -198,6 +201,7 @@ class Flow:
         self.stalled_since_us = NEVER
         """Since when data waits and rate, window or record let none go."""
         self.probe_wanted = False
+        self.pings = Pings()
         self.probe_backoff = 0
         self.eliciting_sent_at_us = now_us
         self.last_sent_at_us = 0
@@ -208,13 +212,27 @@ class Flow:
         self.payload_bytes_max = DATAGRAM_BYTES_OWN_PEER_MAX if large else DATAGRAM_BYTES_MAX
         """Largest plaintext taken from the peer."""
         self.peer_ack_delay_us = ACK_DELAY_OWN_PEER_US if self.own_peer else ACK_DELAY_US
+        self._path_bytes_max = config.path_mtu_bytes_max if large else 0
+        self._set_up_path(now_us, delivered_bytes=0)
+
+    def _set_up_path(self, now_us: int, *, delivered_bytes: int) -> None:
+        """What depends on the way that packets take."""
+        config = self.config
         self.rate: RateController = (
-            FixedRate(config.send_rate_bytes) if config.rate == "fixed" else AutoRate(self.peer_ack_delay_us, now_us)
+            FixedRate(config.send_rate_bytes)
+            if config.rate == "fixed"
+            else AutoRate(self.peer_ack_delay_us, now_us, delivered_bytes=delivered_bytes)
         )
         self.bucket = TokenBucket(now_us)
-        self.path_mtu = PathMtu(config.datagram_bytes, config.path_mtu_bytes_max if large else 0)
+        self.path_mtu = PathMtu(config.datagram_bytes, self._path_bytes_max)
         self.datagram_bytes = self.full_bytes = self.burst_bytes = 0
         self.set_datagram_bytes(self.path_mtu.size_bytes)
+
+    def handle_new_route(self, now_us: int) -> None:
+        """Packets take another way from now on: what was learned of the one before (rate, round trip, packet size) is void."""
+        self._set_up_path(now_us, delivered_bytes=self.rate.delivered[0])
+        self.round_trip = RoundTrip()
+        self.probe_backoff = 0
 
     def set_datagram_bytes(self, size: int) -> None:
         """From now on packets are at most that long."""

@@ -17,6 +17,10 @@ from peergram.connection.lanes import StreamRange
 
 PATH_PROBE: Final = 4
 """In `SentPacket.carries`, beside the kinds of statistics report: a probe of the path's MTU."""
+REPORTS: Final = 3
+"""The bits of the kinds of statistics report."""
+PING_UNIT: Final = 8
+"""Above those bits stands the number of the application's ping that the packet asks, 0 for none."""
 
 
 class SentPacket(NamedTuple):
@@ -33,7 +37,7 @@ class SentPacket(NamedTuple):
     """Bytes confirmed when it was sent (for the delivery rate)."""
     delivered_at_us: int
     carries: int
-    """Kinds of statistics report it carries and whether it is a path probe, a bit mask."""
+    """Kinds of statistics report it carries, whether it is a path probe, and which ping it asks, in bits."""
     packets: int = 1
     """How many packets this is."""
 

@@ -100,14 +100,14 @@ class Liveness:
         """A question for an immediate answer was sent."""
         self._urgent_at_us = now_us + URGENT_PING_US
 
-    def poll_timeout(self) -> Deadline:
-        """The earliest of: answer missing, urgent ping, keepalive, end."""
+    def poll_timeout(self, *, ends: bool = True) -> Deadline:
+        """The earliest of: answer missing, urgent ping, keepalive, and the end if there is to be one."""
         if self._reply_due_us == NEVER:
             deadline = Deadline(self._keepalive_at_us, "keepalive")
         else:
             deadline = Deadline(self._reply_due_us, "reply missing")
         if self.failures > 0:
             deadline = min(deadline, Deadline(self._urgent_at_us, "urgent ping"))
-            if self.failures >= REPLY_FAILURES_MIN:
+            if ends and self.failures >= REPLY_FAILURES_MIN:
                 deadline = min(deadline, Deadline(self._lost_at_us, "peer lost"))
         return deadline

@@ -21,7 +21,7 @@ from peergram.config import (
 )
 from peergram.connection.flow import PADDING_LEAD, Flow, ReceiveLane
 from peergram.connection.goodbye import GOODBYE_LEAD, Goodbye, decode_goodbye
-from peergram.connection.in_flight import PATH_PROBE, SentPacket, Settled
+from peergram.connection.in_flight import PATH_PROBE, PING_UNIT, REPORTS, SentPacket, Settled
 from peergram.connection.room import charge_of, charge_of_all
 from peergram.errors import EndReason, WireError
 from peergram.wire.alike import count_alike
@@ -561,7 +561,7 @@ class Receiver:
         settled = flow.in_flight.settle(latest, blocks)
         if settled.newest is not None and delay_us is not None:
             self._measure(now_us - settled.newest.sent_at_us - delay_us, now_us)
-        acked_bytes = lost_bytes = largest_bytes = 0
+        acked_bytes = lost_bytes = largest_bytes = asked = 0
         for packet in settled.acked:
             acked_bytes += packet.size_bytes * packet.packets
             if packet.size_bytes > largest_bytes:
@@ -570,6 +570,10 @@ class Receiver:
                 flow.confirm(lane, begin, end)
             if packet.carries:
                 self._settle_extras(packet, arrived=True, now_us=now_us)
+                asked = packet.carries if packet.carries >= PING_UNIT else asked
+        if asked and settled.newest is not None:
+            # Of several pings in one ack, the answers to the older ones were lost on their way.
+            flow.pings.handle_answer(asked, now_us - settled.newest.sent_at_us - (delay_us or 0))
         for packet in settled.lost:
             if not packet.carries & PATH_PROBE:
                 lost_bytes += packet.size_bytes * packet.packets
@@ -598,8 +602,8 @@ class Receiver:
     def _settle_extras(self, packet: SentPacket, *, arrived: bool, now_us: int) -> None:
         """A packet that carried a statistics report, or was a path probe."""
         flow = self._flow
-        if packet.carries & ~PATH_PROBE:
-            flow.stats.report_settled(packet.carries & ~PATH_PROBE, arrived=arrived, now_us=now_us)
+        if packet.carries & REPORTS:
+            flow.stats.report_settled(packet.carries & REPORTS, arrived=arrived, now_us=now_us)
         if packet.carries & PATH_PROBE:
             flow.path_mtu.handle_probe_settled(arrived=arrived, now_us=now_us)
             flow.set_datagram_bytes(flow.path_mtu.size_bytes)

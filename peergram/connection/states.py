@@ -1,7 +1,8 @@
 """The states of a connection, as a table: a missing entry is an error.
 
 Protocol part 1, chapter 13. `CLOSED_BY_PEER` and `PROBLEM_DETECTED_LOCALLY` keep their name while they answer stragglers;
-`DEAD` follows from all three ends when that time is over.
+`DEAD` follows from all three ends when that time is over. Connections by signals pass through `FINDING_ROUTE` (part 3, chapter 6)
+and come back to it while an own peer is silent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ class Cause(Enum):
     """What moves a connection from state to state."""
 
     HANDSHAKE_DONE = auto()
+    RENDEZVOUS_DONE = auto()
+    """The hellos are exchanged by signals; a way for datagrams is still to be found."""
+    ROUTE_FOUND = auto()
+    """Something authentic came."""
+    ROUTE_LOST = auto()
+    """The peer fell silent, and may be found elsewhere."""
     PEER_CLOSED = auto()
     PROBLEM = auto()
     APPLICATION_CLOSED = auto()
@@ -29,6 +36,12 @@ TRANSITIONS: dict[tuple[ConnectionState, Cause], ConnectionState] = {
     (_S.CONNECTING, Cause.PEER_CLOSED): _S.CLOSED_BY_PEER,
     (_S.CONNECTING, Cause.PROBLEM): _S.PROBLEM_DETECTED_LOCALLY,
     (_S.CONNECTING, Cause.APPLICATION_CLOSED): _S.FIN_WAIT,
+    (_S.CONNECTING, Cause.RENDEZVOUS_DONE): _S.FINDING_ROUTE,
+    (_S.FINDING_ROUTE, Cause.ROUTE_FOUND): _S.CONNECTED,
+    (_S.FINDING_ROUTE, Cause.PEER_CLOSED): _S.CLOSED_BY_PEER,
+    (_S.FINDING_ROUTE, Cause.PROBLEM): _S.PROBLEM_DETECTED_LOCALLY,
+    (_S.FINDING_ROUTE, Cause.APPLICATION_CLOSED): _S.FIN_WAIT,
+    (_S.CONNECTED, Cause.ROUTE_LOST): _S.FINDING_ROUTE,
     (_S.CONNECTED, Cause.PEER_CLOSED): _S.CLOSED_BY_PEER,
     (_S.CONNECTED, Cause.PROBLEM): _S.PROBLEM_DETECTED_LOCALLY,
     (_S.CONNECTED, Cause.APPLICATION_CLOSED): _S.FIN_WAIT,

@@ -23,7 +23,7 @@ from peergram.config import (
     PACKETS_PER_TRANSMIT_MAX,
 )
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
-from peergram.connection.in_flight import PATH_PROBE, SentPacket
+from peergram.connection.in_flight import PATH_PROBE, REPORTS, SentPacket
 from peergram.connection.lanes import IN_FLIGHT, Bundle, LargeMessage, Segment, SendLane, StreamRange
 from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.timing import NEVER, Deadline
@@ -261,7 +261,9 @@ class Transmitter:
 
     def _build_packet(self, sends_data: bool, now_us: int) -> bytes:
         flow = self._flow
-        flags, report, report_kinds = self._choose_questions(sends_data, now_us)
+        flags, report, carries = self._choose_questions(sends_data, now_us)
+        if flags == ASK_ACK_NOW:
+            carries |= flow.pings.take()
         prefix = self._encode_prefix(flags, report, now_us)
         limit = flow.datagram_bytes - len(prefix) - flow.send_cipher.overhead_bytes
         pieces: list[bytes] = []
@@ -272,7 +274,7 @@ class Transmitter:
             carries_data = self._add_data(pieces, left, segments)
         packet = prefix + flow.send_cipher.seal(flow.in_flight.next_number, b"".join(pieces))
         eliciting = bool(segments) or bool(flags) or (carries_data and flow.own_peer)
-        self._record_sent(packet, segments, eliciting, report_kinds, now_us)
+        self._record_sent(packet, segments, eliciting, carries, now_us)
         if segments or flags:
             flow.liveness.expect_reply(flow.round_trip, now_us, may_be_delayed=flags != ASK_ACK_NOW)
         return packet
@@ -386,14 +388,14 @@ class Transmitter:
         pieces.append(frame)
         return len(frame)
 
-    def _record_sent(self, packet: bytes, segments: list[Segment], eliciting: bool, report_kinds: int, now_us: int) -> None:
+    def _record_sent(self, packet: bytes, segments: list[Segment], eliciting: bool, carries: int, now_us: int) -> None:
         flow = self._flow
         size = len(packet)
         delivered_bytes, delivered_at_us = flow.rate.delivered
         if not flow.in_flight.bytes:
             delivered_at_us = now_us
         ranges = [(segment.lane, segment.begin, segment.end) for segment in segments]
-        flow.in_flight.add(SentPacket(now_us, size, ranges, eliciting, delivered_bytes, delivered_at_us, report_kinds))
+        flow.in_flight.add(SentPacket(now_us, size, ranges, eliciting, delivered_bytes, delivered_at_us, carries))
         while len(flow.in_flight) > PACKETS_IN_FLIGHT_MAX:
             self._give_up_oldest(now_us)
         flow.bucket.tokens -= size
@@ -409,8 +411,8 @@ class Transmitter:
         given_up = flow.in_flight.give_up_oldest()
         for lane, begin, end in given_up.ranges:
             flow.send_again(lane, begin, end)
-        if given_up.carries & ~PATH_PROBE:
-            flow.stats.report_settled(given_up.carries & ~PATH_PROBE, arrived=False, now_us=now_us)
+        if given_up.carries & REPORTS:
+            flow.stats.report_settled(given_up.carries & REPORTS, arrived=False, now_us=now_us)
         if given_up.carries & PATH_PROBE:
             flow.path_mtu.handle_probe_settled(arrived=False, now_us=now_us)
 

@@ -14,15 +14,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
-from peergram.drivers.sockets import DriverSocket
+from peergram.drivers.driven_endpoint import DrivenEndpoint, SignalCarrier
+from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, Pump
+from peergram.drivers.sockets import Watched
 from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
 from peergram.drivers.thread_driver import CLOSE_TIMEOUT_S, ThreadDriver
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, UsageError
+from peergram.identity import Identity
 from peergram.timing import NEVER
 
 if TYPE_CHECKING:
+    from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
 
 T = TypeVar("T")
@@ -31,20 +34,28 @@ _NOT_STARTED_TEXT = "this endpoint was not started: await its start() first"
 
 
 class AsyncioDriver:
-    """Drives `endpoint` from the running event loop; every method belongs to that loop's thread.
+    """Drives `endpoint` from the running event loop; every method but `deliver_signal` belongs to that loop's thread.
 
-    `batching` and `make_socket` are as for `UdpSocket`. Commands go through `call`, or, for those who send very often, between
-    `lock` and `flush` as with a `ThreadDriver`.
+    `batching` and `make_socket` are as for `UdpSocket`, `signaling` as for `ThreadDriver`. Commands go through `call`, or, for
+    those who send very often, between `lock` and `flush` as with a `ThreadDriver`.
     """
 
-    def __init__(self, endpoint: DrivenEndpoint, *, batching: bool = True, make_socket: MakeSocket = socket.socket) -> None:
+    def __init__(
+        self,
+        endpoint: DrivenEndpoint,
+        *,
+        batching: bool = True,
+        make_socket: MakeSocket = socket.socket,
+        signaling: SignalCarrier | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.lock: AbstractContextManager[object] = nullcontext()
         self.wakeups = 0
         """How often the loop has woken this driver."""
         self._batching = batching
         self._make_socket = make_socket
-        self._pump = Pump(endpoint, batching=batching, make_socket=make_socket)
+        self._signaling = signaling
+        self._pump = Pump(endpoint, ring=self._ring, batching=batching, make_socket=make_socket, signaling=signaling)
         self._thread: ThreadDriver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refusal: str | None = _NOT_STARTED_TEXT
@@ -52,8 +63,8 @@ class AsyncioDriver:
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_us = NEVER
-        self._reading: set[DriverSocket] = set()
-        self._writing: set[DriverSocket] = set()
+        self._reading: set[Watched] = set()
+        self._writing: set[Watched] = set()
         self._unread_seen = 0
         self._message_waiters: list[asyncio.Future[None]] = []
         self._event_waiters: list[asyncio.Future[None]] = []
@@ -133,6 +144,18 @@ class AsyncioDriver:
         """What each open socket did so far, by socket id."""
         return self._pump.counters() if self._thread is None else self._thread.counters()
 
+    def stream_counters(self) -> dict[int, StreamCounters]:
+        """What each stream did so far, by stream id."""
+        return self._pump.stream_counters() if self._thread is None else self._thread.stream_counters()
+
+    def deliver_signal(self, sender: Identity | None, signal: bytes) -> None:
+        """A signal arrived, from `sender` as the service names him. From any thread, never waits; lost before `start` and once
+        closed."""
+        if self._thread is not None:
+            self._thread.deliver_signal(sender, signal)
+        elif self._refusal is None:
+            self._pump.post_signal(sender, signal)
+
     @property
     def closed(self) -> bool:
         """Whether the driver was closed."""
@@ -175,16 +198,28 @@ class AsyncioDriver:
 
     # In the loop
 
-    def _on_readable(self, entry: DriverSocket) -> None:
+    def _on_readable(self, entry: Watched) -> None:
         self.wakeups += 1
         self._pump.read(entry, READS_PER_TURN, self.lock)
         self._pump.handle_due(monotonic_us())
         self._finish_turn(from_network=True)
 
-    def _on_writable(self, entry: DriverSocket) -> None:
+    def _on_writable(self, entry: Watched) -> None:
         self.wakeups += 1
         self._pump.handle_writable(entry)
         self._finish_turn(from_network=False)
+
+    def _ring(self) -> None:
+        """From any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._on_ring)
+
+    def _on_ring(self) -> None:
+        if self._refusal is None:
+            self.wakeups += 1
+            self._pump.handle_due(monotonic_us())
+            self._finish_turn(from_network=True)
 
     def _on_timer(self) -> None:
         self.wakeups += 1
@@ -217,26 +252,26 @@ class AsyncioDriver:
         pump.sockets_changed = False
         for entry in pump.closing:
             self._unwatch(loop, entry)
-            entry.udp.close()
+            entry.close()
         pump.closing.clear()
-        for entry in pump.sockets.values():
+        for entry in pump.watched:
             if entry not in self._reading:
                 self._reading.add(entry)
-                loop.add_reader(entry.udp.fileno(), self._on_readable, entry)
+                loop.add_reader(entry.fileno(), self._on_readable, entry)
             if entry.blocked and entry not in self._writing:
                 self._writing.add(entry)
-                loop.add_writer(entry.udp.fileno(), self._on_writable, entry)
+                loop.add_writer(entry.fileno(), self._on_writable, entry)
             elif not entry.blocked and entry in self._writing:
                 self._writing.remove(entry)
-                loop.remove_writer(entry.udp.fileno())
+                loop.remove_writer(entry.fileno())
 
-    def _unwatch(self, loop: asyncio.AbstractEventLoop, entry: DriverSocket) -> None:
+    def _unwatch(self, loop: asyncio.AbstractEventLoop, entry: Watched) -> None:
         if entry in self._reading:
             self._reading.remove(entry)
-            loop.remove_reader(entry.udp.fileno())
+            loop.remove_reader(entry.fileno())
         if entry in self._writing:
             self._writing.remove(entry)
-            loop.remove_writer(entry.udp.fileno())
+            loop.remove_writer(entry.fileno())
 
     def _stop_watching(self) -> None:
         if self._timer is not None:
@@ -279,7 +314,11 @@ class AsyncioDriver:
 
     def _start_thread(self) -> None:
         self._thread = ThreadDriver(
-            self.endpoint, notify=self._notify_from_thread, batching=self._batching, make_socket=self._make_socket
+            self.endpoint,
+            notify=self._notify_from_thread,
+            batching=self._batching,
+            make_socket=self._make_socket,
+            signaling=self._signaling,
         )
         self.lock = self._thread.lock
         self._thread.start()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from peergram.address import Address
 from peergram.config import PACKETS_PER_TRANSMIT_MAX
-from peergram.drivers.pump import DrivenEndpoint
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
+from peergram.drivers.driven_endpoint import DrivenEndpoint
 from peergram.errors import UsageError
+from peergram.identity import Identity
+from peergram.io_requests import CloseStream, InterfaceAddress, IoRequest, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class EndpointBehindFakeNetwork:
         self.network = network
         self._out = _Path(network, network.sent)
         self._in = _Path(network, network.received)
+        self._streams: set[int] = set()
         self._is_closed = False
 
     # What passes through the network
@@ -212,6 +214,9 @@ class EndpointBehindFakeNetwork:
             if transmit.is_probe:
                 # The bad network is one of ordinary frames.
                 continue
+            if transmit.socket_id in self._streams:
+                # TCP hides all of this from those who use it.
+                return transmit
             for packet in transmit.packets:
                 self._out.enter(conditions, transmit.socket_id, transmit.remote, packet, now_us)
         if self._is_closed:
@@ -246,14 +251,41 @@ class EndpointBehindFakeNetwork:
     def unread_messages(self) -> int:
         return self.endpoint.unread_messages
 
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
-        return self.endpoint.poll_socket_request()
+    def poll_socket_request(self) -> IoRequest | None:
+        request = self.endpoint.poll_socket_request()
+        if isinstance(request, OpenStream):
+            self._streams.add(request.stream_id)
+        elif isinstance(request, CloseStream):
+            self._streams.discard(request.stream_id)
+        return request
 
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
         self.endpoint.handle_socket_opened(socket_id, local, now_us)
 
     def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None:
         self.endpoint.handle_socket_failed(socket_id, text, now_us)
+
+    def handle_stream_opened(self, stream_id: int, now_us: int) -> None:
+        self.endpoint.handle_stream_opened(stream_id, now_us)
+
+    def handle_stream_data(self, stream_id: int, data: bytes, now_us: int) -> None:
+        self.endpoint.handle_stream_data(stream_id, data, now_us)
+
+    def handle_stream_closed(self, stream_id: int, text: str, now_us: int) -> None:
+        self._streams.discard(stream_id)
+        self.endpoint.handle_stream_closed(stream_id, text, now_us)
+
+    def handle_name_resolved(self, name: str, addresses: list[str], now_us: int) -> None:
+        self.endpoint.handle_name_resolved(name, addresses, now_us)
+
+    def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
+        self.endpoint.handle_interfaces(addresses, now_us)
+
+    def handle_signal(self, sender: Identity | None, signal: bytes, now_us: int) -> None:
+        self.endpoint.handle_signal(sender, signal, now_us)
+
+    def poll_signal(self) -> tuple[Identity, bytes] | None:
+        return self.endpoint.poll_signal()
 
     def poll_event(self) -> Event | None:
         return self.endpoint.poll_event()

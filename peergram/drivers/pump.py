@@ -1,5 +1,7 @@
 """Carries values between one endpoint and its sockets: what every driver does, whoever waits and whoever holds the lock.
 
+Datagrams are the bulk and go their way here; streams, names and this machine's addresses are `SideIo`'s, signals go to a service.
+
 A driver waits for sockets and for the deadline, then calls `read`, `handle_due` and `drain`; after a command it calls `drain`.
 All methods expect the driver's lock to be held, but for `read`, which takes it only while the endpoint works, so that other
 threads get their turn between batches. The budgets (E3) see to it that no flood, in or out, keeps timers and the other direction
@@ -10,19 +12,26 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
-from peergram.address import Address
+from peergram.config import SIGNALS_WAITING_MAX
+from peergram.drivers.driven_endpoint import DrivenEndpoint, SignalCarrier
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.sockets import DriverSocket
+from peergram.drivers.mailbox import Mailbox
+from peergram.drivers.sockets import DriverSocket, Watched
 from peergram.drivers.system import monotonic_us, raised_by_signal_handler
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters, UdpSocket
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.errors import PeergramError
-from peergram.timing import NEVER, Deadline
+from peergram.identity import Identity
+from peergram.io_requests import CloseSocket, IoRequest, OpenSocket, Transmit
+from peergram.timing import NEVER
 
 if TYPE_CHECKING:
+    from peergram.drivers.side_io import SideIo
+    from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
 
 READS_PER_TURN = 64
@@ -30,6 +39,9 @@ READS_PER_TURN = 64
 TRANSMITS_PER_DRAIN = 64
 """Batches sent before arriving ones have theirs."""
 REQUESTS_PER_DRAIN = 1_024
+SIGNALS_PER_TURN = 16
+"""Signals taken, names answered and the like before timers and datagrams have their turn: a signal may cost the check of a
+certificate. As many are given away in one drain."""
 OVERDUE_TRIES = 8
 OVERDUE_HOLD_US = 1_000
 """Pause before an endpoint that is still due after `OVERDUE_TRIES` rounds is asked again: no defect may eat a whole core."""
@@ -41,50 +53,57 @@ BUSY_TEXT = "this endpoint is busy with another call of this thread: call it aft
 _log = logging.getLogger(__name__)
 
 
-class DrivenEndpoint(Protocol):
-    """What a driver needs of an endpoint (`docs/architecture.md`)."""
-
-    @property
-    def unread_messages(self) -> int:
-        """Messages that wait for the application."""
-
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None: ...
-    def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None: ...
-    def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None: ...
-    def handle_datagrams(self, socket_id: int, remote: Address, data: bytes, segment_bytes: int, now_us: int) -> None: ...
-    def handle_timeout(self, now_us: int) -> None: ...
-    def poll_transmit(self, now_us: int) -> Transmit | None: ...
-    def poll_timeout(self) -> Deadline | None: ...
-    def poll_event(self) -> Event | None: ...
-    def close(self, now_us: int) -> None: ...
-
-
 class Pump:
-    """One endpoint, its sockets, and the three ways values flow between them."""
+    """One endpoint, its sockets, and the ways values flow between them.
 
-    def __init__(self, endpoint: DrivenEndpoint, *, batching: bool = True, make_socket: MakeSocket = socket.socket) -> None:
+    `ring` is called, from any thread, to have a turn (`handle_due`) of whoever waits; the default is for those who wait for
+    nothing and take turns all the time.
+    """
+
+    def __init__(
+        self,
+        endpoint: DrivenEndpoint,
+        *,
+        ring: Callable[[], None] = lambda: None,
+        batching: bool = True,
+        make_socket: MakeSocket = socket.socket,
+        signaling: SignalCarrier | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.sockets: dict[int, DriverSocket] = {}
-        self.closing: list[DriverSocket] = []
-        """Sockets the endpoint has given up; the driver stops waiting for them, then closes them."""
+        self.closing: list[Watched] = []
+        """What the endpoint has given up, sockets and others; the driver stops waiting for them, then closes them."""
         self.sockets_changed = False
-        """Whether the driver must look again at `sockets`, `closing` and who is blocked."""
+        """Whether the driver must look again at `watched`, `closing` and who is blocked, and at `wake_at_us`."""
         self.unfinished = False
         """Whether the last drain ended before the endpoint ran out of datagrams."""
         self.failure: tuple[OpenSocket, PeergramError] | None = None
         """The latest socket that could not be opened, until somebody takes it."""
         self.defects = 0
         """Exceptions the endpoint raised while it handled the network or time: defects of ours, logged once a second at most."""
+        self.signals_dropped = 0
+        """Signals that arrived faster than they were taken."""
         self._batching = batching
         self._make_socket = make_socket
+        self._signaling = signaling
+        self._mailbox = Mailbox(ring)
+        self._side: SideIo | None = None
         self._held_event: Event | None = None
         self._hold_until_us = 0
         self._log_limit = LogLimit()
 
+    @property
+    def watched(self) -> list[Watched]:
+        """What to wait for."""
+        return [*self.sockets.values(), *(self._side.entries if self._side is not None else ())]
+
     # From the network and the clock
 
-    def read(self, entry: DriverSocket, calls_max: int, lock: AbstractContextManager[object]) -> None:
+    def read(self, entry: Watched, calls_max: int, lock: AbstractContextManager[object]) -> None:
         """Hand arrived batches to the endpoint, at most `calls_max` of them, and send what it answers."""
+        if not isinstance(entry, DriverSocket):
+            self._read_side(entry, calls_max, lock)
+            return
         while calls_max > 0:
             batches, calls_max = entry.udp.receive(calls_max)
             if not batches and not entry.udp.broken:
@@ -102,13 +121,33 @@ class Pump:
                 except Exception as error:  # noqa: BLE001 - logged; the driver must go on
                     self._report_defect(error, now_us)
 
+    def _read_side(self, entry: Watched, calls_max: int, lock: AbstractContextManager[object]) -> None:
+        has_more = True
+        while has_more and calls_max > 0:
+            calls_max -= 1
+            with lock:
+                if self._side is None:
+                    return
+                now_us = monotonic_us()
+                try:
+                    has_more = self._side.read(entry, now_us)
+                    self.drain(now_us)
+                except Exception as error:  # noqa: BLE001 - logged; the driver must go on
+                    self._report_defect(error, now_us)
+
     def handle_due(self, now_us: int) -> None:
-        """Send what an unfinished drain left, run the endpoint's timers if their time has come, send what they cause."""
+        """Take what other threads left, send what an unfinished drain left, run the timers whose time has come, send what they
+        cause."""
+        if self._mailbox.has_rung:
+            self._handle_mail(now_us)
         try:
             if self.unfinished:
                 self.drain(now_us)
+            if self._side is not None and max(self._side.wake_at_us, self._hold_until_us) <= now_us:
+                self._side.handle_due(now_us)
+                self.drain(now_us)
             for _ in range(OVERDUE_TRIES):
-                if self.wake_at_us() > now_us:
+                if self._timers_wake_at_us() > now_us:
                     return
                 self.endpoint.handle_timeout(now_us)
                 self.drain(now_us)
@@ -117,14 +156,43 @@ class Pump:
         self._hold_until_us = now_us + OVERDUE_HOLD_US
 
     def wake_at_us(self) -> int:
-        """When the endpoint's timers must run next, or NEVER."""
+        """When `handle_due` has something to do next, or NEVER."""
+        at_us = self._timers_wake_at_us()
+        return at_us if self._side is None else min(at_us, max(self._side.wake_at_us, self._hold_until_us))
+
+    def _timers_wake_at_us(self) -> int:
         deadline = self.endpoint.poll_timeout()
         return NEVER if deadline is None else max(deadline.at_us, self._hold_until_us)
+
+    def _handle_mail(self, now_us: int) -> None:
+        works = self._mailbox.works
+        self._mailbox.has_rung = False
+        budget = SIGNALS_PER_TURN
+        try:
+            while works and budget:
+                budget -= 1
+                try:
+                    works.popleft()(now_us)
+                except Exception as error:  # noqa: BLE001 - logged; the driver must go on
+                    self._report_defect(error, now_us)
+        finally:
+            # A signal's handler may have raised in between.
+            if works:
+                self._mailbox.call_driver()
+            # What it caused has still to be drained.
+            self.unfinished = True
+
+    def post_signal(self, sender: Identity | None, signal: bytes) -> None:
+        """A signal arrived; from any thread, without the lock. The endpoint gets it in the driver's next turn."""
+        if len(self._mailbox.works) < SIGNALS_WAITING_MAX:
+            self._mailbox.put(partial(self.endpoint.handle_signal, sender, signal))
+        else:
+            self.signals_dropped += 1
 
     # From the endpoint
 
     def drain(self, now_us: int) -> None:
-        """Open and close sockets, send datagrams, look for an event. Exceptions of the endpoint pass through."""
+        """Open and close sockets, send datagrams and signals, look for an event. Exceptions of the endpoint pass through."""
         endpoint = self.endpoint
         budget = REQUESTS_PER_DRAIN
         while budget and (request := endpoint.poll_socket_request()) is not None:
@@ -135,6 +203,8 @@ class Pump:
             self._send(transmit)
             budget -= 1
         self.unfinished = not budget
+        if self._signaling is not None:
+            self._send_signals(self._signaling, now_us)
         if self._held_event is None:
             self._held_event = endpoint.poll_event()
 
@@ -153,11 +223,19 @@ class Pump:
         self._held_event = None
         return events
 
-    def handle_writable(self, entry: DriverSocket) -> None:
-        """The kernel takes datagrams of this socket again."""
-        entry.handle_writable()
-        if not entry.blocked:
-            self.sockets_changed = True
+    def handle_writable(self, entry: Watched) -> None:
+        """The kernel takes datagrams of this socket again, or bytes of this stream."""
+        if isinstance(entry, DriverSocket):
+            entry.handle_writable()
+            if not entry.blocked:
+                self.sockets_changed = True
+        elif self._side is not None:
+            now_us = monotonic_us()
+            try:
+                self._side.handle_writable(entry, now_us)
+                self.drain(now_us)
+            except Exception as error:  # noqa: BLE001 - logged; the driver must go on
+                self._report_defect(error, now_us)
 
     def take_failure(self, *, any_port: bool) -> PeergramError | None:
         """The failure to open a socket since the last look, if the caller asked for it: a port of his own choice, or any.
@@ -171,8 +249,13 @@ class Pump:
         """By socket id, for open sockets."""
         return {socket_id: entry.udp.counters for socket_id, entry in self.sockets.items()}
 
+    def stream_counters(self) -> dict[int, StreamCounters]:
+        """By stream id, for streams that are not over."""
+        return {} if self._side is None else self._side.counters()
+
     def close(self, now_us: int) -> None:
-        """Close the endpoint, send its last datagrams, close every socket. What the kernel does not take at once is lost."""
+        """Close the endpoint, send its last datagrams and signals, close every socket. What the kernel does not take at once is
+        lost."""
         try:
             self.endpoint.close(now_us)
             for _ in range(READS_PER_TURN):
@@ -181,19 +264,44 @@ class Pump:
                     break
         except Exception as error:  # noqa: BLE001 - logged; the driver must go on
             self._report_defect(error, now_us)
+        if self._side is not None:
+            self._side.close()
+        self._close_signaling(now_us)
         self.abandon()
 
     def abandon(self) -> None:
         """Close every socket without another word."""
+        if self._side is not None:
+            self._side.abandon()
         for entry in (*self.sockets.values(), *self.closing):
-            entry.udp.close()
+            entry.close()
         self.sockets.clear()
         self.closing.clear()
 
-    def _serve(self, request: OpenSocket | CloseSocket, now_us: int) -> None:
-        if isinstance(request, CloseSocket):
+    def _serve(self, request: IoRequest, now_us: int) -> None:
+        if isinstance(request, OpenSocket):
+            self._open(request, now_us)
+        elif isinstance(request, CloseSocket):
             self._remove(request.socket_id)
-            return
+        else:
+            if self._side is None:
+                self._side = self._make_side()
+            self._side.serve(request, now_us)
+
+    def _make_side(self) -> SideIo:
+        # Not before it is asked for: its modules (ssl, ctypes) take longer to load than all others together.
+        from peergram.drivers.side_io import SideIo
+
+        return SideIo(self.endpoint, self._mailbox, changed=self._note_change, retire=self._retire)
+
+    def _note_change(self) -> None:
+        self.sockets_changed = True
+
+    def _retire(self, entry: Watched) -> None:
+        self.closing.append(entry)
+        self.sockets_changed = True
+
+    def _open(self, request: OpenSocket, now_us: int) -> None:
         try:
             udp = UdpSocket(request.bind, request.family, batching=self._batching, make_socket=self._make_socket)
         except PeergramError as error:
@@ -207,8 +315,7 @@ class Pump:
     def _remove(self, socket_id: int) -> None:
         entry = self.sockets.pop(socket_id, None)
         if entry is not None:
-            self.closing.append(entry)
-            self.sockets_changed = True
+            self._retire(entry)
 
     def _give_up(self, entry: DriverSocket, now_us: int) -> None:
         self._remove(entry.socket_id)
@@ -218,6 +325,8 @@ class Pump:
     def _send(self, transmit: Transmit) -> None:
         entry = self.sockets.get(transmit.socket_id)
         if entry is None:
+            if self._side is not None:
+                self._side.send(transmit)
             return
         if transmit.is_probe:
             entry.udp.send_probe(transmit.packets[0], transmit.remote)
@@ -225,6 +334,32 @@ class Pump:
         was_blocked = entry.blocked
         if entry.send(transmit.packets, transmit.remote) and not was_blocked:
             self.sockets_changed = True
+
+    def _send_signals(self, signaling: SignalCarrier, now_us: int) -> None:
+        for _ in range(SIGNALS_PER_TURN):
+            signal = self.endpoint.poll_signal()
+            if signal is None:
+                return
+            try:
+                signaling.send(*signal)
+            except Exception as error:  # noqa: BLE001 - logged; a service of the application's own may do anything
+                self._report_service(error, now_us)
+        self.unfinished = True
+
+    def _close_signaling(self, now_us: int) -> None:
+        if self._signaling is None:
+            return
+        try:
+            self._signaling.close()
+        except Exception as error:  # noqa: BLE001 - logged; the sockets must be closed all the same
+            self._report_service(error, now_us)
+
+    def _report_service(self, error: Exception, now_us: int) -> None:
+        if raised_by_signal_handler(error):
+            raise error
+        note = self._log_limit.note("service", now_us)
+        if note is not None:
+            _log.exception("the signaling service raised%s", note)
 
     def _report_defect(self, error: Exception, now_us: int) -> None:
         """Log what the endpoint raised; raises it again if it was not the endpoint, but a signal's handler meanwhile."""

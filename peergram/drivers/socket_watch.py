@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
-from peergram.drivers.sockets import DriverSocket
+from peergram.drivers.sockets import Watched
 
 _SELECT_FILENO_END = 1_024
 """`select` takes descriptors below this (FD_SETSIZE)."""
 
-Ready = tuple[DriverSocket, bool]
+Ready = tuple[Watched, bool]
 """A socket, and whether it can be written to rather than read from."""
 
 
@@ -58,16 +58,19 @@ class SocketWatch:
 
     def __init__(self) -> None:
         self.bell = ReadableFlag()
-        self._entries: dict[int, DriverSocket] = {}
+        self._entries: dict[int, Watched] = {}
         self._reading = [self.bell.fileno()]
         self._writing: list[int] = []
+        self._failing: list[int] = []
         self._unlimited: selectors.BaseSelector | None = None
 
-    def watch(self, entries: Iterable[DriverSocket]) -> None:
-        """Wait for these from now on: to read, and to write where datagrams wait for that."""
-        self._entries = {entry.udp.fileno(): entry for entry in entries}
+    def watch(self, entries: Iterable[Watched]) -> None:
+        """Wait for these from now on: to read, and to write where something waits for that."""
+        self._entries = {entry.fileno(): entry for entry in entries}
         self._reading = [self.bell.fileno(), *self._entries]
         self._writing = [fileno for fileno, entry in self._entries.items() if entry.blocked]
+        # Windows calls a connection that could not be made exceptional; elsewhere it is writable.
+        self._failing = self._writing if sys.platform == "win32" else []
         self._forget_unlimited()
         if max(self._reading) >= _SELECT_FILENO_END and sys.platform != "win32":
             self._unlimited = self._make_unlimited()
@@ -77,9 +80,9 @@ class SocketWatch:
         if self._unlimited is not None:
             ready = [(entry, event) for entry, event in self._select_unlimited(self._unlimited, timeout_us) if entry is not None]
         else:
-            readable, writable, _ = select.select(self._reading, self._writing, (), timeout_us / 1e6)
+            readable, writable, failed = select.select(self._reading, self._writing, self._failing, timeout_us / 1e6)
             entries = self._entries
-            ready = [(entries[fileno], True) for fileno in writable]
+            ready = [(entries[fileno], True) for fileno in (*writable, *failed)]
             ready += [(entries[fileno], False) for fileno in readable if fileno in entries]
         self.bell.put_down()
         return ready
@@ -99,7 +102,7 @@ class SocketWatch:
         return selector
 
     @staticmethod
-    def _select_unlimited(selector: selectors.BaseSelector, timeout_us: int) -> Iterable[tuple[DriverSocket | None, bool]]:
+    def _select_unlimited(selector: selectors.BaseSelector, timeout_us: int) -> Iterable[tuple[Watched | None, bool]]:
         for key, events in selector.select(timeout_us / 1e6):
             if events & selectors.EVENT_WRITE:
                 yield key.data, True

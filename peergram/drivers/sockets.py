@@ -7,6 +7,7 @@ the oldest first: whatever waited longest is what its receiver has stopped waiti
 from __future__ import annotations
 
 from collections import deque
+from typing import Protocol
 
 from peergram.address import Address
 from peergram.drivers.udp_batch import UdpSocket
@@ -16,6 +17,20 @@ BACKLOG_PACKETS_MAX = 1_024
 
 FRUITLESS_MAX = 16
 """A socket that is called writable this often in a row but takes nothing loses its oldest datagrams: waiting must end."""
+
+
+class Watched(Protocol):
+    """Something a driver waits for: always to read from it, sometimes to write to it as well."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits to be written to."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
 
 
 class DriverSocket:
@@ -34,6 +49,14 @@ class DriverSocket:
     def blocked(self) -> bool:
         """Whether datagrams wait for the socket to become writable."""
         return bool(self._backlog)
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self.udp.fileno()
+
+    def close(self) -> None:
+        """Give the port back; harmless when repeated."""
+        self.udp.close()
 
     def send(self, packets: list[bytes], remote: Address) -> bool:
         """Send, or queue behind what waits already; returns whether the socket is blocked now."""

@@ -17,15 +17,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
+from peergram.drivers.driven_endpoint import DrivenEndpoint, SignalCarrier
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, DrivenEndpoint, Pump
+from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, Pump
 from peergram.drivers.socket_watch import ReadableFlag, Ready, SocketWatch
 from peergram.drivers.system import RefusingLock, monotonic_us, raised_by_signal_handler, watch_process
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, PeergramError, UsageError
+from peergram.identity import Identity
 from peergram.timing import NEVER
 
 if TYPE_CHECKING:
+    from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
 
 T = TypeVar("T")
@@ -91,7 +94,8 @@ class ThreadDriver:
     """Drives `endpoint` from a daemon thread; every method may be called from any thread.
 
     `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting; what it
-    raises is logged. `batching` and `make_socket` are as for `UdpSocket`.
+    raises is logged. `batching` and `make_socket` are as for `UdpSocket`. `signaling` carries the endpoint's signals, delivers to
+    `deliver_signal`, and is closed with the driver.
 
     Two ways to give commands: `call(command)`, or, for those who send very often,
 
@@ -110,17 +114,18 @@ class ThreadDriver:
         notify: Callable[[], None] | None = None,
         batching: bool = True,
         make_socket: MakeSocket = socket.socket,
+        signaling: SignalCarrier | None = None,
         name: str = "peergram",
     ) -> None:
         self.endpoint = endpoint
         self.lock: AbstractContextManager[object] = threading.RLock()
         self.wakeups = 0
         """How often somebody at the wheel has woken up."""
-        self._pump = Pump(endpoint, batching=batching, make_socket=make_socket)
+        self._watch = SocketWatch()
+        self._pump = Pump(endpoint, ring=self._watch.bell.put_up, batching=batching, make_socket=make_socket, signaling=signaling)
         self._notify = notify
         self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._watch = SocketWatch()
         # The time that whoever is at the wheel sleeps until; 0 while nobody sleeps, since he looks at the endpoint first.
         self._armed_us = 0
         # Ident of the thread at the wheel, 0 for none.
@@ -229,6 +234,11 @@ class ThreadDriver:
             self._refuse_if_closed()
             return wanted()
 
+    def deliver_signal(self, sender: Identity | None, signal: bytes) -> None:
+        """A signal arrived, from `sender` as the service names him. Never waits, not even for the lock; lost once closed."""
+        if self._refusal is None:
+            self._pump.post_signal(sender, signal)
+
     def step_back(self) -> None:
         """Before `close`: have others do the work, should it be a signal handler of the thread at the wheel that closes.
 
@@ -270,6 +280,11 @@ class ThreadDriver:
         """What each open socket did so far, by socket id."""
         with self.lock:
             return self._pump.counters()
+
+    def stream_counters(self) -> dict[int, StreamCounters]:
+        """What each stream did so far, by stream id."""
+        with self.lock:
+            return self._pump.stream_counters()
 
     @property
     def closed(self) -> bool:
@@ -444,12 +459,13 @@ class ThreadDriver:
         """Take what has arrived, for a program at the wheel that is busy with something else; with the lock held."""
         if self._wheel or not self._stands_by or now_us - self._rests_until_us < READ_EVERY_US - STAND_IN_US:
             return
-        if self._pump.sockets_changed or any(entry.blocked for entry in self._pump.sockets.values()):
+        watched = self._pump.watched
+        if self._pump.sockets_changed or any(entry.blocked for entry in watched):
             # Only who sleeps sees that a blocked socket takes datagrams again: the thread must not go on resting.
             return
         try:
             self._take_wheel(now_us)
-            for entry in list(self._pump.sockets.values()):
+            for entry in watched:
                 self._pump.read(entry, _READS_IN_PASSING, self.lock)
             now_us = monotonic_us()
             self._pump.handle_due(now_us)
@@ -490,9 +506,9 @@ class ThreadDriver:
 
     def _watch_sockets(self) -> None:
         pump = self._pump
-        self._watch.watch(pump.sockets.values())
+        self._watch.watch(pump.watched)
         for entry in pump.closing:
-            entry.udp.close()
+            entry.close()
         pump.closing.clear()
         # Last: whom a signal's handler interrupts leaves it to the next one.
         pump.sockets_changed = False

@@ -15,12 +15,12 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peergram.address import Address, canonical_address, format_address
 from peergram.config import CONNECTIONS_MAX
+from peergram.drivers.ipv6 import address_from_ipv6, ipv6_from_address
 from peergram.errors import AddressInUseError, PeergramError, UsageError
 
 Batch = tuple[bytes, int, Address]
@@ -176,7 +176,7 @@ class UdpSocket:
         if address is None:
             if len(self._sources) >= ADDRESSES_CACHED:
                 self._sources.clear()
-            address = self._sources[source] = _address_from_ipv6(source)
+            address = self._sources[source] = address_from_ipv6(source)
         return address
 
     # Sending
@@ -271,7 +271,7 @@ class UdpSocket:
         if target is None:
             if len(self._targets) >= ADDRESSES_CACHED:
                 self._targets.clear()
-            target = self._targets[remote] = _ipv6_from_address(remote)
+            target = self._targets[remote] = ipv6_from_address(remote)
         return target
 
 
@@ -318,7 +318,7 @@ def _open(bind: Address, family: Literal[4, 6], make_socket: MakeSocket) -> sock
         if exclusive is not None:
             opened.setsockopt(socket.SOL_SOCKET, exclusive, 1)
         _grow_buffers(opened)
-        opened.bind(bind if family == 4 else _ipv6_from_address(bind))
+        opened.bind(bind if family == 4 else ipv6_from_address(bind))
     except (OSError, OverflowError) as error:
         opened.close()
         raise _open_failure(bind, family, error) from error
@@ -377,32 +377,3 @@ def _open_failure(bind: Address, family: int, error: Exception) -> PeergramError
     if code == errno.EAFNOSUPPORT:
         return PeergramError(f"this machine has no IPv{family}")
     return UsageError(f"cannot bind {bind[0]!r} port {bind[1]} as IPv{family}: {error}")
-
-
-def _address_from_ipv6(source: tuple[str, int, int, int]) -> Address:
-    host, port, _, scope_id = source
-    if scope_id and "%" not in host:
-        host = f"{host}%{_zone_name(scope_id)}"
-    return canonical_address(host, port)
-
-
-def _zone_name(scope_id: int) -> str:
-    """What people of this system write behind the `%`: a number on Windows, the interface's name elsewhere."""
-    if sys.platform != "win32":
-        with suppress(OSError):
-            return socket.if_indextoname(scope_id)
-    return str(scope_id)
-
-
-def _ipv6_from_address(address: Address) -> tuple[str, int, int, int]:
-    host, _, zone = address[0].partition("%")
-    return host, address[1], 0, _scope_id(zone) if zone else 0
-
-
-def _scope_id(zone: str) -> int:
-    if zone.isascii() and zone.isdigit():
-        return min(int(zone), 0xFFFF_FFFF)
-    try:
-        return socket.if_nametoindex(zone)
-    except OSError:
-        return 0

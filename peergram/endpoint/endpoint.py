@@ -11,7 +11,7 @@ session.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from peergram.address import Address, format_address
@@ -31,14 +31,17 @@ from peergram.connection.connection import Connection, Ended, Opened
 from peergram.connection.handshake import self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
+from peergram.connection.handshake_signaled import SignaledClientHandshake, SignaledServerHandshake, check_signaled_request
+from peergram.connection.peer_checks import Failed
 from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.crypto.keys import SigningKey, fingerprint
+from peergram.endpoint.call import Call
+from peergram.endpoint.calls import Calls
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.inbox import Batch, Inbox, Release
-from peergram.endpoint.link import Link
+from peergram.endpoint.link import CALLED, NOWHERE, Link
 from peergram.endpoint.link_table import LinkTable
 from peergram.endpoint.peer import Peer, loopback_info
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.endpoint.schedule import Schedule
 from peergram.endpoint.sockets import SocketTable
 from peergram.endpoint.strangers import Strangers
@@ -56,8 +59,14 @@ from peergram.events import (
     Unconfirmed,
 )
 from peergram.identity import Identity
+from peergram.io_requests import InterfaceAddress, IoRequest, Transmit
+from peergram.routes.candidates import Base
+from peergram.routes.gather import CandidatePolicy, Gatherer
+from peergram.routes.ice_servers import IceServers
 from peergram.sessions.session import Session
 from peergram.sessions.states import SessionState
+from peergram.signaling.rendezvous import MESSAGES_VIRTUAL_PORT
+from peergram.signaling.rendezvous_rules import symmetric_outcome
 from peergram.timing import Deadline
 from peergram.wire.control import (
     ChallengeRequest,
@@ -67,6 +76,8 @@ from peergram.wire.control import (
     NoConnection,
     decode_control,
 )
+from peergram.wire.signals import Signal, decode_signal
+from peergram.wire.stun import Class, Method, decode_stun, looks_like_stun
 
 _RELIABLE: Final = int(SendFlags.RELIABLE)
 _NO_DELAY: Final = int(SendFlags.NO_DELAY)
@@ -83,6 +94,16 @@ _CHANNEL_MAX: Final = (1 << 31) - 1
 _REPLACED: Final = End(EndReason.MISC_GENERIC, "The peer opened a new session in place of this one.", by_peer=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A stranger whose request passed the checks: over plain UDP from an address, or by signal."""
+
+    handshake: ServerHandshake | SignaledServerHandshake
+    socket_id: int = CALLED
+    remote: Address = NOWHERE
+    signal: Signal | None = None
+
+
 class Endpoint:
     """Sends messages to identities and receives theirs."""
 
@@ -94,8 +115,13 @@ class Endpoint:
         entropy: Callable[[int], bytes],
         key: SigningKey | None = None,
         wall_offset_us: int = 0,
+        ice_servers: IceServers | None = None,
     ) -> None:
-        """`entropy(n)` gives n unpredictable bytes; `wall_offset_us` is Unix time minus the clock of `now_us`."""
+        """`entropy(n)` gives n unpredictable bytes; `wall_offset_us` is Unix time minus the clock of `now_us`.
+
+        `ice_servers`: what helps to find ways to peers (may be none of them), for an endpoint whose driver carries signals; None
+        for one that knows peers by address only.
+        """
         self.identity = identity
         self.config = config or Config()
         self.wall_offset_us = wall_offset_us
@@ -121,6 +147,17 @@ class Endpoint:
         """Connections of sessions that we closed, until they have sent what they owe."""
         self._framing: dict[Identity, bool] = {}
         self._loopback_number = 0
+        self._calls: Calls | None = None
+        """Peers by identity; None without signaling."""
+        if ice_servers is not None:
+            gatherer = Gatherer(
+                servers=ice_servers,
+                policy=CandidatePolicy(self.config.candidates, port_mapping=self.config.port_mapping),
+                entropy=entropy,
+                next_id=self._sockets.new_id,
+                config=self.config,
+            )
+            self._calls = Calls(identity, gatherer, self._schedule, self._events, entropy, self.config)
 
     # --- sockets ---
 
@@ -128,6 +165,16 @@ class Endpoint:
         """Be reachable for strangers at this local address (port 0: any); the id of the socket the driver is asked for."""
         self._check_open()
         return self._sockets.listen(bind)
+
+    def tell_route_changes(self) -> None:
+        """From now on, events say when the way to a peer that was called by identity changes."""
+        if self._calls is not None:
+            self._calls.tells_routes = True
+
+    @property
+    def knows_identities(self) -> bool:
+        """Whether peers can be reached by identity."""
+        return self._calls is not None
 
     @property
     def key_fingerprint(self) -> str:
@@ -139,23 +186,94 @@ class Endpoint:
         """Where it listens, once the driver has opened the sockets."""
         return self._sockets.local_addresses
 
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
-        """The next socket to open or close."""
-        return self._sockets.poll_request()
+    def poll_socket_request(self) -> IoRequest | None:
+        """The next thing the driver must open, close or look up."""
+        request = self._sockets.poll_request()
+        if request is None and self._calls is not None:
+            return self._calls.gatherer.poll_request()
+        return request
 
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
         """That socket is bound to `local`."""
+        if not self._sockets.knows(socket_id):
+            if self._calls is not None:
+                self._calls.gatherer.handle_socket_opened(socket_id, local, now_us)
+                self._schedule.is_touched = True
+            return
         self._sockets.handle_opened(socket_id, local)
         for link in self._links:
             if link.socket_id == socket_id:
                 self._schedule.make_ready(link)
 
     def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None:
-        """That socket cannot be had, or broke; connections that need it end."""
+        """That socket cannot be had, or broke; connections that need it end, or find another way."""
+        if not self._sockets.knows(socket_id):
+            if self._calls is not None:
+                self._calls.gatherer.handle_socket_failed(socket_id, text, now_us)
+                self._schedule.is_touched = True
+            return
         self._sockets.handle_failed(socket_id)
         for link in [link for link in self._links if link.socket_id == socket_id]:
             link.connection.fail(EndReason.LOCAL_NETWORK_CONFIG, text, now_us)
             self._after(link, now_us)
+
+    # --- what else the driver brings, for peers by identity ---
+
+    def handle_stream_opened(self, stream_id: int, now_us: int) -> None:
+        """That stream is connected."""
+        if self._calls is not None:
+            self._calls.gatherer.handle_stream_opened(stream_id, now_us)
+            self._schedule.is_touched = True
+
+    def handle_stream_data(self, stream_id: int, data: bytes, now_us: int) -> None:
+        """Take what came on a stream; never raises, whatever it is."""
+        if self._calls is not None:
+            for base, remote, datagram in self._calls.gatherer.handle_stream_data(stream_id, data, now_us):
+                self._handle_relayed(self._calls, base, remote, datagram, now_us)
+            self._schedule.is_touched = True
+
+    def handle_stream_closed(self, stream_id: int, text: str, now_us: int) -> None:
+        """That stream is gone, or could not be had."""
+        if self._calls is not None:
+            self._calls.gatherer.handle_stream_closed(stream_id, text, now_us)
+            self._schedule.is_touched = True
+
+    def handle_name_resolved(self, name: str, addresses: list[str], now_us: int) -> None:
+        """What a host name stands for; nothing if it could not be found out."""
+        if self._calls is not None:
+            self._calls.gatherer.handle_name_resolved(name, addresses, now_us)
+            self._schedule.is_touched = True
+
+    def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
+        """Every address of this machine, now or since a change."""
+        if self._calls is not None:
+            self._calls.handle_interfaces(addresses, now_us)
+
+    def poll_signal(self) -> tuple[Identity, bytes] | None:
+        """The next signal for the signaling service: for whom, and what. Drain `poll_transmit` first."""
+        return self._calls.poll_signal() if self._calls is not None else None
+
+    def handle_signal(self, sender: Identity | None, blob: bytes, now_us: int) -> None:
+        """Take a signal; `sender` is whom the service names, None if it cannot tell. Never raises, whatever it is."""
+        if self._calls is None or self.is_closed:
+            return
+        try:
+            signal = decode_signal(blob)
+            peer = _speaker_of(signal, sender)
+        except WireError:
+            self.dropped.malformed += 1
+            return
+        if (sender is not None and sender != peer) or peer == self.identity:
+            self.dropped.refused += 1
+            return
+        call = self._calls.find(peer, signal)
+        if call is not None:
+            self._calls.handle_signal(call, signal, now_us)
+            self._after(call.link, now_us)
+        elif signal.connect_request is not None and signal.to_connection_id is None and signal.from_connection_id:
+            self._handle_signaled_request(self._calls, peer, signal, now_us)
+        else:
+            self.dropped.unknown += 1
 
     # --- the five verbs ---
 
@@ -167,6 +285,8 @@ class Endpoint:
         link = self._links.for_data(socket_id, remote, data) if data and data[0] >= 0x80 else None
         if link is not None:
             others = link.connection.handle_datagrams(data, segment_bytes, now_us)
+            if link.call is not None:
+                self._note_way(link, link.call, Base(socket_id), remote, now_us)
             self._after(link, now_us)
             for datagram in others:
                 self._handle_datagram(socket_id, remote, datagram, now_us)
@@ -185,13 +305,24 @@ class Endpoint:
             elif owner is self._events:
                 self._events.handle_timeout(now_us)
                 self._schedule.arm(self._events, self._events.poll_timeout())
+            elif self._calls is not None:
+                if isinstance(owner, Call):
+                    self._calls.handle_timeout(owner, now_us)
+                else:
+                    self._calls.handle_gatherer_timeout(now_us)
 
     def poll_transmit(self, now_us: int) -> Transmit | None:
         """The next datagrams to send; connections take turns."""
         reply = self._strangers.poll_transmit()
         if reply is not None:
             return reply
+        if self._calls is not None and (asked := self._calls.poll_transmit(now_us)) is not None:
+            return asked
         while (link := self._schedule.next_ready()) is not None:
+            if link.call is not None:
+                if (transmit := self._poll_call(link, link.call, now_us)) is not None:
+                    return transmit
+                continue
             if not self._sockets.is_open(link.socket_id):
                 self._wait_for_socket(link, now_us)
                 continue
@@ -207,6 +338,25 @@ class Endpoint:
             return Transmit(link.socket_id, link.remote, packets, connection.is_probe(packets))
         self._schedule.is_touched = False
         return None
+
+    def _poll_call(self, link: Link, call: Call, now_us: int) -> Transmit | None:
+        """What a call has to send, by the way it takes now; without one it is lost, as on any network."""
+        connection = link.connection
+        packets = connection.poll_transmit(now_us)
+        if not packets or call.way is None or connection.is_drained:
+            self._schedule.arm(link, connection.poll_timeout(now_us))
+        else:
+            self._schedule.make_ready(link)
+        if not packets or call.way is None or self._calls is None:
+            return None
+        base, remote = call.way
+        return self._calls.route(base, remote, packets, now_us, is_probe=connection.is_probe(packets))
+
+    def _note_way(self, link: Link, call: Call, base: Base, remote: Address, now_us: int) -> None:
+        """If what came was authentic, the way it came by works."""
+        flow = link.connection.flow
+        if self._calls is not None and flow is not None and flow.liveness.last_heard_us == now_us:
+            self._calls.note_data(call, base, remote, now_us)
 
     def _wait_for_socket(self, link: Link, now_us: int) -> None:
         """What a link would send waits until its socket is open; where the socket is gone, it is lost as on any network."""
@@ -385,6 +535,27 @@ class Endpoint:
             peer.link.connection.flush()
             self._schedule.make_ready(peer.link)
 
+    def ping(self, identity: Identity, now_us: int) -> Result:
+        """Have his library answer at once, to measure the round trip (`RealTimeStatus.ping_answers`); his program sees nothing.
+
+        Opens a session, or accepts his, as a send does; what is asked before it is up is not counted. INVALID_STATE for our own
+        identity, else as `send_message`.
+        """
+        self._check_open()
+        if identity == self.identity:
+            return Result.INVALID_STATE
+        peer = self._peers.get(identity)
+        if peer is None or peer.link is None:
+            result = self._prepare_session(identity, 0, 0, now_us)
+            if result is not None:
+                return result
+            peer = self._peers[identity]
+        assert peer.link is not None
+        peer.link.connection.ping()
+        peer.session.last_used_us = now_us
+        self._schedule.make_ready(peer.link)
+        return _OK
+
     def set_framing(self, identity: Identity, framing: str) -> None:
         """How messages to and from this identity are framed, from its next session on: `messages` or `raw` (see `Config`)."""
         if framing not in ("messages", "raw"):
@@ -444,6 +615,8 @@ class Endpoint:
             link.connection.close(EndReason.SESSION_CLOSED, "The program closed its endpoint", now_us)
             self._after(link, now_us)
         self.is_closed = True
+        if self._calls is not None:
+            self._calls.close(now_us)
 
     # --- datagrams ---
 
@@ -454,6 +627,12 @@ class Endpoint:
         if datagram[0] >= 0x80:
             self._handle_data(socket_id, remote, datagram, now_us)
             return
+        if self._calls is not None and (looks_like_stun(datagram) or 0x40 <= datagram[0] < 0x50):
+            self._handle_stun(self._calls, socket_id, remote, datagram, now_us)
+            return
+        if self._calls is not None and self._calls.gatherer.handle_router(socket_id, remote, datagram, now_us):
+            self._schedule.is_touched = True
+            return
         try:
             message = decode_control(datagram)
         except WireError:
@@ -461,10 +640,48 @@ class Endpoint:
             return
         self._handle_control(socket_id, remote, message, now_us)
 
+    def _handle_stun(self, calls: Calls, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
+        """A check, an answer, or what a relay brings."""
+        inner = calls.gatherer.unwrap(socket_id, remote, datagram, now_us)
+        if inner is not None:
+            self._handle_relayed(calls, *inner, now_us)
+            return
+        try:
+            message = decode_stun(datagram)
+        except WireError:
+            self.dropped.malformed += 1
+            return
+        if calls.gatherer.handle_stun(socket_id, remote, message, datagram, now_us):
+            self._schedule.is_touched = True
+        elif message.method == Method.BINDING and message.message_class != Class.INDICATION:
+            calls.handle_stun(Base(socket_id), remote, message, datagram, now_us)
+
+    def _handle_relayed(self, calls: Calls, base: Base, remote: Address, datagram: bytes, now_us: int) -> None:
+        """What somebody sent to a relayed address of ours."""
+        if len(datagram) < DATAGRAM_BYTES_MIN:
+            self.dropped.short += 1
+        elif datagram[0] >= 0x80:
+            link = self._links.for_data(base.socket_id, remote, datagram)
+            if link is None or link.call is None:
+                self.dropped.unknown += 1
+                return
+            self.dropped.malformed += len(link.connection.handle_datagrams(datagram, len(datagram), now_us))
+            self._note_way(link, link.call, base, remote, now_us)
+            self._after(link, now_us)
+        elif looks_like_stun(datagram):
+            try:
+                message = decode_stun(datagram)
+            except WireError:
+                self.dropped.malformed += 1
+                return
+            calls.handle_stun(base, remote, message, datagram, now_us)
+
     def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
         link = self._links.for_data(socket_id, remote, datagram)
         if link is not None:
             self.dropped.malformed += len(link.connection.handle_datagrams(datagram, len(datagram), now_us))
+            if link.call is not None:
+                self._note_way(link, link.call, Base(socket_id), remote, now_us)
             self._after(link, now_us)
             return
         self.dropped.unknown += 1
@@ -508,10 +725,13 @@ class Endpoint:
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
+            if not isinstance(event, Ended):
                 continue
             self._handle_ended(link, event, now_us)
             if link.owner is None:
                 connection.discard_received()
+        if link.call is not None and self._calls is not None:
+            self._calls.touch(link.call)
         if connection.state == ConnectionState.DEAD:
             self._forget_link(link, now_us)
         else:
@@ -519,7 +739,8 @@ class Endpoint:
 
     def _handle_opened(self, link: Link, now_us: int) -> None:
         peer = link.peer
-        if peer is not None and peer.link is link:
+        # A successor that took over is up already.
+        if peer is not None and peer.link is link and peer.session.state is not _SESSION_CONNECTED:
             peer.session.handle_opened(now_us)
 
     def _handle_ended(self, link: Link, ended: Ended, now_us: int) -> None:
@@ -601,6 +822,9 @@ class Endpoint:
         self._ended_links.pop(link, None)
         if not self._links.remove(link):
             return
+        if link.call is not None and self._calls is not None:
+            self._calls.forget(link.call, now_us)
+            return
         if self._may_be_held(link):
             self._sockets.note_dialed(link.socket_id, link.remote, now_us)
         self._sockets.release(link.socket_id)
@@ -628,10 +852,15 @@ class Endpoint:
             return None
         if peer is not None and (refusal := peer.session.refusal(restarts=bool(flags & _AUTO_RESTART))) is not None:
             return refusal
-        remote = to.ip_address
-        if remote is None or not remote[1] or not self._has_place(now_us):
+        if not self._has_place(now_us):
             return Result.FAIL
-        self._dial(peer or self._peer(to, now_us), remote, now_us)
+        remote = to.ip_address
+        if remote is not None and remote[1]:
+            self._dial(peer or self._peer(to, now_us), remote, now_us)
+        elif remote is None and self._calls is not None:
+            self._call(self._calls, peer or self._peer(to, now_us), now_us)
+        else:
+            return Result.FAIL
         return None
 
     def _peer(self, identity: Identity, now_us: int) -> Peer:
@@ -677,7 +906,37 @@ class Endpoint:
         handshake = ClientHandshake(
             self._credentials, self.config, connection_id, self._entropy, now_us, wall_s=self._wall_s(now_us)
         )
-        connection = Connection(
+        connection = self._connection(handshake, connection_id, peer, now_us)
+        socket_id = self._sockets.for_dial(remote, now_us, is_held=self._is_held)
+        peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
+        peer.session.handle_dialed(now_us)
+
+    def _call(self, calls: Calls, peer: Peer, now_us: int) -> None:
+        """Call a peer by his identity."""
+        connection_id = self._links.new_connection_id()
+        self._stop_flushing(peer, NOWHERE, now_us)
+        handshake = SignaledClientHandshake(
+            self._credentials,
+            self.config,
+            connection_id,
+            self._entropy,
+            now_us,
+            peer_identity=peer.identity,
+            wall_s=self._wall_s(now_us),
+        )
+        link = Link(self._connection(handshake, connection_id, peer, now_us), socket_id=CALLED, remote=NOWHERE, peer=peer)
+        peer.link = self._add_link(link)
+        peer.session.handle_dialed(now_us)
+        calls.dial(link, handshake, now_us)
+
+    def _connection(
+        self,
+        handshake: ClientHandshake | ServerHandshake | SignaledClientHandshake | SignaledServerHandshake,
+        connection_id: int,
+        peer: Peer,
+        now_us: int,
+    ) -> Connection:
+        return Connection(
             handshake,
             connection_id=connection_id,
             config=self.config,
@@ -686,16 +945,13 @@ class Endpoint:
             room=peer.room,
             dropped=self.dropped,
         )
-        socket_id = self._sockets.for_dial(remote, now_us, is_held=self._is_held)
-        peer.link = self._add_link(Link(connection, socket_id=socket_id, remote=remote, peer=peer))
-        peer.session.handle_dialed(now_us)
 
     def _stop_flushing(self, peer: Peer, remote: Address, now_us: int) -> None:
         """A session with this peer begins: nothing of one that was closed while it opened may come after it. He may have gone by
         another name then, if dials had crossed; the address is the same."""
         flushing = [link for links in self._flushing.values() for link in links]
         for link in flushing:
-            if link.closed_identity == peer.identity or link.remote == remote:
+            if link.closed_identity == peer.identity or (link.remote == remote and remote != NOWHERE):
                 link.connection.stop_flushing(now_us)
                 self._after(link, now_us)
 
@@ -722,6 +978,67 @@ class Endpoint:
 
     # --- requests of strangers ---
 
+    def _handle_signaled_request(self, calls: Calls, peer_identity: Identity, signal: Signal, now_us: int) -> None:
+        """Somebody calls whom we do not know yet by this call."""
+        request, caller_id = signal.connect_request, signal.from_connection_id
+        assert request is not None
+        assert caller_id is not None
+        to_port = request.to_virtual_port
+        if request.cert is None or request.crypt is None or to_port != MESSAGES_VIRTUAL_PORT or not signal.ice_enabled:
+            self.dropped.refused += 1
+            return
+        handshake = check_signaled_request(
+            request.cert, request.crypt, peer_identity, caller_id, self._credentials, self.config, now_us, self._wall_s(now_us)
+        )
+        if isinstance(handshake, Failed):
+            self.dropped.refused += 1
+            text = f"Internal error accepting connection.  {handshake.debug}"
+            calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text)
+            return
+        peer = self._peers.get(peer_identity)
+        ours = peer.link if peer is not None else None
+        if ours is not None and ours.call is not None and ours.connection.is_client and not ours.connection.is_answered:
+            own_id, own_cert = ours.connection.connection_id, self._credentials.signed_certificate.cert
+            if symmetric_outcome(own_id, caller_id, own_cert, request.cert.cert) == "server":
+                self._yield_call(calls, ours, ours.call, handshake, signal, now_us)
+            return
+        self._admit(None, Caller(handshake, signal=signal), now_us)
+
+    def _yield_call(
+        self, calls: Calls, ours: Link, call: Call, handshake: SignaledServerHandshake, signal: Signal, now_us: int
+    ) -> None:
+        """Two calls crossed and his goes on: accept it in place of ours, under the connection id that he may know already. What
+        waits to be sent goes with it."""
+        peer = ours.peer
+        assert peer is not None
+        held = ours.connection.take_held()
+        connection_id = ours.connection.connection_id
+        self._links.remove(ours)
+        self._schedule.arm(ours, None)
+        link = Link(self._connection(handshake, connection_id, peer, now_us), socket_id=CALLED, remote=NOWHERE, peer=peer)
+        ours.peer = None
+        peer.link = link
+        calls.take_over(call, link, signal, now_us)
+        self._add_link(link)
+        ours.connection.close(EndReason.MISC_GENERIC, "Both sides called", now_us, quiet=True)
+        for data, flags, lane in held:
+            link.connection.send_message(data, flags, lane, now_us)
+        self._accept(link, now_us)
+
+    def _accept(self, link: Link, now_us: int) -> None:
+        """Let the stranger of this link in."""
+        link.connection.accept(now_us)
+        if link.call is not None and self._calls is not None:
+            self._calls.accept(link, now_us)
+        self._after(link, now_us)
+
+    def _refuse(self, caller: Caller, reason: int, text: str) -> None:
+        """Tell somebody why he does not get in."""
+        if caller.signal is None:
+            self._strangers.refuse(caller.socket_id, caller.remote, caller.handshake.client_connection_id, reason, text)
+        elif self._calls is not None:
+            self._calls.reject(caller.handshake.peer_identity, caller.handshake.client_connection_id, reason, text)
+
     def _handle_connect_request(self, socket_id: int, remote: Address, message: ConnectRequest, now_us: int) -> None:
         handshake = self._strangers.check(remote, message, now_us, self._wall_s(now_us))
         if handshake is None or self.is_closed:
@@ -745,7 +1062,8 @@ class Endpoint:
             if message.client_connection_id > crossing.connection.connection_id:
                 self._yield_dial(crossing, handshake, now_us)
             return
-        self._admit(self._peer_dialed(socket_id, remote, handshake), socket_id, remote, handshake, now_us)
+        dialed = self._peer_dialed(socket_id, remote, handshake)
+        self._admit(dialed, Caller(handshake, socket_id=socket_id, remote=remote), now_us)
 
     def _has_request(self, identity: Identity, client_connection_id: int) -> bool:
         """Whether this client has that very connection from another address already."""
@@ -793,47 +1111,43 @@ class Endpoint:
         crossing.peer = None
         crossing.connection.close(EndReason.MISC_GENERIC, "Both sides dialed", now_us, quiet=True)
         self._after(crossing, now_us)
-        peer.link = self._accept_link(crossing.socket_id, crossing.remote, handshake, peer, now_us)
+        caller = Caller(handshake, socket_id=crossing.socket_id, remote=crossing.remote)
+        peer.link = self._accept_link(caller, peer, now_us)
         self._add_alias(peer, handshake.peer_identity)
         for data, flags, lane in held:
             peer.link.connection.send_message(data, flags, lane, now_us)
-        peer.link.connection.accept(now_us)
-        self._after(peer.link, now_us)
+        self._accept(peer.link, now_us)
 
-    def _accept_link(self, socket_id: int, remote: Address, handshake: ServerHandshake, peer: Peer, now_us: int) -> Link:
+    def _accept_link(self, caller: Caller, peer: Peer, now_us: int) -> Link:
         connection_id = self._links.new_connection_id()
-        connection = Connection(
-            handshake,
-            connection_id=connection_id,
-            config=self.config,
-            entropy=self._entropy,
-            now_us=now_us,
-            room=peer.room,
-            dropped=self.dropped,
-        )
-        link = Link(connection, socket_id=socket_id, remote=remote, peer=peer)
-        link.client_key = (socket_id, remote, handshake.client_connection_id)
+        connection = self._connection(caller.handshake, connection_id, peer, now_us)
+        link = Link(connection, socket_id=caller.socket_id, remote=caller.remote, peer=peer)
+        if caller.signal is None:
+            link.client_key = (caller.socket_id, caller.remote, caller.handshake.client_connection_id)
+        elif self._calls is not None:
+            self._calls.ring(link, caller.signal, now_us)
         return self._add_link(link)
 
-    def _admit(self, dialed: Peer | None, socket_id: int, remote: Address, handshake: ServerHandshake, now_us: int) -> None:
+    def _admit(self, dialed: Peer | None, caller: Caller, now_us: int) -> None:
         """A proven stranger: his request waits for the application, or replaces the session he had."""
-        if not self._make_room(remote, now_us):
+        handshake = caller.handshake
+        if not self._make_room(caller, now_us):
             return
         peer = dialed or self._peer(handshake.peer_identity, now_us)
         if len(peer.draining) >= ENDED_CONNECTIONS_UNREAD_MAX:
             text = "Messages of earlier connections are still unread; try again later"
-            self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
+            self._refuse(caller, EndReason.MISC_GENERIC, text)
             return
         if peer.pending is not None:
             waiting = peer.pending.connection.server_handshake
             if waiting is not None and waiting.peer_key != handshake.peer_key:
                 text = "Somebody else waits under this name; try again later"
-                self._strangers.refuse(socket_id, remote, handshake.client_connection_id, EndReason.MISC_GENERIC, text)
+                self._refuse(caller, EndReason.MISC_GENERIC, text)
                 return
             self._drop_pending(peer, "A newer request replaced this one", now_us)
             # Without that request there may have been nothing left worth remembering him for.
             peer = dialed or self._peer(handshake.peer_identity, now_us)
-        link = self._accept_link(socket_id, remote, handshake, peer, now_us)
+        link = self._accept_link(caller, peer, now_us)
         present = peer.link
         if present is not None and _has_key(present, handshake.peer_key):
             self._accept_successor(peer, link, now_us)
@@ -855,8 +1169,7 @@ class Endpoint:
             self._after(peer.successor, now_us)
         peer.successor = link
         link.accepted_at_us = now_us
-        link.connection.accept(now_us)
-        self._after(link, now_us)
+        self._accept(link, now_us)
         if peer.link is not None:
             peer.link.connection.doubt(_REPLACED, now_us)
             self._after(peer.link, now_us)
@@ -889,12 +1202,12 @@ class Endpoint:
         self._resume_delivery(peer, now_us)
         self._schedule.make_ready(link)
 
-    def _make_room(self, remote: Address, now_us: int) -> bool:
+    def _make_room(self, caller: Caller, now_us: int) -> bool:
         """Whether one more request may wait; the oldest gives way (M4), but not to a flood from one host (E19)."""
         if not self._has_place(now_us):
             return False
-        of_host = sum(link.remote[0] == remote[0] for link in self._requests)
-        if of_host >= PENDING_REQUESTS_PER_HOST_MAX:
+        host = caller.remote[0]
+        if host and sum(link.remote[0] == host for link in self._requests) >= PENDING_REQUESTS_PER_HOST_MAX:
             return False
         if len(self._requests) >= self.config.pending_requests_max:
             oldest = next(iter(self._requests)).peer
@@ -917,7 +1230,10 @@ class Endpoint:
         """A waiting request gives way: he is told once, and nothing of him is kept."""
         link = peer.pending
         if link is not None:
-            self._strangers.refuse(link.socket_id, link.remote, link.connection.peer_connection_id, EndReason.MISC_GENERIC, debug)
+            if link.call is None:
+                self._strangers.refuse(
+                    link.socket_id, link.remote, link.connection.peer_connection_id, EndReason.MISC_GENERIC, debug
+                )
             link.connection.close(EndReason.MISC_GENERIC, debug, now_us, quiet=True)
             self._after(link, now_us)
 
@@ -936,8 +1252,7 @@ class Endpoint:
         self._stop_flushing(peer, link.remote, now_us)
         peer.session.handle_accepted(now_us)
         self._events.answer_request(peer.identity)
-        link.connection.accept(now_us)
-        self._after(link, now_us)
+        self._accept(link, now_us)
 
     # --- ending ---
 
@@ -1041,5 +1356,18 @@ def _request_of(peer: Peer, link: Link) -> SessionRequested:
         identity=peer.identity,
         proven_by=handshake.proven_by,
         key_fingerprint=handshake.peer_fingerprint,
-        address=format_address(link.remote),
+        address="" if link.call is not None else format_address(link.remote),
     )
+
+
+def _speaker_of(signal: Signal, sender: Identity | None) -> Identity:
+    """Who a signal says it is from; a rejection does not say, so that the service's word counts. Raises WireError if nobody can
+    tell."""
+    if signal.from_identity is not None:
+        try:
+            return Identity.parse_bytes(signal.from_identity)
+        except UsageError as error:
+            raise WireError(str(error)) from None
+    if sender is None or signal.connection_closed is None:
+        raise WireError("a signal must say whom it is from")
+    return sender

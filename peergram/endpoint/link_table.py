@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from peergram.address import Address
 from peergram.config import CONNECTIONS_MAX
 from peergram.crypto.keys import Entropy
-from peergram.endpoint.link import Link
+from peergram.endpoint.link import CALLED, Link
 from peergram.wire.control import (
     ChallengeReply,
     ChallengeRequest,
@@ -52,7 +52,8 @@ class LinkTable:
         self._links[link.connection.connection_id] = link
         if link.client_key is not None:
             self._accepted[link.client_key] = link
-        self._addresses.setdefault((link.socket_id, link.remote), []).append(link)
+        if link.socket_id != CALLED:
+            self._addresses.setdefault((link.socket_id, link.remote), []).append(link)
 
     def remove(self, link: Link) -> bool:
         """Forget it; False if it was forgotten before."""
@@ -60,6 +61,8 @@ class LinkTable:
             return False
         if link.client_key is not None:
             self._accepted.pop(link.client_key, None)
+        if link.socket_id == CALLED:
+            return True
         key = (link.socket_id, link.remote)
         self._addresses[key].remove(link)
         if not self._addresses[key]:
@@ -75,9 +78,8 @@ class LinkTable:
         return (socket_id, remote) in self._addresses
 
     def for_data(self, socket_id: int, remote: Address, datagram: bytes) -> Link | None:
-        """The connection a data packet names, if it comes from that connection's address."""
-        link = self._links.get(int.from_bytes(datagram[1:5], "little"))
-        return link if link is not None and link.remote == remote and link.socket_id == socket_id else None
+        """The connection a data packet names, if it comes from that connection's address; one called by identity has none."""
+        return self._at(self._links.get(int.from_bytes(datagram[1:5], "little")), socket_id, remote)
 
     def for_control(self, socket_id: int, remote: Address, message: ControlMessage) -> Link | None:
         """The connection a control packet is about, if it comes from that connection's address."""
@@ -90,7 +92,9 @@ class LinkTable:
         return self._at(self._links.get(_our_id(message)), socket_id, remote)
 
     def _at(self, link: Link | None, socket_id: int, remote: Address) -> Link | None:
-        return link if link is not None and link.remote == remote and link.socket_id == socket_id else None
+        if link is None or link.socket_id == CALLED:
+            return link
+        return link if link.remote == remote and link.socket_id == socket_id else None
 
 
 def _our_id(message: ChallengeReply | ConnectOk | ConnectionClosed | NoConnection) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from peergram.address import format_address, is_local, is_loopback
+from peergram.address import is_local, is_loopback
 from peergram.config import CHANNELS_PER_SESSION_MAX
 from peergram.connection.flow import Delivered, Flow
 from peergram.connection.handshake import Established
@@ -180,14 +180,14 @@ class Peer:
     def note_gone(self, link: Link) -> None:
         """Keep what the application may still ask for after the end."""
         self.last_end = link.connection.end
-        self.last_remote = format_address(link.remote)
+        self.last_remote = link.address
         self.last_established = link.connection.established
 
     def info(self) -> ConnectionInfo:
         """As of now, or of the end."""
         link = self.link or self.pending
         if link is not None:
-            end, remote, established = link.connection.end, format_address(link.remote), link.connection.established
+            end, remote, established = link.connection.end, link.address, link.connection.established
         else:
             end, remote, established = self.last_end, self.last_remote, self.last_established
         failed = self.session.state == SessionState.FAILED
@@ -196,19 +196,33 @@ class Peer:
         return ConnectionInfo(
             identity=claimed.peer_identity if claimed is not None else None,
             address=remote,
-            state=self.session.failed_state if failed else _STATES[self.session.state],
+            state=self._state,
             end_reason=end.reason if failed and end is not None else 0,
             end_debug=end.debug if failed and end is not None else "",
-            description=f"{'raw' if self.is_raw else 'messages'} UDP {self.identity}",
+            description=f"{'raw' if self.is_raw else 'messages'} {self._way} {self.identity}",
             flags=_flags(established, link),
             own_peer=claimed is not None and claimed.capabilities is not None,
             proven_by=claimed.proven_by if claimed is not None else "nothing",
             key_fingerprint=claimed.peer_fingerprint if claimed is not None else "",
+            route=link.route if link is not None else "",
         )
+
+    @property
+    def _way(self) -> str:
+        return "UDP" if self.link is None or self.link.call is None else f"P2P {self.link.route or 'no route'}"
+
+    @property
+    def _state(self) -> ConnectionState:
+        """What the application is told."""
+        if self.session.state == SessionState.FAILED:
+            return self.session.failed_state
+        if self.link is not None and self.link.connection.state == ConnectionState.FINDING_ROUTE:
+            return ConnectionState.FINDING_ROUTE
+        return _STATES[self.session.state]
 
     def status(self, now_us: int) -> RealTimeStatus:
         """How the connection is doing; zeros and None where there is none."""
-        state = self.session.failed_state if self.session.state == SessionState.FAILED else _STATES[self.session.state]
+        state = self._state
         flow = self.link.connection.flow if self.link is not None else None
         if self.link is None or flow is None:
             reliable, unreliable = self.link.connection.held_bytes if self.link is not None else (0, 0)
@@ -265,6 +279,8 @@ def _status_of(link: Link, flow: Flow, state: ConnectionState, now_us: int) -> R
         sent_unacked_reliable_bytes=flow.unacked_reliable_bytes,
         queue_time_us=link.connection.queue_time_us(now_us),
         max_jitter_us=max_jitter_us,
+        pings_asked=flow.pings.asked,
+        ping_answers=flow.pings.answers,
     )
 
 
@@ -276,11 +292,15 @@ def _flags(established: Established | None, link: Link | None) -> InfoFlags:
         flags |= InfoFlags.UNENCRYPTED
     if link is not None and established is not None and _is_fast(link):
         flags |= InfoFlags.FAST
+    if link is not None and link.route == "relayed":
+        flags |= InfoFlags.RELAYED
     return flags
 
 
 def _is_fast(link: Link) -> bool:
     """Loopback, or a local address that answers within 5 ms (the reference's rule; an unknown ping passes)."""
+    if link.call is not None:
+        return link.route == "local"
     if is_loopback(link.remote):
         return True
     ping_ms = link.connection.flow.round_trip.ping_ms if link.connection.flow is not None else None

@@ -13,7 +13,7 @@ from typing import Literal
 
 from peergram.address import Address
 from peergram.config import REDIAL_QUIET_US
-from peergram.endpoint.requests import CloseSocket, OpenSocket
+from peergram.io_requests import CloseSocket, OpenSocket
 
 _QUIET_DIALS_MAX = 4_096
 _ANY: dict[int, str] = {4: "0.0.0.0", 6: "::"}
@@ -32,6 +32,16 @@ class SocketTable:
         self._fresh: dict[int, int] = {}
         """Sockets made for one dial, with the number of links that use each."""
         self._quiet_until_us: dict[tuple[int, Address], int] = {}
+
+    def new_id(self) -> int:
+        """A number that no other socket or stream of this endpoint has."""
+        number = self._next_id
+        self._next_id += 1
+        return number
+
+    def knows(self, socket_id: int) -> bool:
+        """Whether it is one of these."""
+        return socket_id in self._local
 
     def listen(self, bind: Address) -> int:
         """Ask for a socket that strangers may dial."""
@@ -120,8 +130,7 @@ class SocketTable:
             self.close(socket_id)
 
     def _open(self, family: Literal[4, 6], bind: Address) -> int:
-        socket_id = self._next_id
-        self._next_id += 1
+        socket_id = self.new_id()
         self._local[socket_id] = None
         self._requests.append(OpenSocket(socket_id, family, bind))
         return socket_id

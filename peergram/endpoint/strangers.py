@@ -19,8 +19,8 @@ from peergram.connection.handshake_server import (
 )
 from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.keys import Entropy
-from peergram.endpoint.requests import Transmit
 from peergram.events import DroppedDatagrams
+from peergram.io_requests import Transmit
 from peergram.wire.control import ChallengeRequest, ConnectionClosed, ConnectRequest, NoConnection, encode_control
 
 

@@ -35,7 +35,8 @@ from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.connection.unreliable import UnreliableReceiver
 from peergram.endpoint.inbox import Inbox
 from peergram.errors import EndReason, Result, WireError
-from peergram.events import ConnectionState, Event, Message, SessionFailed, SessionRequested
+from peergram.events import ConnectionState, Event, Message, RouteChanged, SessionFailed, SessionRequested
+from peergram.identity import Identity
 from peergram.sim.footprint import belongings, footprint_bytes
 from peergram.sim.ledger import MARKER, Sent
 from peergram.sim.wire_check import CONNECT_REQUEST, DATA, StrictError, check_packet, connect_ok_ids
@@ -95,6 +96,8 @@ class Checker:
     def command(self, host: Host, verb: str, name: str, result: object) -> None: """Any other command returned."""
     def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None: """On the wire."""
     def packets_in(self, host: Host, source: Address, packets: list[bytes]) -> None: """A batch is about to be handled."""
+    def signal_out(self, host: Host, to: Identity, blob: bytes) -> None: """`poll_signal` returned one."""
+    def signal_in(self, host: Host, sender: Identity | None, blob: bytes) -> None: """One is about to be handled."""
     def turn_done(self, host: Host, turn: Turn) -> None: """A call into the endpoint is drained."""
     def woken(self, host: Host, turn: Turn, useful: bool) -> None: """`handle_timeout` at its deadline is drained."""
     def attack_begins(self, host: Host, source: Address) -> None: """An attacker's packet is about to arrive."""
@@ -556,7 +559,7 @@ class V16(Checker):
         who = self._who(host, event.identity.text)
         if isinstance(event, SessionRequested):
             self._check_request(host, who, event.identity.text)
-        elif event.state == ConnectionState.NONE:
+        elif isinstance(event, RouteChanged) or event.state == ConnectionState.NONE:
             return
         elif (host.index, host.run, event.identity.text) in self._over:
             self.violate(host, f"a second failure of the session with {event.identity.text}")

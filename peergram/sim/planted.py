@@ -15,10 +15,10 @@ from typing import Any
 
 from peergram.address import Address
 from peergram.config import Config
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.errors import Result
 from peergram.events import ConnectionInfo, ConnectionState, Event, Message, RealTimeStatus, SendFlags, SessionFailed, Unconfirmed
 from peergram.identity import Identity
+from peergram.io_requests import CloseSocket, IoRequest, Transmit
 from peergram.sim.world import EndpointLike, MakeEndpoint
 from peergram.timing import Deadline
 
@@ -43,7 +43,7 @@ class Spoiled:
     def listen(self, bind: Address) -> int:
         return self.inner.listen(bind)
 
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
+    def poll_socket_request(self) -> IoRequest | None:
         return self.inner.poll_socket_request()
 
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
@@ -380,7 +380,7 @@ class Chatter(Spoiled):
             return self.again
         return transmit
 
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
+    def poll_socket_request(self) -> IoRequest | None:
         request = self.inner.poll_socket_request()
         if isinstance(request, CloseSocket) and self.again is not None and self.again.socket_id == request.socket_id:
             self.again = None

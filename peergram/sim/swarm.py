@@ -59,13 +59,15 @@ class SeedResult:
     trace: list[str] = field(default_factory=list)
     """Empty unless asked for."""
     off: frozenset[str] = frozenset()
+    command: str = ""
+    """What replays it, if not `peergram sim`."""
 
     def report(self) -> str:
         """The story of a failing seed, with the command that replays it."""
         lines = [*self.story, *(f"  {violation}" for violation in self.violations)]
         if self.trace:
             lines += ["  what led to it:", render(self.before_violation(TAIL_LINES))]
-        lines.append(f"  replay: {replay_command(self.seed, self.off)}")
+        lines.append(f"  replay: {self.command or replay_command(self.seed, self.off)}")
         return "\n".join(lines)
 
     def before_violation(self, lines: int) -> list[str]:
@@ -133,6 +135,11 @@ def check_replay(seed: int, *, make_endpoint: MakeEndpoint = make_endpoint, plan
     """Run a seed twice; V17 is broken when the traces differ."""
     first = run_seed(seed, make_endpoint=make_endpoint, trace=True, plant=plant)
     second = run_seed(seed, make_endpoint=make_endpoint, trace=True, plant=plant)
+    return compare_runs(first, second)
+
+
+def compare_runs(first: SeedResult, second: SeedResult) -> SeedResult:
+    """The first run of a seed, with a violation of V17 where the second, whose trace was kept too, differs."""
     if first.trace_hash != second.trace_hash:
         pairs = zip(first.trace, second.trace, strict=False)
         where = next((f"{one!r} against {other!r}" for one, other in pairs if one != other), "one trace is longer")

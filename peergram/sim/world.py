@@ -18,7 +18,6 @@ from zlib import crc32
 
 from peergram.address import Address, format_address
 from peergram.config import PACKETS_PER_TRANSMIT_MAX, Config
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.errors import Result
 from peergram.events import (
     ConnectionInfo,
@@ -31,6 +30,7 @@ from peergram.events import (
     SessionRequested,
 )
 from peergram.identity import Identity
+from peergram.io_requests import CloseSocket, IoRequest, OpenSocket, Transmit
 from peergram.sim.clock import HostClock
 from peergram.sim.ledger import Failure, Ledger, Sent
 from peergram.sim.link import Datagram, Link, LinkModel
@@ -39,8 +39,12 @@ from peergram.timing import Deadline
 
 if TYPE_CHECKING:
     from peergram.sim.checkers import Checker
+    from peergram.sim.hub import SignalHub
+    from peergram.sim.outside import Outside
+    from peergram.sim.topology import Interface, Topology
 
 LISTEN_PORT = 7000
+ANY_HOST = "0.0.0.0"
 BATCH_PACKETS_MAX = 64
 BATCH_BYTES_MAX = 65_507
 BATCHES_PER_TURN_MAX = 64
@@ -59,7 +63,7 @@ class EndpointLike(Protocol):
     """What the world needs of an endpoint: the interface in docs/architecture.md."""
 
     def listen(self, bind: Address) -> int: ...
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None: ...
+    def poll_socket_request(self) -> IoRequest | None: ...
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None: ...
     def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None: ...
     def handle_datagrams(self, socket_id: int, remote: Address, data: bytes, segment_bytes: int, now_us: int) -> None: ...
@@ -115,11 +119,12 @@ class Turn:
     packets: int = 0
     events: int = 0
     socket_requests: int = 0
+    signals: int = 0
 
     @property
     def did_something(self) -> bool:
         """Whether anything came out."""
-        return bool(self.packets or self.events or self.socket_requests)
+        return bool(self.packets or self.events or self.socket_requests or self.signals)
 
 
 @dataclass(slots=True)
@@ -131,6 +136,8 @@ class _Batch:
     packets: list[bytes]
     tampered: bool
     link: Link | None = None
+    host: Host | None = None
+    """Whom the way led to; else the owner of the destination gets it."""
 
     def takes(self, datagram: Datagram) -> bool:
         first, last, size = len(self.packets[0]), len(self.packets[-1]), len(datagram.data)
@@ -153,6 +160,8 @@ class HostOptions:
     bind_failures: float = 0.0
     """Chance that a socket other than the listening one cannot be opened."""
     keeps_key: bool = True
+    listens: bool = True
+    """Whether an endpoint listens on port 7000 from its start."""
 
 
 class Host:
@@ -162,9 +171,9 @@ class Host:
         self.world = world
         self.index = index
         self.name = f"host-{index}"
-        self.ip = f"10.0.0.{index + 1}"
+        self.ip = f"10.0.0.{index + 1}" if world.topology is None else ANY_HOST
         self.identity = identity
-        self.dial_name = Identity.ip((self.ip, LISTEN_PORT)).text
+        self.dial_name = Identity.ip((self.ip, LISTEN_PORT)).text if world.topology is None else identity.text
         self.names = frozenset((identity.text, self.dial_name))
         self.config = config
         self.options = options
@@ -173,6 +182,9 @@ class Host:
         self.events: list[Event] = []
         self.endpoint: EndpointLike | None = None
         self.sockets: dict[int, Address] = {}
+        self.bound: dict[Address, int] = {}
+        self.outside: Outside | None = None
+        """What this host sees of a topology, if the world has one."""
         self.run = -1
         self.known: set[str] = set()
         """Names this run has had to do with."""
@@ -189,14 +201,19 @@ class Host:
     # Life
 
     def start(self) -> None:
-        """A new process: a new endpoint that listens on port 7000."""
+        """A new process: a new endpoint, which listens on port 7000 unless the options say otherwise."""
         assert self.endpoint is None, "the host runs already"
         self.run += 1
         self.known = set()
         key_seed = self.world.bytes_for(f"key/{self.index}") if self.options.keeps_key else None
         self.endpoint = self.world.make_endpoint(self.identity, self.config, self.world.entropy(self), key_seed)
         self.world.note(self.name, f"starts run {self.run} as {self.identity.text}")
-        self.turn("listen", lambda endpoint, _: endpoint.listen((self.ip, LISTEN_PORT)))
+        if self.outside is not None:
+            self.outside.started()
+        if self.options.listens:
+            self.turn("listen", lambda endpoint, _: endpoint.listen((self.ip, LISTEN_PORT)))
+        else:
+            self.drain(Turn("start"))
         self.world.hook("started", self)
 
     def crash(self) -> None:
@@ -211,8 +228,9 @@ class Host:
             if self.unread_messages:
                 self.world.ledger.receiver_closed(self.index, other.index, self.world.now_us)
         self.endpoint = None
-        for address in self.sockets.values():
-            self.world.bound.pop(address, None)
+        if self.outside is not None:
+            self.outside.crashed()
+        self.bound.clear()
         self.sockets.clear()
         self._waiting.clear()
         self._disarm()
@@ -370,15 +388,17 @@ class Host:
             if sum(len(waiting.packets) for waiting in self._waiting) < SOCKET_QUEUE_PACKETS:
                 self._waiting.append(batch)
             return
-        bound = self.world.bound.get(batch.destination)
-        if bound is None or bound[0] is not self:
+        socket_id = self.bound.get(batch.destination)
+        if socket_id is None and self.outside is not None:
+            socket_id = self.outside.socket_for(batch.destination)
+        if socket_id is None:
             self.world.mark("packet for a closed port")
             return
         data = b"".join(batch.packets)
         self.world.hook("packets_in", self, batch.source, batch.packets)
         if len(batch.packets) > 1:
             self.world.mark("several packets in one batch")
-        segment, socket_id = len(batch.packets[0]), bound[1]
+        segment = len(batch.packets[0])
         self.turn("handle_datagrams", lambda e, now: e.handle_datagrams(socket_id, batch.source, data, segment, now))
 
     def drain(self, turn: Turn) -> None:
@@ -387,7 +407,8 @@ class Host:
             return
         self._draining = True
         for _ in range(DRAIN_ROUNDS_MAX):
-            if not (self._drain_sockets(turn) or self._drain_transmits(turn) or self._drain_events(turn)):
+            drained = self._drain_sockets(turn) or self._drain_transmits(turn) or self._drain_events(turn)
+            if not drained and not (self.outside is not None and self.outside.drain_signals(turn)):
                 break
         else:
             self.world.violate("V8", self.name, f"{DRAIN_ROUNDS_MAX} rounds of draining after {turn.verb} were not enough")
@@ -414,10 +435,14 @@ class Host:
             drained = True
             turn.socket_requests += 1
             if isinstance(request, CloseSocket):
-                self.world.bound.pop(self.sockets.pop(request.socket_id, ("", 0)), None)
+                self.bound.pop(self.sockets.pop(request.socket_id, ("", 0)), None)
                 self.world.note(self.name, f"closes socket {request.socket_id}")
-            else:
+            elif isinstance(request, OpenSocket):
                 self._open_socket(request)
+            elif self.outside is not None:
+                self.outside.serve(request)
+            else:
+                self.world.violate("V20", self.name, f"asks for {request} in a world without a topology")
         return drained
 
     def _open_socket(self, request: OpenSocket) -> None:
@@ -426,13 +451,14 @@ class Host:
         if port == 0:
             self._ports += 1
             port = self._ports
-        local = (self.ip, port)
-        if failing or local in self.world.bound:
+        local = (self.ip if self.outside is None else request.bind[0], port)
+        failing = failing or (self.outside is not None and not self.outside.may_bind(local[0]))
+        if failing or local in self.bound:
             self.world.note(self.name, f"cannot open socket {socket_id}")
             self.world.mark("socket failed")
             self._call("handle_socket_failed", lambda e, now: e.handle_socket_failed(socket_id, "no free socket", now))
             return
-        self.world.bound[local] = (self, socket_id)
+        self.bound[local] = socket_id
         self.sockets[socket_id] = local
         self.world.note(self.name, f"opens socket {socket_id} at {format_address(local)}")
         self._call("handle_socket_opened", lambda e, now: e.handle_socket_opened(socket_id, local, now))
@@ -459,6 +485,8 @@ class Host:
 
     def _transmit(self, transmit: Transmit) -> None:
         source = self.sockets.get(transmit.socket_id)
+        if source is None and self.outside is not None and self.outside.write(transmit):
+            return
         if source is None:
             self.world.violate("V20", self.name, f"transmit through socket {transmit.socket_id}, which is not open")
             return
@@ -521,6 +549,12 @@ class Host:
             if count % BATCHES_PER_TURN_MAX == 0:
                 self.turn("handle_timeout", lambda e, now: e.handle_timeout(now))
         self.turn("handle_timeout", lambda e, now: e.handle_timeout(now))
+        if self.outside is not None:
+            self.outside.resumed()
+
+    def carry(self, at_us: int, datagram: Datagram, interface: Interface) -> None:
+        """A packet will arrive through that interface."""
+        self.world.arrives(at_us, datagram, interface.down, self)
 
 
 @dataclass(order=True, slots=True)
@@ -528,7 +562,7 @@ class _Entry:
     at_us: int
     tie: int
     order: int
-    action: Callable[[], None] = field(compare=False)
+    action: Callable[[], object] = field(compare=False)
 
 
 class World:
@@ -544,7 +578,9 @@ class World:
         self.ledger = Ledger()
         self.hosts: list[Host] = []
         self.links: dict[tuple[int, int], Link] = {}
-        self.bound: dict[Address, tuple[Host, int]] = {}
+        self.topology: Topology | None = None
+        """Set by the topology itself, before any host is there: packets go its ways then; hosts have no links of their own."""
+        self.hub: SignalHub | None = None
         self.channels: set[int] = {0}
         self.violations: list[Violation] = []
         self.marks: set[str] = set()
@@ -595,11 +631,12 @@ class World:
         index = len(self.hosts)
         who = Identity.parse(identity) if identity else Identity.string(f"host-{index}")
         host = Host(self, index, who, config or Config(), options or HostOptions())
-        for other in self.hosts:
-            for pair in ((other.index, index), (index, other.index)):
-                self.links[pair] = Link(LinkModel(), self.seeded(f"link/{pair[0]}/{pair[1]}"))
+        if self.topology is None:
+            for other in self.hosts:
+                for pair in ((other.index, index), (index, other.index)):
+                    self.links[pair] = Link(LinkModel(), self.seeded(f"link/{pair[0]}/{pair[1]}"))
+            self._by_ip[host.ip] = host
         self.hosts.append(host)
-        self._by_ip[host.ip] = host
         self._by_name.update(dict.fromkeys(host.names, host))
         if start:
             host.start()
@@ -615,13 +652,13 @@ class World:
 
     # Time
 
-    def at(self, at_us: int, action: Callable[[], None]) -> None:
+    def at(self, at_us: int, action: Callable[[], object]) -> None:
         """Let `action` happen then (or now, if that is past)."""
         self._order += 1
         tie = self._ties.getrandbits(8) if self.shuffle_ties else 0
         heapq.heappush(self._heap, _Entry(max(at_us, self.now_us), tie, self._order, action))
 
-    def after(self, delay_us: int, action: Callable[[], None]) -> None:
+    def after(self, delay_us: int, action: Callable[[], object]) -> None:
         """Let `action` happen `delay_us` from now."""
         self.at(self.now_us + delay_us, action)
 
@@ -665,25 +702,31 @@ class World:
             self.hook("packet_out", host, source, destination, packet)
             if link is not None:
                 for at_us, datagram in link.send(Datagram(source, destination, packet), self.now_us):
-                    self._arrives(at_us, datagram, link)
+                    self.arrives(at_us, datagram, link)
+            elif host.outside is not None:
+                host.outside.send(Datagram(source, destination, packet))
 
     def inject(self, datagram: Datagram, delay_us: int = 0) -> None:
-        """A packet of an attacker, past all links."""
+        """A packet of an attacker, past all links; in a topology it appears on the internet, whatever its source says."""
         datagram.tampered = True
-        self._arrives(self.now_us + delay_us, datagram, None)
+        if (topology := self.topology) is not None:
+            self.after(delay_us, lambda: topology.arrive(topology.internet, datagram, 0))
+            return
+        self.arrives(self.now_us + delay_us, datagram, None)
 
-    def _arrives(self, at_us: int, datagram: Datagram, link: Link | None) -> None:
+    def arrives(self, at_us: int, datagram: Datagram, link: Link | None, host: Host | None = None) -> None:
+        """A packet will be there then; in one batch with others of its kind."""
         if link is not None and self._last_batch is not None:
             last_at_us, batch = self._last_batch
             if last_at_us == at_us > self.now_us and batch.link is link and batch.takes(datagram):
                 batch.packets.append(datagram.data)
                 return
-        batch = _Batch(datagram.source, datagram.destination, [datagram.data], datagram.tampered, link)
+        batch = _Batch(datagram.source, datagram.destination, [datagram.data], datagram.tampered, link, host)
         self._last_batch = (at_us, batch)
         self.at(at_us, lambda: self._deliver(batch))
 
     def _deliver(self, batch: _Batch) -> None:
-        host = self._by_ip.get(batch.destination[0])
+        host = batch.host or self._by_ip.get(batch.destination[0])
         if host is None or not host.is_alive:
             return
         note = f"gets {len(batch.packets)} from {format_address(batch.source)}{' (tampered)' if batch.tampered else ''}"

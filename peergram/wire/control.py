@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from peergram.config import CLOSE_DEBUG_BYTES_MAX, DATAGRAM_BYTES_MIN, PADDED_BYTES_MIN
+from peergram.config import DATAGRAM_BYTES_MIN, PADDED_BYTES_MIN
 from peergram.errors import WireError
 from peergram.wire.certificates import (
     IdentityFields,
@@ -23,6 +23,7 @@ from peergram.wire.certificates import (
     signed_crypt_info_from,
     signed_crypt_info_into,
 )
+from peergram.wire.close_text import close_text_from, close_text_into
 from peergram.wire.cursor import Cursor
 from peergram.wire.proto import control_pb2 as pb
 from peergram.wire.proto.message import parse
@@ -231,29 +232,22 @@ def _encode_connect_ok(accepted: ConnectOk) -> bytes:
 
 def _decode_connection_closed(datagram: bytes) -> ConnectionClosed:
     message = parse(pb.ConnectionClosed, _padded_body(datagram))
-    debug = message.debug[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "replace")
     return ConnectionClosed(
         to_connection_id=message.to_connection_id,
         from_connection_id=message.from_connection_id,
         reason_code=message.reason_code,
-        debug=_cut(debug).decode(),
+        debug=close_text_from(message.debug),
     )
 
 
 def _encode_connection_closed(closed: ConnectionClosed) -> bytes:
     message = pb.ConnectionClosed(
-        debug=_cut(closed.debug) or None,
+        debug=close_text_into(closed.debug) or None,
         reason_code=closed.reason_code,
         to_connection_id=closed.to_connection_id or None,
         from_connection_id=closed.from_connection_id or None,
     )
     return _padded(LEAD_CONNECTION_CLOSED, message.SerializeToString())
-
-
-def _cut(debug: str) -> bytes:
-    """At most 127 bytes of UTF-8, and no half character at the end."""
-    whole = debug.encode("utf-8", "replace")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
-    return whole.encode()
 
 
 def _decode_no_connection(datagram: bytes) -> NoConnection:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from secrets import token_hex
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +112,11 @@ def running(*arguments: str, cwd: Path | None = None) -> Iterator[Running]:
 def _heed_interrupts() -> None:
     # A test run in the background of a shell may have been told to ignore them, and children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def unique_name(name: str) -> str:
+    """A name that nobody else on this network has, whoever runs these tests beside us."""
+    return f"{name}-{token_hex(6)}"
 
 
 def free_port() -> int:

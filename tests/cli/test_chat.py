@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from peergram.cli.chat import Room
+from peergram.errors import Result
 from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.messages import SessionInfo
@@ -95,11 +96,16 @@ def test_bytes_that_are_no_text_are_typed_without_a_traceback() -> None:
 class Door:
     """A network on which strangers ask and somebody answers."""
 
+    state = ConnectionState.CONNECTING
+
     def __init__(self) -> None:
         self.on_session_request: Callable[[SessionRequested], object] = lambda request: None
         self.on_session_failed: Callable[[SessionFailed], object] = lambda failure: None
         self.keys: dict[Identity, str] = {}
         self.accepted: list[Identity] = []
+        self.closed: list[str] = []
+        self.sent: list[str] = []
+        self.signaling_status = "none"
         self._is_closed = threading.Event()
 
     def ask(self, name: str, key: str) -> None:
@@ -110,14 +116,22 @@ class Door:
         self.accepted.append(identity)
         return True
 
+    def close_session_with_user(self, identity: Identity) -> bool:
+        self.closed.append(str(identity))
+        return True
+
+    def send_message_to_user(self, identity: Identity, data: bytes, flags: int, channel: int) -> Result:
+        self.sent.append(str(identity))
+        return Result.OK
+
     def get_session_connection_info(
         self, identity: Identity, get_connection: bool = True, get_status: bool = True
     ) -> SessionInfo:
         info = ConnectionInfo(
-            identity=identity, address="", state=ConnectionState.CONNECTING, end_reason=0, end_debug="", description="",
+            identity=identity, address="", state=self.state, end_reason=0, end_debug="", description="",
             flags=InfoFlags.NONE, own_peer=True, proven_by="nothing", key_fingerprint=self.keys[identity],
         )  # fmt: skip
-        return SessionInfo(ConnectionState.CONNECTING, info)
+        return SessionInfo(self.state, info)
 
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         return []
@@ -161,3 +175,31 @@ def test_an_answer_goes_to_whom_the_question_was_about(monkeypatch: pytest.Monke
 
 def test_an_answer_lets_nobody_in_whose_key_was_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert let_in(Door(), monkeypatch, ("alice", "1"), late=("alice", "other")) == []
+
+
+def test_a_line_lets_nobody_in_who_asks_under_the_name_of_one_who_is_gone() -> None:
+    door = Door()
+    door.keys[Identity.of("alice")] = "1"
+    room = Room(door)  # type: ignore[arg-type]
+    door.state = ConnectionState.CONNECTED
+    room.add(Identity.of("alice"), shows_proof=False)
+    room._handle_line("hello")
+    assert door.sent == ["str:alice"]
+    door.state = ConnectionState.CONNECTING
+    room._handle_line("a secret")
+    assert door.sent == ["str:alice"]
+
+
+def test_whoever_was_let_in_and_does_not_come_is_not_said_to_be_here(capsys: pytest.CaptureFixture[str]) -> None:
+    door = Door()
+    room = Room(door)  # type: ignore[arg-type]
+    door.ask("alice", "1")
+    room._handle_line("y")
+    room._handle_line("hello")
+    shown = capsys.readouterr().out
+    assert "is here" not in shown
+    assert "Still waiting for alice" in shown
+    door.state = ConnectionState.NONE
+    room._see_who_enters()
+    assert "alice did not come" in capsys.readouterr().out
+    assert door.closed == ["str:alice"]

@@ -9,7 +9,7 @@ import pytest
 
 from .commands import environment, run_command
 
-COMMANDS = ["demo", "chat", "send", "receive"]
+COMMANDS = ["demo", "chat", "send", "receive", "ping"]
 
 
 def test_the_help_lists_every_command_and_each_has_its_own() -> None:
@@ -18,7 +18,8 @@ def test_the_help_lists_every_command_and_each_has_its_own() -> None:
         assert f"\n  {command} " in listing
     shown = run_command("send", "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "--to ip:ADDRESS:PORT" in shown.stdout
+    assert "ip:ADDRESS:PORT" in shown.stdout
+    assert "--signaling" in shown.stdout
 
 
 def test_the_version_is_one_line() -> None:
@@ -34,18 +35,30 @@ def test_the_version_is_one_line() -> None:
         (["sned"], "peergram --help"),
         (["demo", "--loss", "lots"], "peergram demo --help"),
         (["demo", "--loss", "101"], "0<=x<=100"),
-        (["chat"], "--listen PORT"),
-        (["chat", "--to", "str:bob"], "ip:192.0.2.1:27015"),
+        (["chat", "--signaling", "none", "--to", "str:bob"], "ip:192.0.2.1:27015"),
+        (["chat", "--signaling", "udp"], "lan, none, or a server as wss://HOST:PORT/"),
+        (["chat", "--signaling", "none", "--stun", "127.0.0.1:7"], "--stun helps to find somebody by name"),
+        (["chat", "--listen", "0", "--turn", "u:p@127.0.0.1:7"], "give --signaling lan"),
+        (["chat", "--stun", "127.0.0.1:lots"], "the port must be"),
+        (["chat", "--turn", "u@127.0.0.1"], "turn:user:password@"),
+        (["chat", "--turn", "stun:127.0.0.1"], "that is for --stun"),
+        (["chat", "alice", "--as", "bob"], "give one name"),
+        (["chat", "alice", "--to", "alice"], "'str:alice' is you"),
+        (["chat", "--to", "localhost:27015"], "write an address in numbers"),
+        (["ping"], "IDENTITY"),
+        (["ping", "bob", "--count", "0"], "x>=1"),
+        (["ping", "bob", "--signaling", "none"], "leave out --signaling none"),
+        (["ping", "127.0.0.1:7"], "did you mean ip:127.0.0.1:7"),
+        (["ping", ""], "an identity cannot be empty"),
         (["chat", "--listen", "70000"], "65535"),
         (["send", "missing.bin", "--as", "a", "--to", "ip:127.0.0.1:7"], "'missing.bin' cannot be read"),
         (["send", "/", "--as", "a", "--to", "ip:127.0.0.1:7"], "'/' is a folder: pack it"),
-        (["send", __file__, "--as", "a", "--to", "bob"], "names cannot be looked up yet"),
         (["sim", "--jobs", "0"], "x>=1"),
         (["send", __file__, "--as", "a", "--to", "127.0.0.1:7"], "did you mean ip:127.0.0.1:7"),
         (["send", __file__, "--as", "a", "--to", "ip:127.0.0.1"], "has no port"),
         (["send", __file__, "--as", "", "--to", "ip:127.0.0.1:7"], "an identity cannot be empty"),
         (["send", __file__, "--as", "steamid:1", "--to", "ip:127.0.0.1:7"], "not a valid Steam id"),
-        (["send", __file__, "--to", "ip:127.0.0.1:7"], "--as"),
+        (["send", __file__, "--as", "a"], "--to"),
         (["receive", "--as", "b", "--listen", "nowhere"], "nowhere"),
         (["receive", "--as", "b", "--listen", "0", "--out", "/no/such"], "'/no/such' is no folder"),
         (["receive", "--as", "b", "--listen", "192.0.2.1:0"], "not an address of this machine"),

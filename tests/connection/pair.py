@@ -176,6 +176,7 @@ class Pair:
                 for packet in packets:
                     self._send(client, packet)
             while (event := connection.poll_event()) is not None:
+                assert isinstance(event, Opened | Ended)
                 self.events[client].append(event)
             delivered = delivered_messages(connection.take_delivered())
             self.delivered[client].extend(delivered)

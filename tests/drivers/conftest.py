@@ -1,4 +1,4 @@
-"""Thread drivers that are closed after the test, and commands for their endpoints."""
+"""Drivers that are closed after the test, and commands for their endpoints."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from peergram.drivers.thread_driver import ThreadDriver
 
 from .fake_endpoint import FakeEndpoint
+from .rigs import RIGS, MakeRig, Rig
 
 
 @pytest.fixture
@@ -26,6 +27,21 @@ def start() -> Iterator[Callable[..., ThreadDriver]]:
         each.close()
         assert isinstance(each.endpoint, FakeEndpoint)
         assert each.endpoint.broken_promises == []
+
+
+@pytest.fixture(params=list(RIGS))
+def rig(request: pytest.FixtureRequest) -> Iterator[MakeRig]:
+    """Makes rigs of one kind and closes them after the test, which must have found every promise of drivers kept."""
+    made: list[tuple[Rig, FakeEndpoint]] = []
+
+    def make(endpoint: FakeEndpoint, **options: Any) -> Rig:
+        made.append((RIGS[request.param](endpoint, **options), endpoint))
+        return made[-1][0]
+
+    yield make
+    for each, endpoint in made:
+        each.close()
+        assert endpoint.broken_promises == []
 
 
 def send(driver: ThreadDriver, remote: tuple[str, int], packets: list[bytes], **options: int) -> None:

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from peergram.address import Address
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
+from peergram.identity import Identity
+from peergram.io_requests import CloseSocket, InterfaceAddress, IoRequest, OpenSocket, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
 
 if TYPE_CHECKING:
@@ -42,9 +43,17 @@ class FakeEndpoint:
         self.on_timeout: Callable[[], object] | None = None
         self.farewell_to: Address | None = None
         self.broken_promises: list[str] = []
+        self.streams: dict[int, list[str]] = {}
+        """What became of each stream: "opened", "closed: " and why."""
+        self.arrived: dict[int, bytearray] = {}
+        """All bytes of each stream."""
+        self.resolved: list[tuple[str, list[str]]] = []
+        self.interfaces: list[list[InterfaceAddress]] = []
+        self.signals: list[tuple[Identity | None, bytes]] = []
+        self.signals_to_send: deque[tuple[Identity, bytes]] = deque()
         self._inside: int | None = None
         self._last_us = 0
-        self._requests: deque[OpenSocket | CloseSocket] = deque()
+        self._requests: deque[IoRequest] = deque()
         self._transmits: deque[Transmit] = deque()
         self._later: list[tuple[int, Transmit]] = []
         self._events: deque[Any] = deque()
@@ -71,6 +80,15 @@ class FakeEndpoint:
             else:
                 self._transmits.append(transmit)
 
+    def ask(self, request: IoRequest) -> None:
+        self._requests.append(request)
+
+    def open_stream(self, remote: Address, *, tls_name: str | None = None, tls_fingerprint: str | None = None) -> int:
+        stream_id, self._next_id = self._next_id, self._next_id + 1
+        self.streams[stream_id], self.arrived[stream_id] = [], bytearray()
+        self.ask(OpenStream(stream_id, remote, tls_name, tls_fingerprint))
+        return stream_id
+
     def tell(self, event: object) -> None:
         self._events.append(event)
 
@@ -89,8 +107,40 @@ class FakeEndpoint:
     def unread_messages(self) -> int:
         return len(self.inbox)
 
-    def poll_socket_request(self) -> OpenSocket | CloseSocket | None:
+    def poll_socket_request(self) -> IoRequest | None:
         return self._requests.popleft() if self._requests else None
+
+    def handle_stream_opened(self, stream_id: int, now_us: int) -> None:
+        with self._alone(now_us):
+            self.streams[stream_id].append("opened")
+
+    def handle_stream_data(self, stream_id: int, data: bytes, now_us: int) -> None:
+        with self._alone(now_us):
+            if not data or self.streams[stream_id] != ["opened"]:
+                self.broken_promises.append("data of a stream that is not open")
+            self.arrived[stream_id] += data
+
+    def handle_stream_closed(self, stream_id: int, text: str, now_us: int) -> None:
+        with self._alone(now_us):
+            self.streams[stream_id].append(f"closed: {text}")
+
+    def handle_name_resolved(self, name: str, addresses: list[str], now_us: int) -> None:
+        with self._alone(now_us):
+            self.resolved.append((name, addresses))
+
+    def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
+        with self._alone(now_us):
+            self.interfaces.append(addresses)
+
+    def handle_signal(self, sender: Identity | None, signal: bytes, now_us: int) -> None:
+        with self._alone(now_us):
+            if self.raise_in_handlers:
+                self.raise_in_handlers -= 1
+                raise RuntimeError("a defect in handle_signal")
+            self.signals.append((sender, signal))
+
+    def poll_signal(self) -> tuple[Identity, bytes] | None:
+        return self.signals_to_send.popleft() if self.signals_to_send else None
 
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
         with self._alone(now_us):

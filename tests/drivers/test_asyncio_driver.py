@@ -14,12 +14,7 @@ from peergram.drivers.asyncio_driver import AsyncioDriver
 from peergram.errors import AddressInUseError, ClosedError, UsageError
 
 from .fake_endpoint import FakeEndpoint, faulty_sockets, numbered, numbers
-
-
-class LoopWithoutReaders(asyncio.SelectorEventLoop):
-    """Cannot wait for sockets, like the Proactor loop of Windows."""
-
-    add_reader = asyncio.AbstractEventLoop.add_reader
+from .rigs import LoopWithoutReaders
 
 
 @pytest.fixture(params=[asyncio.SelectorEventLoop, LoopWithoutReaders], ids=["selector", "no readers"])

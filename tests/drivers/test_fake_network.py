@@ -11,6 +11,7 @@ from peergram.drivers.fake_network import PACKETS_HELD_MAX, EndpointBehindFakeNe
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.errors import UsageError
+from peergram.identity import Identity
 from peergram.timing import NEVER
 
 from .fake_endpoint import FakeEndpoint, numbered, numbers, until
@@ -198,3 +199,31 @@ def test_a_driver_wakes_when_a_datagram_is_due() -> None:
     finally:
         for driver in drivers:
             driver.close()
+
+
+def test_streams_are_spared_since_tcp_hides_a_bad_network() -> None:
+    endpoint, network = behind(loss_send=100, lag_send_ms=50)
+    stream_id = endpoint.open_stream(("192.0.2.3", 443))
+    while network.poll_socket_request() is not None:
+        pass
+    for number in range(5):
+        endpoint.send(REMOTE, numbered(number, 1), 0, socket_id=stream_id)
+        endpoint.send(REMOTE, numbered(100 + number, 1), 0)
+    assert leaving(network, 0) == list(range(5))
+
+
+def test_what_is_no_datagram_passes_as_it_is() -> None:
+    endpoint, network = behind(loss_send=100, loss_recv=100)
+    stream_id = endpoint.open_stream(("192.0.2.3", 443))
+    network.handle_stream_opened(stream_id, 1)
+    network.handle_stream_data(stream_id, b"data", 2)
+    network.handle_stream_closed(stream_id, "over", 3)
+    network.handle_name_resolved("name.example", ["192.0.2.1"], 4)
+    network.handle_interfaces([], 5)
+    network.handle_signal(None, b"signal", 6)
+    endpoint.signals_to_send.append((Identity.of("bob"), b"answer"))
+    assert endpoint.streams[stream_id] == ["opened", "closed: over"]
+    assert endpoint.arrived[stream_id] == b"data"
+    assert (endpoint.resolved, endpoint.interfaces) == ([("name.example", ["192.0.2.1"])], [[]])
+    assert (endpoint.signals, network.poll_signal()) == ([(None, b"signal")], (Identity.of("bob"), b"answer"))
+    assert network.poll_signal() is None

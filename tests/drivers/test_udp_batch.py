@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from peergram.address import Address
+from peergram.drivers.ipv6 import address_from_ipv6, ipv6_from_address
 from peergram.drivers.system import has_family
-from peergram.drivers.udp_batch import RECEIVE_ERRORS_MAX, Batch, UdpSocket, _address_from_ipv6, _ipv6_from_address
+from peergram.drivers.udp_batch import RECEIVE_ERRORS_MAX, Batch, UdpSocket
 from peergram.errors import AddressInUseError, PeergramError, UsageError
 
 from .fake_endpoint import LOOPBACK, faulty_sockets, numbered, numbers, until
@@ -137,9 +138,9 @@ def test_an_ipv6_socket_leaves_the_ipv4_port_alone(make: Callable[..., UdpSocket
 def test_link_local_addresses_keep_their_zone_both_ways() -> None:
     for index, name in socket.if_nameindex():
         raw = ("fe80::1", 5, 0, index)
-        address = _address_from_ipv6(raw)
+        address = address_from_ipv6(raw)
         assert address == (f"fe80::1%{index if sys.platform == 'win32' else name}", 5)
-        assert _ipv6_from_address(address) == _ipv6_from_address((f"fe80::1%{index}", 5)) == raw
+        assert ipv6_from_address(address) == ipv6_from_address((f"fe80::1%{index}", 5)) == raw
 
 
 def test_a_read_takes_no_more_calls_than_it_is_given(make: Callable[..., UdpSocket]) -> None:

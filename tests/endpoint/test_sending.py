@@ -19,6 +19,7 @@ from peergram.config import BURST_PACKETS, Config
 from peergram.errors import EndReason, Result, UsageError
 from peergram.events import ConnectionState, InfoFlags, SendFlags
 from peergram.identity import INVALID, Identity
+from peergram.io_requests import OpenSocket
 from tests.endpoint.world import (
     AUTO_RESTART,
     NO_DELAY,
@@ -491,7 +492,7 @@ def test_a_socket_that_cannot_be_had_fails_the_session_with_a_reason() -> None:
     alice = world.add("alice", listens=False)
     alice.endpoint.send_message(NOWHERE, b"x", RELIABLE, 0, world.now_us)
     request = alice.endpoint.poll_socket_request()
-    assert request is not None
+    assert isinstance(request, OpenSocket)
     alice.endpoint.handle_socket_failed(request.socket_id, "no sockets left", world.now_us)
     alice.drain()
     (failure,) = alice.failures

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from peergram.config import REDIAL_QUIET_US
-from peergram.endpoint.requests import CloseSocket, OpenSocket
 from peergram.endpoint.sockets import SocketTable
+from peergram.io_requests import CloseSocket, OpenSocket
 from tests.threats.world import SOAK
 
 REMOTES = [(f"192.0.2.{at}", 7_000) for at in range(4)] + [("2001:db8::1", 7_000)]

@@ -17,7 +17,6 @@ from peergram.connection.flow import Flow
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.link import Link
-from peergram.endpoint.requests import CloseSocket, OpenSocket
 from peergram.errors import Result
 from peergram.events import (
     ConnectionInfo,
@@ -30,6 +29,7 @@ from peergram.events import (
     Unconfirmed,
 )
 from peergram.identity import Identity
+from peergram.io_requests import CloseSocket, OpenSocket
 from peergram.timing import NEVER
 
 RELIABLE = int(SendFlags.RELIABLE)
@@ -193,6 +193,7 @@ class Host:
         busy = True
         while busy:
             while (request := endpoint.poll_socket_request()) is not None:
+                assert isinstance(request, OpenSocket | CloseSocket)
                 self._serve(request)
             while (transmit := endpoint.poll_transmit(self.world.now_us)) is not None:
                 self.world.carry(self, self.sockets[transmit.socket_id], transmit.remote, transmit.packets)
@@ -218,6 +219,7 @@ class Host:
         if isinstance(event, SessionFailed):
             self.failures.append(event)
             return
+        assert isinstance(event, SessionRequested)
         self.requests.append(event)
         if self.accepts:
             self.endpoint.accept_session(event.identity, self.world.now_us)

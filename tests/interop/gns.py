@@ -91,6 +91,14 @@ class Setting(IntEnum):
     RECV_MAX_MESSAGE_SIZE = 49
     RECV_MAX_SEGMENTS_PER_PACKET = 50
     OUT_OF_ORDER_CORRECTION_WINDOW = 51
+    P2P_STUN_SERVERS = 103
+    P2P_ICE_ENABLE = 104
+    P2P_TURN_SERVERS = 107
+    P2P_TURN_USERS = 108
+    P2P_TURN_PASSWORDS = 109
+    ON_SESSION_REQUEST = 204
+    ON_SESSION_FAILED = 205
+    CREATE_SIGNALING = 206
 
 
 class GnsError(Exception):
@@ -219,14 +227,14 @@ class Reference:
         self.connection = 0
         self.listen_socket = 0
         self._changes: list[StateChange] = []
-        self._batch = (POINTER(_Message) * _BATCH_MESSAGES)()
-        self._library = _Library(library_path())
+        self._batch = (POINTER(RawMessage) * _BATCH_MESSAGES)()
+        self.library = Library(library_path())
         self._initialise(self.settings.identity)
         # Both stay referenced for as long as the library may call them.
         self._state_callback = _STATE_CALLBACK(self._note_change)
         self._log_callback = _LOG_CALLBACK(lambda level, text: self.log.append(f"{level} {text.decode(errors='replace')}"))
-        self._library.utils("SetGlobalCallback_SteamNetConnectionStatusChanged", self._state_callback)
-        self._library.utils("SetDebugOutputFunction", self.settings.log_level, self._log_callback)
+        self.library.utils("SetGlobalCallback_SteamNetConnectionStatusChanged", self._state_callback)
+        self.library.utils("SetDebugOutputFunction", self.settings.log_level, self._log_callback)
         self._apply(self.settings)
 
     def __enter__(self) -> Self:
@@ -237,37 +245,37 @@ class Reference:
 
     def shutdown(self) -> None:
         """Drop every connection without a word to the peers, and end the library's thread."""
-        self._library.utils("SetDebugOutputFunction", 0, _LOG_CALLBACK())
-        self._library.call("GameNetworkingSockets_Kill")
+        self.library.utils("SetDebugOutputFunction", 0, _LOG_CALLBACK())
+        self.library.call("GameNetworkingSockets_Kill")
 
     def listen(self, port: int, host: str = "127.0.0.1") -> int:
         """Wait for connections on a UDP port (the reference takes no port 0); gives the listen socket's handle."""
-        handle = self._library.sockets("CreateListenSocketIP", byref(_address(self._library, host, port)), 0, None)
+        handle = self.library.sockets("CreateListenSocketIP", byref(_address(self.library, host, port)), 0, None)
         self.listen_socket = self._handle(handle, f"listen on {host} port {port}")
         return self.listen_socket
 
     def connect(self, host: str, port: int) -> int:
         """Begin a connection, which becomes the newest one; gives its handle."""
-        handle = self._library.sockets("ConnectByIPAddress", byref(_address(self._library, host, port)), 0, None)
+        handle = self.library.sockets("ConnectByIPAddress", byref(_address(self.library, host, port)), 0, None)
         self.connection = self._handle(handle, f"connect to {host} port {port}")
         return self.connection
 
     def accept(self, connection: int) -> None:
         """Let in a connection that `run_callbacks` reported as CONNECTING on a listen socket; it becomes the newest one."""
-        self._ok(self._library.sockets("AcceptConnection", connection), "accept a connection")
+        self._ok(self.library.sockets("AcceptConnection", connection), "accept a connection")
         self.connection = connection
 
     def close(self, reason: int = 0, debug: str = "", linger: bool = False, connection: int | None = None) -> None:
         """End a connection (reasons 1000 to 2999 are the application's), or free one that the peer has ended."""
         handle = self._pick(connection)
-        if not self._library.sockets("CloseConnection", handle, reason, debug.encode(), linger):
+        if not self.library.sockets("CloseConnection", handle, reason, debug.encode(), linger):
             raise GnsError(f"the reference knows no connection {handle}")
         if handle == self.connection:
             self.connection = 0
 
     def close_listen(self) -> None:
         """Stop listening; accepted connections are dropped too."""
-        self._library.sockets("CloseListenSocket", self.listen_socket)
+        self.library.sockets("CloseListenSocket", self.listen_socket)
         self.listen_socket = 0
 
     def send(self, data: bytes, flags: int = RELIABLE, *, lane: int = 0, connection: int | None = None) -> tuple[int, int]:
@@ -276,17 +284,17 @@ class Reference:
         if lane:
             return self._send_on_lane(handle, data, flags, lane)
         number = c_int64(0)
-        result = self._library.sockets("SendMessageToConnection", handle, data, len(data), flags, byref(number))
+        result = self.library.sockets("SendMessageToConnection", handle, data, len(data), flags, byref(number))
         return int(result), number.value
 
     def flush(self, connection: int | None = None) -> None:
         """Send now what waits for company (Nagle)."""
-        self._ok(self._library.sockets("FlushMessagesOnConnection", self._pick(connection)), "flush")
+        self._ok(self.library.sockets("FlushMessagesOnConnection", self._pick(connection)), "flush")
 
     def configure_lanes(self, priorities: Sequence[int], weights: Sequence[int], connection: int | None = None) -> None:
         """Give the sending side lanes: a lower priority number goes first, equal ones share by weight."""
         count = len(priorities)
-        result = self._library.sockets(
+        result = self.library.sockets(
             "ConfigureConnectionLanes", self._pick(connection), count, (c_int * count)(*priorities), (c_uint16 * count)(*weights)
         )
         self._ok(result, f"configure {count} lanes")
@@ -294,7 +302,7 @@ class Reference:
     def receive(self, messages_max: int = _BATCH_MESSAGES, connection: int | None = None) -> list[Received]:
         """Take up to `messages_max` (at most 256) arrived messages, in the order in which the reference hands them out."""
         wanted = min(messages_max, _BATCH_MESSAGES)
-        count = self._library.sockets("ReceiveMessagesOnConnection", self._pick(connection), self._batch, wanted)
+        count = self.library.sockets("ReceiveMessagesOnConnection", self._pick(connection), self._batch, wanted)
         if count < 0:
             raise GnsError("the reference knows no such connection to receive from")
         messages = []
@@ -302,80 +310,63 @@ class Reference:
             message = pointer.contents
             data = ctypes.string_at(message.data, message.size_bytes)
             messages.append(Received(message.number, message.flags, message.lane, data))
-            self._library.call("SteamAPI_SteamNetworkingMessage_t_Release", pointer)
+            self.library.call("SteamAPI_SteamNetworkingMessage_t_Release", pointer)
         return messages
 
     def info(self, connection: int | None = None) -> Info | None:
         """Who is at the other end and how the connection stands; None once it is forgotten."""
-        raw = _ConnectionInfo()
-        if not self._library.sockets("GetConnectionInfo", self._pick(connection), byref(raw)):
+        raw = RawInfo()
+        if not self.library.sockets("GetConnectionInfo", self._pick(connection), byref(raw)):
             return None
-        return Info(
-            state=State(raw.state),
-            identity=_text(self._library, "SteamAPI_SteamNetworkingIdentity_ToString", raw.identity),
-            address=_text(self._library, "SteamAPI_SteamNetworkingIPAddr_ToString", raw.address, True),
-            end_reason=raw.end_reason,
-            end_debug=raw.end_debug.decode(errors="replace"),
-            description=raw.description.decode(errors="replace"),
-            flags=raw.flags,
-        )
+        return info_of(self.library, raw)
 
     def status(self, connection: int | None = None) -> Status:
         """Rates, queues and round-trip time at this moment."""
-        raw = _RealTimeStatus()
-        result = self._library.sockets("GetConnectionRealTimeStatus", self._pick(connection), byref(raw), 0, None)
+        raw = RawStatus()
+        result = self.library.sockets("GetConnectionRealTimeStatus", self._pick(connection), byref(raw), 0, None)
         self._ok(result, "tell the real-time status")
-        return Status(
-            state=State(raw.state),
-            ping_ms=raw.ping_ms,
-            quality_local=raw.quality_local,
-            quality_remote=raw.quality_remote,
-            out_packets_per_s=raw.out_packets_per_s,
-            out_bytes_per_s=raw.out_bytes_per_s,
-            in_packets_per_s=raw.in_packets_per_s,
-            in_bytes_per_s=raw.in_bytes_per_s,
-            send_rate_bytes_per_s=raw.send_rate,
-            pending_unreliable_bytes=raw.pending_unreliable,
-            pending_reliable_bytes=raw.pending_reliable,
-            unacked_reliable_bytes=raw.unacked_reliable,
-            queue_us=raw.queue_us,
-            jitter_us=raw.jitter_us,
-        )
+        return status_of(raw)
 
     def describe(self, connection: int | None = None) -> str:
         """The reference's own long report on a connection, for people."""
         text = ctypes.create_string_buffer(16_384)
-        self._library.sockets("GetDetailedConnectionStatus", self._pick(connection), text, len(text))
+        self.library.sockets("GetDetailedConnectionStatus", self._pick(connection), text, len(text))
         return text.value.decode(errors="replace")
 
     def identity(self) -> str:
         """Our own identity as the reference prints it."""
-        raw = _Identity()
-        self._library.sockets("GetIdentity", byref(raw))
-        return _text(self._library, "SteamAPI_SteamNetworkingIdentity_ToString", raw)
+        raw = RawIdentity()
+        self.library.sockets("GetIdentity", byref(raw))
+        return identity_text(self.library, raw)
 
     def set_config(self, setting: Setting | int, value: float | str, connection: int | None = None) -> None:
         """Change a setting for the process, or for one connection where a handle is given."""
         scope, scope_object = (_SCOPE_GLOBAL, 0) if connection is None else (_SCOPE_CONNECTION, connection)
         kind = c_int32(0)
-        if not self._library.utils("GetConfigValueInfo", setting, byref(kind), byref(c_int32(0))):
+        if not self.library.utils("GetConfigValueInfo", setting, byref(kind), byref(c_int32(0))):
             raise GnsError(f"the reference has no setting number {int(setting)}")
         argument = value.encode() if isinstance(value, str) else byref(_NUMBER_OF_KIND[kind.value](value))
-        if not self._library.utils("SetConfigValue", setting, scope, scope_object, kind, argument):
+        if not self.library.utils("SetConfigValue", setting, scope, scope_object, kind, argument):
             raise GnsError(f"the reference does not take {value!r} for setting {setting!r}")
+
+    def set_callback(self, setting: Setting, function: Any) -> None:
+        """Set one of the callbacks of the process; the caller keeps the function alive."""
+        pointer = ctypes.cast(function, c_void_p)
+        if not self.library.utils("SetConfigValue", setting, _SCOPE_GLOBAL, 0, _KIND_POINTER, byref(pointer)):
+            raise GnsError(f"the reference does not take a function for setting {setting!r}")
 
     def run_callbacks(self) -> list[StateChange]:
         """The state changes since the last call, oldest first; states move on only for those who call this."""
-        self._library.sockets("RunCallbacks")
+        self.library.sockets("RunCallbacks")
         changes, self._changes = self._changes, []
         return changes
 
     def _initialise(self, identity: str | None) -> None:
         error = ctypes.create_string_buffer(_ERROR_BYTES)
-        own = None if identity is None else byref(_identity(self._library, identity))
-        if not self._library.call("GameNetworkingSockets_Init", own, error):
+        own = None if identity is None else byref(parse_identity(self.library, identity))
+        if not self.library.call("GameNetworkingSockets_Init", own, error):
             raise GnsError(f"the reference does not start: {error.value.decode(errors='replace')}")
-        self._library.find_interfaces()
+        self.library.find_interfaces()
 
     def _apply(self, settings: Settings) -> None:
         # Nobody issues certificates here, so strangers without one must be welcome.
@@ -401,12 +392,12 @@ class Reference:
 
     def _send_on_lane(self, handle: int, data: bytes, flags: int, lane: int) -> tuple[int, int]:
         """The long way round: only a message object carries a lane."""
-        pointer = self._library.utils("AllocateMessage", len(data))
+        pointer = self.library.utils("AllocateMessage", len(data))
         message = pointer.contents
         ctypes.memmove(message.data, data, len(data))
         message.connection, message.flags, message.lane = handle, flags, lane
         outcome = c_int64(0)
-        self._library.sockets("SendMessages", 1, byref(pointer), byref(outcome), True)
+        self.library.sockets("SendMessages", 1, byref(pointer), byref(outcome), True)
         return (RESULT_OK, outcome.value) if outcome.value > 0 else (-outcome.value, 0)
 
     def _pick(self, connection: int | None) -> int:
@@ -437,6 +428,7 @@ def library_path() -> str:
 
 _SCOPE_GLOBAL = 1
 _SCOPE_CONNECTION = 4
+_KIND_POINTER = 5
 _NUMBER_OF_KIND: dict[int, Any] = {1: c_int32, 2: c_int64, 3: c_float}
 
 
@@ -451,15 +443,15 @@ class _IPAddress(_Packed):
     _fields_ = (("ipv6", c_uint8 * 16), ("port", c_uint16))
 
 
-class _Identity(_Packed):
+class RawIdentity(_Packed):
     _pack_ = 1
     _fields_ = (("kind", c_int32), ("size_bytes", c_int32), ("value", c_uint8 * 128))
 
 
-class _ConnectionInfo(_Packed):
+class RawInfo(_Packed):
     _pack_ = 4
     _fields_ = (
-        ("identity", _Identity),
+        ("identity", RawIdentity),
         ("user_data", c_int64),
         ("listen_socket", c_uint32),
         ("address", _IPAddress),
@@ -477,10 +469,10 @@ class _ConnectionInfo(_Packed):
 
 class _StateChanged(_Packed):
     _pack_ = 4
-    _fields_ = (("connection", c_uint32), ("info", _ConnectionInfo), ("old_state", c_int32))
+    _fields_ = (("connection", c_uint32), ("info", RawInfo), ("old_state", c_int32))
 
 
-class _RealTimeStatus(_Packed):
+class RawStatus(_Packed):
     _pack_ = 4
     _fields_ = (
         ("state", c_int32),
@@ -501,12 +493,12 @@ class _RealTimeStatus(_Packed):
     )
 
 
-class _Message(ctypes.Structure):
+class RawMessage(ctypes.Structure):
     _fields_ = (
         ("data", c_void_p),
         ("size_bytes", c_int32),
         ("connection", c_uint32),
-        ("identity", _Identity),
+        ("identity", RawIdentity),
         ("user_data_connection", c_int64),
         ("received_at_us", c_int64),
         ("number", c_int64),
@@ -520,33 +512,55 @@ class _Message(ctypes.Structure):
     )
 
 
+class RawSessionFailed(_Packed):
+    """`SteamNetworkingMessagesSessionFailed_t`; the session request is an identity and nothing else."""
+
+    _pack_ = 1
+    _fields_ = (("info", RawInfo),)
+
+
 _SIZES: dict[type[ctypes.Structure], int] = {
     _IPAddress: 18,
-    _Identity: 136,
-    _ConnectionInfo: 696,
+    RawIdentity: 136,
+    RawInfo: 696,
     _StateChanged: 704,
-    _RealTimeStatus: 120,
-    _Message: 216,
+    RawStatus: 120,
+    RawSessionFailed: 696,
+    RawMessage: 216,
 }
+
 
 _STATE_CALLBACK = ctypes.CFUNCTYPE(None, POINTER(_StateChanged))
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, c_int32, c_char_p)
+SESSION_REQUEST_CALLBACK = ctypes.CFUNCTYPE(None, POINTER(RawIdentity))
+SESSION_FAILED_CALLBACK = ctypes.CFUNCTYPE(None, POINTER(RawSessionFailed))
+CREATE_SIGNALING_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, POINTER(RawIdentity), c_int, c_int)
+"""`FnSteamNetworkingSocketsCreateConnectionSignaling`: interface, peer, local and remote port; gives a signaling object."""
+SEND_SIGNAL_CALLBACK = ctypes.CFUNCTYPE(c_bool, c_void_p, c_uint32, c_void_p, c_void_p, c_int)
+"""Context, connection, its info, signal and size. Called from any thread."""
+RELEASE_SIGNALING_CALLBACK = ctypes.CFUNCTYPE(None, c_void_p)
+CONNECT_REQUEST_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_uint32, POINTER(RawIdentity), c_int)
+"""Context, connection, peer and local virtual port; gives a signaling object, or None to ignore the request."""
+REJECTION_CALLBACK = ctypes.CFUNCTYPE(None, c_void_p, POINTER(RawIdentity), c_void_p, c_int)
 
 _SOCKETS = "SteamAPI_ISteamNetworkingSockets_"
 _UTILS = "SteamAPI_ISteamNetworkingUtils_"
+_MESSAGES = "SteamAPI_ISteamNetworkingMessages_"
 _NUMBERS_OUT = POINTER(c_int64)
 _OPTIONS = c_void_p
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "GameNetworkingSockets_Init": (c_bool, (POINTER(_Identity), c_char_p)),
+    "GameNetworkingSockets_Init": (c_bool, (POINTER(RawIdentity), c_char_p)),
     "GameNetworkingSockets_Kill": (None, ()),
     "SteamAPI_SteamNetworkingSockets_v009": (c_void_p, ()),
     "SteamAPI_SteamNetworkingUtils_v003": (c_void_p, ()),
-    "SteamAPI_SteamNetworkingMessage_t_Release": (None, (POINTER(_Message),)),
+    "SteamAPI_SteamNetworkingMessages_v002": (c_void_p, ()),
+    _SOCKETS + "CreateCustomSignaling": (c_void_p, (c_void_p, SEND_SIGNAL_CALLBACK, RELEASE_SIGNALING_CALLBACK)),
+    "SteamAPI_SteamNetworkingMessage_t_Release": (None, (POINTER(RawMessage),)),
     "SteamAPI_SteamNetworkingIPAddr_ParseString": (c_bool, (POINTER(_IPAddress), c_char_p)),
     "SteamAPI_SteamNetworkingIPAddr_ToString": (None, (POINTER(_IPAddress), c_char_p, ctypes.c_size_t, c_bool)),
-    "SteamAPI_SteamNetworkingIdentity_ParseString": (c_bool, (POINTER(_Identity), ctypes.c_size_t, c_char_p)),
-    "SteamAPI_SteamNetworkingIdentity_ToString": (None, (POINTER(_Identity), c_char_p, ctypes.c_size_t)),
+    "SteamAPI_SteamNetworkingIdentity_ParseString": (c_bool, (POINTER(RawIdentity), ctypes.c_size_t, c_char_p)),
+    "SteamAPI_SteamNetworkingIdentity_ToString": (None, (POINTER(RawIdentity), c_char_p, ctypes.c_size_t)),
 }
 """Free functions: result and arguments."""
 
@@ -557,16 +571,23 @@ _METHODS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     _SOCKETS + "AcceptConnection": (c_int32, (c_uint32,)),
     _SOCKETS + "CloseConnection": (c_bool, (c_uint32, c_int, c_char_p, c_bool)),
     _SOCKETS + "SendMessageToConnection": (c_int32, (c_uint32, c_char_p, c_uint32, c_int, _NUMBERS_OUT)),
-    _SOCKETS + "SendMessages": (None, (c_int, POINTER(POINTER(_Message)), _NUMBERS_OUT, c_bool)),
+    _SOCKETS + "SendMessages": (None, (c_int, POINTER(POINTER(RawMessage)), _NUMBERS_OUT, c_bool)),
     _SOCKETS + "FlushMessagesOnConnection": (c_int32, (c_uint32,)),
-    _SOCKETS + "ReceiveMessagesOnConnection": (c_int, (c_uint32, POINTER(POINTER(_Message)), c_int)),
-    _SOCKETS + "GetConnectionInfo": (c_bool, (c_uint32, POINTER(_ConnectionInfo))),
-    _SOCKETS + "GetConnectionRealTimeStatus": (c_int32, (c_uint32, POINTER(_RealTimeStatus), c_int, c_void_p)),
+    _SOCKETS + "ReceiveMessagesOnConnection": (c_int, (c_uint32, POINTER(POINTER(RawMessage)), c_int)),
+    _SOCKETS + "GetConnectionInfo": (c_bool, (c_uint32, POINTER(RawInfo))),
+    _SOCKETS + "GetConnectionRealTimeStatus": (c_int32, (c_uint32, POINTER(RawStatus), c_int, c_void_p)),
     _SOCKETS + "GetDetailedConnectionStatus": (c_int, (c_uint32, c_char_p, c_int)),
     _SOCKETS + "ConfigureConnectionLanes": (c_int32, (c_uint32, c_int, POINTER(c_int), POINTER(c_uint16))),
-    _SOCKETS + "GetIdentity": (c_bool, (POINTER(_Identity),)),
+    _SOCKETS + "GetIdentity": (c_bool, (POINTER(RawIdentity),)),
     _SOCKETS + "RunCallbacks": (None, ()),
-    _UTILS + "AllocateMessage": (POINTER(_Message), (c_int,)),
+    _SOCKETS + "ReceivedP2PCustomSignal2": (c_bool, (c_char_p, c_int, c_void_p, CONNECT_REQUEST_CALLBACK, REJECTION_CALLBACK)),
+    _MESSAGES + "SendMessageToUser": (c_int32, (POINTER(RawIdentity), c_char_p, c_uint32, c_int, c_int)),
+    _MESSAGES + "ReceiveMessagesOnChannel": (c_int, (c_int, POINTER(POINTER(RawMessage)), c_int)),
+    _MESSAGES + "AcceptSessionWithUser": (c_bool, (POINTER(RawIdentity),)),
+    _MESSAGES + "CloseSessionWithUser": (c_bool, (POINTER(RawIdentity),)),
+    _MESSAGES + "CloseChannelWithUser": (c_bool, (POINTER(RawIdentity), c_int)),
+    _MESSAGES + "GetSessionConnectionInfo": (c_int32, (POINTER(RawIdentity), POINTER(RawInfo), POINTER(RawStatus))),
+    _UTILS + "AllocateMessage": (POINTER(RawMessage), (c_int,)),
     _UTILS + "SetConfigValue": (c_bool, (c_int32, c_int32, ctypes.c_ssize_t, c_int32, c_void_p)),
     _UTILS + "GetConfigValueInfo": (c_char_p, (c_int32, POINTER(c_int32), POINTER(c_int32))),
     _UTILS + "SetGlobalCallback_SteamNetConnectionStatusChanged": (c_bool, (_STATE_CALLBACK,)),
@@ -575,8 +596,8 @@ _METHODS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Methods: result and arguments after the interface pointer."""
 
 
-class _Library:
-    """The shared library with its functions declared; `sockets` and `utils` add the interface pointer."""
+class Library:
+    """The shared library with its functions declared; `sockets`, `utils` and `messages` add the interface pointer."""
 
     def __init__(self, path: str) -> None:
         for structure, size_bytes in _SIZES.items():
@@ -588,12 +609,16 @@ class _Library:
         self._functions = {name: _declare(shared, name, result, arguments) for name, (result, arguments) in _FUNCTIONS.items()}
         for name, (result, arguments) in _METHODS.items():
             self._functions[name] = _declare(shared, name, result, (c_void_p, *arguments))
-        self._sockets_pointer = self._utils_pointer = None
+        self._sockets_pointer = self._utils_pointer = self._messages_pointer = None
 
     def find_interfaces(self) -> None:
         """To be called after every initialisation."""
         self._sockets_pointer = self.call("SteamAPI_SteamNetworkingSockets_v009")
         self._utils_pointer = self.call("SteamAPI_SteamNetworkingUtils_v003")
+
+    def find_messages(self) -> None:
+        """The messages interface is made when it is asked for, and then listens for signals."""
+        self._messages_pointer = self.call("SteamAPI_SteamNetworkingMessages_v002")
 
     def call(self, name: str, *arguments: Any) -> Any:
         return self._functions[name](*arguments)
@@ -604,6 +629,14 @@ class _Library:
     def utils(self, name: str, *arguments: Any) -> Any:
         return self._functions[_UTILS + name](self._utils_pointer, *arguments)
 
+    def messages(self, name: str, *arguments: Any) -> Any:
+        return self._functions[_MESSAGES + name](self._messages_pointer, *arguments)
+
+    def create_signaling(self, context: int, send: Any, release: Any) -> int:
+        """An `ISteamNetworkingConnectionSignaling` that calls these two with the context; the caller keeps them alive."""
+        pointer: int = self.call(_SOCKETS + "CreateCustomSignaling", context, send, release)
+        return pointer
+
 
 def _declare(shared: ctypes.CDLL, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
     function = shared[name]
@@ -611,7 +644,7 @@ def _declare(shared: ctypes.CDLL, name: str, result: Any, arguments: tuple[Any, 
     return function
 
 
-def _address(library: _Library, host: str, port: int) -> _IPAddress:
+def _address(library: Library, host: str, port: int) -> _IPAddress:
     address = _IPAddress()
     text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not library.call("SteamAPI_SteamNetworkingIPAddr_ParseString", byref(address), text.encode()):
@@ -619,15 +652,54 @@ def _address(library: _Library, host: str, port: int) -> _IPAddress:
     return address
 
 
-def _identity(library: _Library, text: str) -> _Identity:
-    identity = _Identity()
+def parse_identity(library: Library, text: str) -> RawIdentity:
+    """Raises `GnsError` for text that is none."""
+    identity = RawIdentity()
     size_bytes = ctypes.sizeof(identity)
     if not library.call("SteamAPI_SteamNetworkingIdentity_ParseString", byref(identity), size_bytes, text.encode()):
         raise GnsError(f"the reference does not read the identity {text!r}")
     return identity
 
 
-def _text(library: _Library, function: str, value: ctypes.Structure, *options: Any) -> str:
+def identity_text(library: Library, identity: RawIdentity) -> str:
+    """As the reference prints it."""
+    return _text(library, "SteamAPI_SteamNetworkingIdentity_ToString", identity)
+
+
+def info_of(library: Library, raw: RawInfo) -> Info:
+    """The structure as values."""
+    return Info(
+        state=State(raw.state),
+        identity=identity_text(library, raw.identity),
+        address=_text(library, "SteamAPI_SteamNetworkingIPAddr_ToString", raw.address, True),
+        end_reason=raw.end_reason,
+        end_debug=raw.end_debug.decode(errors="replace"),
+        description=raw.description.decode(errors="replace"),
+        flags=raw.flags,
+    )
+
+
+def status_of(raw: RawStatus) -> Status:
+    """The structure as values."""
+    return Status(
+        state=State(raw.state),
+        ping_ms=raw.ping_ms,
+        quality_local=raw.quality_local,
+        quality_remote=raw.quality_remote,
+        out_packets_per_s=raw.out_packets_per_s,
+        out_bytes_per_s=raw.out_bytes_per_s,
+        in_packets_per_s=raw.in_packets_per_s,
+        in_bytes_per_s=raw.in_bytes_per_s,
+        send_rate_bytes_per_s=raw.send_rate,
+        pending_unreliable_bytes=raw.pending_unreliable,
+        pending_reliable_bytes=raw.pending_reliable,
+        unacked_reliable_bytes=raw.unacked_reliable,
+        queue_us=raw.queue_us,
+        jitter_us=raw.jitter_us,
+    )
+
+
+def _text(library: Library, function: str, value: ctypes.Structure, *options: Any) -> str:
     buffer = ctypes.create_string_buffer(_TEXT_BYTES)
     library.call(function, byref(value), buffer, len(buffer), *options)
     return buffer.value.decode(errors="replace")

@@ -9,7 +9,6 @@ verifies one.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -19,115 +18,27 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import IO, Protocol
 
+from .child import PIPES, Answer, Child, answers, pump_lines, say
 from .gns import CLOSED_STATES, RELIABLE, RESULT_LIMIT_EXCEEDED, RESULT_OK, UNRELIABLE, GnsError, Reference, Settings, State
 from .mix import Mix, Verifier, messages
 
-_ROOT = Path(__file__).resolve().parents[2]
 _IDLE_WAIT_S = 0.001
 _STEP_MESSAGES = 256
 _QUIET_S = 1.5
-_ANSWER_GRACE_S = 20.0
-
-Answer = dict[str, Any]
 
 
-class ReferenceProcess:
-    """A reference peer in a child process.
-
-    `request` is one command and its answer. A caller that must not block (its own event loop runs in this thread) uses `post` and
-    then `poll` until the answer is there. Commands are the `do_` methods of `_Service`, with their keyword arguments.
-    """
+class ReferenceProcess(Child):
+    """A reference peer in a child process; its commands are the `do_` methods of `_Service`, with their keyword arguments."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         command = [sys.executable, "-m", "tests.interop.gns_process", json.dumps(asdict(settings or Settings()))]
-        self._child = subprocess.Popen(
-            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-        )
-        assert self._child.stdin
-        assert self._child.stdout
-        self._commands: IO[str] = self._child.stdin
-        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=_pump_lines, args=(self._child.stdout, self._answers), daemon=True)
-        self._reader.start()
-        try:
-            self._take(_ANSWER_GRACE_S)
-        except GnsError:
-            self.stop()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def request(self, do: str, **arguments: Any) -> Answer:
-        """One command and its answer; raises `GnsError` with the child's sentence if it refuses, dies or stays silent."""
-        self.post(do, **arguments)
-        return self._take(float(arguments.get("timeout_s", 0.0)) + _ANSWER_GRACE_S)
+        super().__init__(subprocess.Popen(command, **PIPES))
 
     def wait(self, condition: str, timeout_s: float = 10.0) -> Answer:
-        """Until `connected`, `closed` or `done` (all roles have finished); raises `GnsError` when the time is over."""
+        """Until `connected`, `closed` or `done` (all roles have finished); raises `ChildError` when the time is over."""
         return self.request("wait", condition=condition, timeout_s=timeout_s)
-
-    def post(self, do: str, **arguments: Any) -> None:
-        """Send a command without waiting for its answer; one at a time."""
-        try:
-            self._commands.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._commands.flush()
-        except OSError as error:
-            raise GnsError("the reference process has ended") from error
-
-    def poll(self) -> Answer | None:
-        """The answer to the command posted last, or None while there is none."""
-        try:
-            return _checked(self._answers.get_nowait())
-        except queue.Empty:
-            return None
-
-    def stop(self) -> None:
-        """End the child without a word to its peers; a second call does nothing."""
-        if self._commands.closed:
-            return
-        try:
-            self._commands.close()
-            self._child.wait(timeout=5)
-        except (OSError, subprocess.TimeoutExpired):
-            self._child.kill()
-            self._child.wait()
-        self._reader.join()
-
-    def kill(self) -> None:
-        """End the child as a crash would."""
-        self._child.kill()
-        self._child.wait()
-
-    def _take(self, timeout_s: float) -> Answer:
-        try:
-            return _checked(self._answers.get(timeout=timeout_s))
-        except queue.Empty:
-            raise GnsError(f"the reference process has not answered for {timeout_s:.0f} s") from None
-
-
-def _checked(line: str) -> Answer:
-    if not line:
-        raise GnsError("the reference process has ended")
-    answer: Answer = json.loads(line)
-    if "error" in answer:
-        raise GnsError(answer["error"])
-    return answer
-
-
-def _pump_lines(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    """Until the stream ends, which an empty line reports."""
-    with stream:
-        for line in stream:
-            lines.put(line)
-    lines.put("")
 
 
 class _Role(Protocol):
@@ -246,7 +157,7 @@ class _Service:
 
     def run(self, commands: IO[str]) -> None:
         """Until the parent closes its end."""
-        threading.Thread(target=_pump_lines, args=(commands, self._commands), daemon=True).start()
+        threading.Thread(target=pump_lines, args=(commands, self._commands), daemon=True).start()
         self._answer({"identity": self._reference.identity()})
         is_busy = False
         while (line := self._next_command(is_busy)) != "":
@@ -401,22 +312,18 @@ class _Service:
         return info.state if info else State.NONE
 
     def _answer(self, answer: Answer) -> None:
-        self._answers.write(json.dumps(answer) + "\n")
-        self._answers.flush()
+        say(self._answers, answer)
 
 
 def _main(settings: str) -> None:
-    # Whatever the library prints must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    with answers:
+    with answers() as stream:
         try:
             reference = Reference(Settings(**json.loads(settings)))
         except GnsError as error:
-            answers.write(json.dumps({"error": str(error)}) + "\n")
+            say(stream, {"error": str(error)})
             return
         with reference:
-            _Service(reference, answers).run(sys.stdin)
+            _Service(reference, stream).run(sys.stdin)
 
 
 if __name__ == "__main__":

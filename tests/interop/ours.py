@@ -15,9 +15,10 @@ from typing import Literal, Self
 from peergram import Config, ConnectionInfo, Identity, Message, Messages, RealTimeStatus, Result, SendFlags, SessionFailed
 from peergram.events import ConnectionState, SessionRequested
 
+from .child import Answer
 from .conftest import ReferenceFactory
 from .gns import NO_NAGLE, RELIABLE, RESULT_OK
-from .gns_process import Answer, ReferenceProcess
+from .gns_process import ReferenceProcess
 from .mix import Mix, Verdict, Verifier, messages
 
 Role = Literal["we dial", "they dial"]
@@ -105,9 +106,9 @@ class Duet:
         self._framing = framing
         config = config or Config()
         if role == "they dial":
-            self.net = Messages(OUR_NAME, listen=(host, 0), config=replace(config, framing=framing))
+            self.net = Messages(OUR_NAME, listen=(host, 0), config=replace(config, framing=framing), signaling=None)
         else:
-            self.net = Messages(OUR_NAME, config=config)
+            self.net = Messages(OUR_NAME, config=config, signaling=None)
         self.net.on_session_request = self._take_request
         self.net.on_session_failed = self.failures.append
 

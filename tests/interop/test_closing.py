@@ -11,9 +11,9 @@ import pytest
 from peergram import Config, EndReason, Result, Unconfirmed
 from peergram.events import ConnectionState
 
+from .child import Answer
 from .conftest import ReferenceFactory
 from .gns import State
-from .gns_process import Answer
 from .ours import OUR_NAME, ROLES, THEIR_NAME, Duet, Role, connected
 
 pytestmark = [pytest.mark.interop, pytest.mark.parametrize("role", ROLES)]
@@ -24,7 +24,7 @@ VANISHING = f"""
 import sys, time
 from peergram import Config, Messages, SendFlags
 peer, is_dialing = sys.argv[1], sys.argv[2] == "we dial"
-net = Messages("{OUR_NAME}", listen=None if is_dialing else "127.0.0.1:0", config=Config(framing="raw"))
+net = Messages("{OUR_NAME}", listen=None if is_dialing else "127.0.0.1:0", config=Config(framing="raw"), signaling=None)
 net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
 if is_dialing:
     net.send_message_to_user(peer, b"here I am", SendFlags.RELIABLE)

@@ -48,7 +48,7 @@ def test_both_sides_know_each_other_by_identity_and_address(reference: Reference
 def test_a_reference_is_not_taken_for_one_of_ours(reference: ReferenceFactory, free_port: int, role: Role) -> None:
     with connected(reference, free_port, role) as duet:
         assert not duet.info.own_peer
-    with Messages("left", listen="127.0.0.1:0") as left, Messages("right") as right:
+    with Messages("left", listen="127.0.0.1:0", signaling=None) as left, Messages("right", signaling=None) as right:
         left.on_session_request = lambda request: left.accept_session_with_user(request.identity)
         peer = f"ip:127.0.0.1:{left.local_addresses[0][1]}"
         assert right.send_message_to_user(peer, HELLO, SendFlags.RELIABLE) == Result.OK

@@ -6,9 +6,10 @@ from dataclasses import asdict
 
 import pytest
 
+from .child import Answer, ChildError
 from .conftest import ReferenceFactory
-from .gns import NO_NAGLE, RELIABLE, GnsError, State
-from .gns_process import Answer, ReferenceProcess
+from .gns import NO_NAGLE, RELIABLE, State
+from .gns_process import ReferenceProcess
 from .mix import Mix
 
 pytestmark = pytest.mark.interop
@@ -80,14 +81,14 @@ def test_a_peer_that_is_killed_is_noticed(reference: ReferenceFactory, free_port
     client.request("send", data="00", flags=RELIABLE)
     info = client.wait("closed")["info"]
     assert info["state"] == State.PROBLEM_DETECTED_LOCALLY
-    with pytest.raises(GnsError, match="has ended"):
+    with pytest.raises(ChildError, match="has ended"):
         server.request("status")
 
 
 def test_a_wish_that_cannot_be_met_is_an_error_with_a_sentence(reference: ReferenceFactory) -> None:
-    with pytest.raises(GnsError, match="no connection yet"):
+    with pytest.raises(ChildError, match="no connection yet"):
         reference().request("status")
-    with pytest.raises(GnsError, match="does not read the identity 'nonsense'"):
+    with pytest.raises(ChildError, match="does not read the identity 'nonsense'"):
         reference(identity="nonsense")
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz import fuzz_certificates, fuzz_control, fuzz_identity, fuzz_link_stats
+from fuzz import fuzz_certificates, fuzz_control, fuzz_identity, fuzz_link_stats, fuzz_signals
 
-TARGETS = [fuzz_control, fuzz_certificates, fuzz_identity, fuzz_link_stats]
+TARGETS = [fuzz_control, fuzz_certificates, fuzz_identity, fuzz_link_stats, fuzz_signals]
 targets = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz import fuzz_endpoint, fuzz_goodbye, fuzz_payload
+from fuzz import fuzz_candidate, fuzz_endpoint, fuzz_goodbye, fuzz_payload
 from tests.properties.test_decoders_01 import damaged
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,6 +49,11 @@ def test_a_reader_has_a_fuzz_target(name: str) -> None:
 @given(damaged(fuzz_goodbye.seeds()) | st.binary(max_size=300))
 def test_goodbyes_hold(data: bytes) -> None:
     fuzz_goodbye.fuzz_one(data)
+
+
+@given(damaged(fuzz_candidate.seeds()) | st.binary(max_size=600))
+def test_candidates_hold(data: bytes) -> None:
+    fuzz_candidate.fuzz_one(data)
 
 
 @given(damaged(fuzz_payload.seeds()) | st.binary(max_size=600))

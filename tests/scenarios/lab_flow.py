@@ -26,7 +26,7 @@ RELIABLE = int(SendFlags.RELIABLE)
 
 def receive(address: str, seconds: float) -> None:
     taken: dict[str, list[int]] = defaultdict(lambda: [0] * (int(seconds) + 1))
-    with Messages("receiver", listen=address, config=Config(recv_buffer_bytes=1 << 23)) as net:
+    with Messages("receiver", listen=address, config=Config(recv_buffer_bytes=1 << 23), signaling=None) as net:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         print("{}", flush=True)
         begin_s = time.monotonic()
@@ -40,7 +40,7 @@ def receive(address: str, seconds: float) -> None:
 
 def send(address: str, seconds: float, name: str) -> None:
     pings: list[int] = []
-    with Messages(name, config=Config(send_buffer_bytes=1 << 20)) as net:
+    with Messages(name, config=Config(send_buffer_bytes=1 << 20), signaling=None) as net:
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             while net.send_message_to_user(f"ip:{address}", bytes(MESSAGE_BYTES), RELIABLE, 0) == Result.OK:

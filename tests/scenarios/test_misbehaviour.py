@@ -43,7 +43,7 @@ SLEEPER = """
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
 
-    with Messages("sleeper", listen=("127.0.0.1", 0)) as net:
+    with Messages("sleeper", listen=("127.0.0.1", 0), signaling=None) as net:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         print(net.local_addresses[0][1], flush=True)
         while not net.receive_messages_on_channel(0, 1):
@@ -62,7 +62,10 @@ def test_a_flood_on_all_channels_costs_a_sleeping_application_4_mib_at_most(flag
     """M1: 60 MB/s for 30 s; resident memory grows by at most 4 MiB (GNS: 506 MiB in 7 s)."""
     duration_s = 30.0 if SOAK else 1.0
     command = [sys.executable, "-c", textwrap.dedent(SLEEPER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sleeper, Messages("flood") as net:
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sleeper,
+        Messages("flood", signaling=None) as net,
+    ):
         assert sleeper.stdin is not None
         assert sleeper.stdout is not None
         target = f"ip:127.0.0.1:{int(sleeper.stdout.readline())}"

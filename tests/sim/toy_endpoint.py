@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from peergram.address import Address
 from peergram.config import Config
-from peergram.endpoint.requests import CloseSocket, OpenSocket, Transmit
 from peergram.errors import EndReason, Result
 from peergram.events import (
     ConnectionInfo,
@@ -31,6 +30,7 @@ from peergram.events import (
     Unconfirmed,
 )
 from peergram.identity import Identity
+from peergram.io_requests import CloseSocket, OpenSocket, Transmit
 from peergram.sim.world import EndpointLike
 from peergram.timing import NEVER, Deadline
 

@@ -113,7 +113,7 @@ class Victim:
         self.forged = 0
         self._time_timers()
         self._count_forged()
-        self.net = Messages("victim", listen=listen)
+        self.net = Messages("victim", listen=listen, signaling=None)
         self.net.on_session_request = lambda request: self.net.accept_session_with_user(request.identity)
         self.failures: list[str] = []
         self.net.on_session_failed = lambda failure: self.failures.append(f"{failure.identity}: {failure.debug}")
@@ -192,7 +192,7 @@ class Friend:
     """Sends what [FLOOD] asks for: 2 Mbit/s reliable, 50 unreliable messages per second. Or it floods, and is no friend."""
 
     def __init__(self, name: str, to: str, config: Config | None = None) -> None:
-        self.net = Messages(name, config=config)
+        self.net = Messages(name, config=config, signaling=None)
         self.to = to
         self.failures: list[str] = []
         self.net.on_session_failed = lambda failure: self.failures.append(failure.debug)

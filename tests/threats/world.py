@@ -30,10 +30,10 @@ from peergram.connection.connection import Connection
 from peergram.connection.flow import Flow
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.link import Link
-from peergram.endpoint.requests import OpenSocket
 from peergram.errors import Result
 from peergram.events import ConnectionState, Message, SendFlags, SessionFailed, SessionRequested
 from peergram.identity import Identity
+from peergram.io_requests import OpenSocket
 
 SOAK = os.environ.get("PEERGRAM_SOAK") == "1"
 START_US = 1_000_000_000

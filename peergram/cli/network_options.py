@@ -1,0 +1,132 @@
+"""How a command reaches others: the options that all of them share, and what they mean together.
+
+Names are found by signaling, `lan` unless told otherwise. The direct way, `--listen` on one side and `--to ip:ADDRESS:PORT` on
+the other, needs none, and then none is started: who names a port does not expect to be announced on the network as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from peergram.address import Address, parse_address
+from peergram.cli.terminal import printable
+from peergram.config import Config
+from peergram.errors import UsageError
+from peergram.identity import Identity, IdentityKind
+from peergram.messages import Messages
+
+ANSWER_TIMEOUT_S = 60.0
+"""How long a person may take to let somebody in."""
+
+_SIGNALING_HELP = (
+    "How names are found: lan (this machine and its networks, no server), wss://HOST:PORT/ of a `peergram serve`, line://HOST:PORT,"
+    " or none. [default: lan; none with --listen or an address to call]"
+)
+_STUN_HELP = "A server that tells us our address behind a router; for calls across networks. Repeatable."
+_TURN_HELP = "A server that relays where no direct way exists; ?transport=tcp for one that is reached by TCP. Repeatable."
+_SERVER_SCHEMES = ("stun", "stuns", "turn", "turns")
+_SIGNALING_SCHEMES = ("ws://", "wss://", "line://")
+_IP_EXAMPLE = "ip:192.0.2.1:27015"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """`--signaling`, `--stun` and `--turn` as they were typed."""
+
+    signaling: str | None
+    stun: tuple[str, ...]
+    turn: tuple[str, ...]
+
+    def open(self, who: str | None, peer: Identity | None, *, listen: Address | None = None, config: Config) -> Messages:
+        """The network as `who`, to call `peer` if there is one. Raises UsageError for what cannot work together."""
+        signaling = self._signaling_for(peer, listen)
+        stun, turn = _servers("stun", self.stun), _servers("turn", self.turn)
+        if signaling is None:
+            if stun or turn:
+                name = "--stun" if stun else "--turn"
+                raise UsageError(
+                    f"{name} helps to find somebody by name, which takes signaling: give --signaling lan or --signaling wss://HOST:PORT/"
+                )
+            if peer is not None and peer.ip_address is None:
+                raise UsageError(
+                    f"{peer.printable!r} is a name, and without signaling nobody knows where it is: leave out --signaling none,"
+                    f" or call an address as {_IP_EXAMPLE}"
+                )
+        if peer is not None and who is not None and peer == Identity.of(who):
+            raise UsageError(f"{peer.printable!r} is you: call somebody else, or be somebody else")
+        return Messages(who, listen=listen, signaling=signaling, stun=stun, turn=turn, config=config)
+
+    def _signaling_for(self, peer: Identity | None, listen: Address | None) -> str | None:
+        if self.signaling is None:
+            is_direct = listen is not None if peer is None else peer.ip_address is not None
+            return None if is_direct else "lan"
+        if self.signaling == "none":
+            return None
+        if self.signaling != "lan" and not self.signaling.startswith(_SIGNALING_SCHEMES):
+            raise UsageError(
+                f"--signaling {printable(self.signaling)!r}: give lan, none, or a server as wss://HOST:PORT/ or line://HOST:PORT"
+            )
+        return self.signaling
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options, as one argument `network`."""
+
+    @click.option("--signaling", metavar="HOW", help=_SIGNALING_HELP)
+    @click.option("--stun", multiple=True, metavar="HOST:PORT", help=_STUN_HELP)
+    @click.option("--turn", multiple=True, metavar="USER:PASSWORD@HOST:PORT", help=_TURN_HELP)
+    @wraps(command)
+    def with_network(*, signaling: str | None, stun: tuple[str, ...], turn: tuple[str, ...], **others: Any) -> Any:
+        return command(**others, network=NetworkOptions(signaling, stun, turn))
+
+    return with_network
+
+
+def _servers(kind: str, texts: tuple[str, ...]) -> list[str]:
+    """With their scheme, which the option makes superfluous to type."""
+    servers = []
+    for text in texts:
+        scheme = text.partition(":")[0].lower()
+        if scheme not in _SERVER_SCHEMES:
+            servers.append(f"{kind}:{text}")
+        elif scheme.removesuffix("s") == kind:
+            servers.append(text)
+        else:
+            raise UsageError(
+                f"--{kind} was given the address of another kind of server: that is for --{scheme.removesuffix('s')}"
+            )
+    return servers
+
+
+def peer_identity(text: str) -> Identity:
+    """Whom a person wants to call: a name, a full identity, or `ip:` with a port. Raises UsageError."""
+    shown = printable(text)
+    if _is_address(text):
+        raise UsageError(f"{shown!r} cannot be called: did you mean ip:{shown}?")
+    who = Identity.of(text)
+    address = who.ip_address
+    if address is not None and not address[1]:
+        raise UsageError(f"{shown!r} has no port: write it as {_IP_EXAMPLE}")
+    if who.kind == IdentityKind.UNKNOWN_TYPE and text.partition(":")[2].isdigit():
+        raise UsageError(f"{shown!r} cannot be called: write an address in numbers, as {_IP_EXAMPLE}, or a name such as bob")
+    return who
+
+
+def listen_address(text: str) -> Address:
+    """`27015` means every IPv4 address of this machine. Raises UsageError."""
+    if text.isascii() and text.isdigit():
+        text = f"0.0.0.0:{text}"
+    return parse_address(text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text, 1)
+    except UsageError:
+        return False
+    return True

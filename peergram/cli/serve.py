@@ -1,0 +1,109 @@
+"""`peergram serve`: a signaling server that also answers STUN, so that peers behind NATs find each other."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from peergram.address import Address, format_address, parse_address
+from peergram.cli.terminal import say
+from peergram.config import SERVE_PORT, STUN_PORT
+from peergram.drivers.system import has_family
+from peergram.errors import UsageError
+from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
+from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
+from peergram.signaling.server_url import parse_server_url
+
+
+@click.command()
+@click.option("--bind", metavar="ADDRESS:PORT", help=f"Where clients connect [default: port {SERVE_PORT} of every address].")
+@click.option(
+    "--stun-bind", metavar="ADDRESS:PORT", help=f"Where STUN is answered; 'off' for nowhere [default: port {STUN_PORT}]."
+)
+@click.option("--tls-cert", metavar="FILE", type=click.Path(path_type=Path), help="A certificate with its chain, PEM.")
+@click.option("--tls-key", metavar="FILE", type=click.Path(path_type=Path), help="Its private key, PEM.")
+@click.option("--no-tls", is_flag=True, help="Plain ws:// also outside this machine; for a web server in front that has TLS.")
+@click.option("--url", "urls", metavar="URL", multiple=True, help="An address clients use for this server (repeatable).")
+@click.option(
+    "--state", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the server's own certificate is kept."
+)
+def serve(
+    bind: str | None,
+    stun_bind: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    no_tls: bool,
+    urls: tuple[str, ...],
+    folder: Path | None,
+) -> int:
+    """Help others find each other.
+
+    Clients connect, prove who they are, and are reachable by name for as long as they stay. Runs until Ctrl-C.
+
+    Connections are encrypted with a certificate that the server makes for itself at its first start; its fingerprint is part of
+    the address that clients use. Give --tls-cert and --tls-key to use one that browsers would trust. On 127.0.0.1 and ::1 nothing
+    is encrypted, since nobody can listen in.
+
+    \b
+    Examples:
+      peergram serve
+      peergram serve --bind 192.0.2.7:443 --tls-cert chain.pem --tls-key key.pem
+    """
+    binds = _binds(bind, SERVE_PORT)
+    tls = _tls(binds, tls_cert, tls_key, no_tls, folder)
+    settings = ServerSettings(
+        binds=binds,
+        stun_binds=() if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds),
+        tls=tls,
+        urls=tuple(parse_server_url(url) for url in urls),
+    )
+    asyncio.run(run_until_stopped(settings, _say_started))
+    say("Stopped.")
+    return 0
+
+
+def _binds(text: str | None, port: int, of: tuple[Address, ...] = ()) -> tuple[Address, ...]:
+    if text is not None:
+        if text.isascii() and text.isdigit():
+            text = f"0.0.0.0:{text}"
+        return (parse_address(text),)
+    if of:
+        return tuple((host, port) for host, _ in of)
+    return (("0.0.0.0", port), ("::", port)) if has_family(6) else (("0.0.0.0", port),)
+
+
+def _tls(
+    binds: tuple[Address, ...], certificate: Path | None, key: Path | None, no_tls: bool, folder: Path | None
+) -> ServerTls | None:
+    if (certificate is None) != (key is None):
+        raise UsageError("--tls-cert and --tls-key belong together: give both or neither")
+    if certificate is not None and key is not None:
+        if no_tls:
+            raise UsageError("--no-tls contradicts --tls-cert: give one of them")
+        return given_tls(certificate, key)
+    if no_tls or all(host in ("::1", "127.0.0.1") for host, _ in binds):
+        return None
+    return own_tls(folder if folder is not None else default_state_folder())
+
+
+def _say_started(server: SignalingServer) -> None:
+    tls = server.settings.tls
+    listening = " and ".join(format_address(address) for address in server.addresses)
+    say(f"Serving at {listening} (Ctrl-C ends).")
+    urls = server.urls()
+    if urls:
+        say("Clients use this address:" if len(urls) == 1 else "Clients use one of these addresses:")
+        for url in urls:
+            say(f"  {url}", "green")
+    if tls is not None and tls.is_own and not server.settings.urls:
+        say("The part behind the # proves this server; a public address or name may stand in place of the one shown.")
+    if tls is None and any(not url.is_loopback for url in urls):
+        say("Nothing is encrypted: whoever is on the way sees who calls whom.", "yellow")
+    if server.stun_addresses:
+        say(f"STUN is answered at UDP {' and '.join(format_address(address) for address in server.stun_addresses)}.")
+    host, port = server.addresses[0]
+    local = "127.0.0.1" if host == "0.0.0.0" else host
+    scheme = "http" if tls is None else "https"
+    say(f"Health and counters: {scheme}://{format_address((local, port))}/healthz and /metrics.")

@@ -1,0 +1,1 @@
+"""Signaling services that carry signals for real, each with its own thread."""

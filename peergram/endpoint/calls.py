@@ -1,0 +1,418 @@
+"""Everybody who was called, or calls, by identity: signals in and out, checks in and out, one gathering for all of them.
+
+The endpoint decides who is let in and which connection is whose; here is what it takes to reach them. Calls have no address of
+their own: their packets are known by connection id wherever they come from, and go where the ICE agent says.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final
+
+from peergram.address import Address
+from peergram.config import (
+    ICE_TRANSACTIONS_KEPT,
+    SIGNALS_QUEUED_MAX,
+    Config,
+)
+from peergram.connection.connection import Connection
+from peergram.connection.handshake_signaled import SignaledClientHandshake, SignaledServerHandshake
+from peergram.crypto.keys import Entropy
+from peergram.endpoint.call import Call
+from peergram.endpoint.event_queue import EventQueue
+from peergram.endpoint.link import Link
+from peergram.endpoint.schedule import Schedule
+from peergram.errors import WireError
+from peergram.events import ConnectionState, RouteChanged
+from peergram.identity import Identity
+from peergram.io_requests import InterfaceAddress, Transmit
+from peergram.routes.candidates import Base, LocalCandidate, decode_candidate, encode_candidate, ufrag_of
+from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
+from peergram.routes.ice_agent import IceAgent
+from peergram.signaling.rendezvous import Phase, Rendezvous, rejection
+from peergram.timing import NEVER
+from peergram.wire.signals import ReliableSignal, Signal
+from peergram.wire.stun import Class, StunMessage
+
+_PASSWORD_BYTES: Final = 15
+_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+class GatheringAlarm:
+    """What the schedule wakes when the gathering's time has come."""
+
+    def __init__(self) -> None:
+        self.armed_at_us = NEVER
+
+
+class Calls:
+    """All calls of one endpoint. After every `handle_*` and every command: drain the polls."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        gatherer: Gatherer,
+        schedule: Schedule,
+        events: EventQueue,
+        entropy: Entropy,
+        config: Config,
+    ) -> None:
+        self.tells_routes = False
+        """Whether the application wants to know when a way changes."""
+        self.gathering_alarm = GatheringAlarm()
+        self._interfaces: list[InterfaceAddress] | None = None
+        self._events = events
+        self._identity = identity
+        self._gatherer = gatherer
+        self._schedule = schedule
+        self._entropy = entropy
+        self._config = config
+        self._calls: dict[int, Call] = {}
+        """By our connection id."""
+        self._callers: dict[tuple[Identity, int], Call] = {}
+        """By peer and his connection id."""
+        self._ufrags: dict[bytes, Call] = {}
+        self._transactions: OrderedDict[bytes, Call] = OrderedDict()
+        """Whose question an answer belongs to."""
+        self._signals: deque[tuple[Identity, bytes]] = deque(maxlen=SIGNALS_QUEUED_MAX)
+        self._ready: deque[Call] = deque()
+
+    @property
+    def gatherer(self) -> Gatherer:
+        """What finds our addresses."""
+        return self._gatherer
+
+    # --- opening ---
+
+    def dial(self, link: Link, handshake: SignaledClientHandshake, now_us: int) -> None:
+        """Call the peer of this new connection."""
+        call = self._add(link, handshake.peer_identity)
+        call.rendezvous.call(handshake.cert, handshake.crypt, now_us)
+        self._start_agent(call, now_us, controlling=False)
+
+    def ring(self, link: Link, signal: Signal, now_us: int) -> None:
+        """A caller waits for the application."""
+        handshake = link.connection.server_handshake
+        assert handshake is not None
+        call = self._add(link, handshake.peer_identity)
+        call.rendezvous.ring(handshake.client_connection_id)
+        self._note_peer_id(call)
+        self._hear(call, signal, now_us)
+
+    def accept(self, link: Link, now_us: int) -> None:
+        """The application lets the caller in, and the connection has agreed to that."""
+        call, handshake = link.call, link.connection.server_handshake
+        assert call is not None
+        assert isinstance(handshake, SignaledServerHandshake)
+        if handshake.crypt is None:
+            return
+        if call.agent is None:
+            self._start_agent(call, now_us, controlling=True)
+        call.rendezvous.accept(handshake.cert, handshake.crypt, now_us)
+        self.touch(call)
+
+    def take_over(self, call: Call, link: Link, signal: Signal, now_us: int) -> None:
+        """Both sides called, and his call goes on: our own becomes the answer to it, with what was gathered and said so far."""
+        handshake = link.connection.server_handshake
+        assert handshake is not None
+        call.link.call = None
+        call.link, link.call = link, call
+        call.is_end_said = False
+        call.rendezvous.ring(handshake.client_connection_id)
+        self._calls[link.connection.connection_id] = call
+        self._note_peer_id(call)
+        assert call.agent is not None
+        call.agent.set_role(True, now_us)
+        self._set_remote(call, now_us)
+        self._hear(call, signal, now_us)
+
+    def reject(self, to: Identity, to_connection_id: int, reason: int, debug: str) -> None:
+        """Tell somebody whose request nobody will see why that is so."""
+        self._signals.append((to, rejection(to_connection_id, to.text_bytes, reason, debug)))
+
+    def _add(self, link: Link, peer_identity: Identity) -> Call:
+        connection_id = link.connection.connection_id
+        rendezvous = Rendezvous(self._identity.text_bytes, peer_identity.text_bytes, connection_id)
+        call = link.call = Call(link, rendezvous, peer_identity)
+        self._calls[connection_id] = call
+        self._ufrags[ufrag_of(connection_id)] = call
+        self.touch(call)
+        return call
+
+    def _start_agent(self, call: Call, now_us: int, *, controlling: bool) -> None:
+        """Say our password, then our candidates as they are found; begin with what the peer said so far."""
+        call.local_password = _printable(self._entropy(_PASSWORD_BYTES))
+        call.agent = IceAgent(
+            local_ufrag=ufrag_of(call.rendezvous.connection_id),
+            local_password=call.local_password,
+            controlling=controlling,
+            entropy=self._entropy,
+            now_us=now_us,
+            own_peer=_is_own_peer(call.link.connection),
+            config=self._config,
+        )
+        call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
+        self._gatherer.want(now_us)
+        for candidate in self._gatherer.candidates:
+            self._offer(call, call.agent, candidate, now_us)
+        entries, call.entries = call.entries, []
+        self._take_entries(call, entries, now_us)
+        self._set_remote(call, now_us)
+
+    @staticmethod
+    def _offer(call: Call, agent: IceAgent, candidate: LocalCandidate, now_us: int) -> None:
+        """Use one of our addresses for this call, and tell the peer."""
+        agent.add_local(candidate, now_us)
+        text = encode_candidate(agent.announced(candidate))
+        call.rendezvous.queue(ReliableSignal(candidate=text.encode()), now_us)
+
+    def _note_peer_id(self, call: Call) -> None:
+        peer_id = call.rendezvous.peer_connection_id
+        if peer_id and call.caller_key is None:
+            call.caller_key = (call.peer_identity, peer_id)
+            self._callers[call.caller_key] = call
+
+    def _set_remote(self, call: Call, now_us: int) -> None:
+        if call.agent is not None and call.peer_password and call.rendezvous.peer_connection_id:
+            call.agent.set_remote(ufrag_of(call.rendezvous.peer_connection_id), call.peer_password, now_us)
+
+    # --- signals ---
+
+    def find(self, peer: Identity, signal: Signal) -> Call | None:
+        """The call this signal is about; None if there is none, or if it is not for this peer to speak about it."""
+        if signal.to_connection_id is None:
+            return self._callers.get((peer, signal.from_connection_id or 0))
+        call = self._calls.get(signal.to_connection_id)
+        if call is None or call.peer_identity != peer:
+            return None
+        known_id = call.rendezvous.peer_connection_id
+        return call if not known_id or known_id == signal.from_connection_id else None
+
+    def handle_signal(self, call: Call, signal: Signal, now_us: int) -> None:
+        """Take a signal about a call that exists."""
+        self._hear(call, signal, now_us)
+        self.touch(call)
+
+    def _hear(self, call: Call, signal: Signal, now_us: int) -> None:
+        heard = call.rendezvous.handle_signal(signal, now_us)
+        connection = call.link.connection
+        if heard.closed is not None:
+            connection.handle_signaled_close(heard.closed.reason, heard.closed.debug, now_us)
+            return
+        if call.agent is None:
+            call.entries += heard.entries[: self._config_entries_left(call)]
+        else:
+            self._take_entries(call, heard.entries, now_us)
+        ok = heard.connect_ok
+        if ok is not None and ok.cert is not None and ok.crypt is not None and signal.from_connection_id:
+            connection.handle_signaled_ok(ok.cert, ok.crypt, signal.from_connection_id, now_us)
+            if connection.state == ConnectionState.FINDING_ROUTE:
+                call.rendezvous.handle_answered(connection.peer_connection_id)
+                self._note_peer_id(call)
+                if call.agent is not None and _is_own_peer(connection):
+                    call.agent.own_peer = True
+        self._set_remote(call, now_us)
+
+    @staticmethod
+    def _config_entries_left(call: Call) -> int:
+        return max(0, SIGNALS_QUEUED_MAX - len(call.entries))
+
+    def _take_entries(self, call: Call, entries: list[ReliableSignal], now_us: int) -> None:
+        """Passwords and candidates, in order."""
+        assert call.agent is not None
+        for entry in entries:
+            if entry.password is not None:
+                call.peer_password = entry.password
+                self._set_remote(call, now_us)
+            if entry.candidate is not None:
+                try:
+                    candidate = decode_candidate(entry.candidate)
+                except WireError:
+                    continue
+                call.agent.add_remote(candidate, now_us)
+
+    def poll_signal(self) -> tuple[Identity, bytes] | None:
+        """The next signal to hand to the signaling service."""
+        return self._signals.popleft() if self._signals else None
+
+    # --- checks ---
+
+    def handle_stun(self, base: Base, source: Address, message: StunMessage, datagram: bytes, now_us: int) -> None:
+        """A check of a peer, or the answer to one of ours."""
+        call: Call | None = None
+        if message.message_class == Class.REQUEST:
+            if message.username is not None:
+                call = self._ufrags.get(message.username.partition(b":")[0])
+        else:
+            call = self._transactions.pop(message.transaction_id, None)
+        if call is not None and call.agent is not None:
+            call.agent.handle_stun(base, source, message, datagram, now_us)
+            self.touch(call)
+
+    def note_data(self, call: Call, base: Base, source: Address, now_us: int) -> None:
+        """Authentic data came this way."""
+        if call.agent is not None:
+            call.agent.note_received(base, source, now_us)
+
+    def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
+        """This machine's addresses, at first and whenever they changed: ways that worked may not work now, and others may."""
+        changed = self._interfaces is not None and addresses != self._interfaces
+        self._interfaces = addresses
+        self._gatherer.set_interfaces(addresses, now_us)
+        self._take_candidates(now_us)
+        for call in self._calls.values() if changed else ():
+            if call.agent is not None:
+                call.agent.network_changed(now_us)
+            self.touch(call)
+        self._schedule.is_touched = True
+
+    # --- time, and what goes out ---
+
+    def touch(self, call: Call) -> None:
+        """Something happened to it: look at it before anything is sent."""
+        if not call.is_ready:
+            call.is_ready = True
+            self._ready.append(call)
+            self._schedule.is_touched = True
+
+    def handle_timeout(self, call: Call, now_us: int) -> None:
+        """Its time has come."""
+        if call.agent is not None:
+            call.agent.handle_timeout(now_us)
+        self.touch(call)
+
+    def handle_gatherer_timeout(self, now_us: int) -> None:
+        """The gathering's time has come."""
+        self._gatherer.handle_timeout(now_us)
+
+    def poll_transmit(self, now_us: int) -> Transmit | None:
+        """The next check, or question of the gathering."""
+        self._take_candidates(now_us)
+        asked = self._gatherer.poll_transmit(now_us)
+        if asked is not None:
+            return Transmit(asked[0], asked[1], [asked[2]])
+        while self._ready:
+            call = self._ready[0]
+            check = call.agent.poll_transmit(now_us) if call.agent is not None else None
+            if check is not None:
+                base, remote, datagram = check
+                self._note_transaction(call, datagram)
+                wrapped = self.route(base, remote, [datagram], now_us)
+                if wrapped is not None:
+                    return wrapped
+                continue
+            self._ready.popleft()
+            call.is_ready = False
+            self._settle(call, now_us)
+        self._schedule.arm(self.gathering_alarm, self._gatherer.poll_timeout())
+        return None
+
+    def route(self, base: Base, remote: Address, packets: list[bytes], now_us: int, *, is_probe: bool = False) -> Transmit | None:
+        """Packets as they leave this machine: as they are, or wrapped for a relay; None if the socket or relay is gone."""
+        wrapped = self._gatherer.wrap(base, remote, packets, now_us)
+        return None if wrapped is None else Transmit(*wrapped, is_probe and not base.relay_id)
+
+    def _note_transaction(self, call: Call, datagram: bytes) -> None:
+        if datagram[0] == 0 and datagram[1] == 1:
+            self._transactions[datagram[8:20]] = call
+            if len(self._transactions) > ICE_TRANSACTIONS_KEPT:
+                self._transactions.popitem(last=False)
+
+    def _take_candidates(self, now_us: int) -> None:
+        """Tell every call what the gathering found, or lost."""
+        while (event := self._gatherer.poll_event()) is not None:
+            for call in self._calls.values():
+                agent = call.agent
+                if agent is None or call.rendezvous.phase in (Phase.CLOSED, Phase.OVER):
+                    continue
+                if isinstance(event, CandidateAdded):
+                    self._offer(call, agent, event.local, now_us)
+                elif isinstance(event, CandidateRemoved) and not self._has_base(event.local.base):
+                    agent.remove_base(event.local.base, now_us)
+                self.touch(call)
+
+    def _has_base(self, base: Base) -> bool:
+        """Whether a candidate that is gone leaves its socket or relay behind."""
+        return any(local.base == base for local in self._gatherer.candidates)
+
+    def _settle(self, call: Call, now_us: int) -> None:
+        """Follow the agent, say what is to be said, and sleep until something is due."""
+        agent, connection = call.agent, call.link.connection
+        if agent is not None:
+            while agent.poll_event() is not None:
+                pass
+            self._follow(call, agent, now_us)
+            if connection.doubts_route:
+                agent.note_silent(now_us)
+                if call.way is not None and call.way[0].relay_id:
+                    self._gatherer.check_relay(call.way[0], now_us)
+        if not connection.is_live and not call.is_end_said:
+            self._say_end(call, connection, now_us)
+        while (signal := call.rendezvous.poll_signal(now_us)) is not None:
+            self._signals.append((call.peer_identity, signal))
+        deadlines = [call.rendezvous.poll_timeout(), agent.poll_timeout() if agent is not None else None]
+        self._schedule.arm(call, min((deadline for deadline in deadlines if deadline is not None), default=None))
+
+    def _follow(self, call: Call, agent: IceAgent, now_us: int) -> None:
+        """Packets take the pair that the agent has chosen."""
+        pair = agent.selected
+        way = None if pair is None else (pair.base, pair.remote)
+        if way == call.way:
+            if pair is not None and pair.is_nominated and not call.is_nominated:
+                # A reference peer does not count what came before it took the pair; without another packet it waits for a second.
+                call.is_nominated = True
+                call.link.connection.handle_route(True, now_us, changed=False)
+                self._schedule.make_ready(call.link)
+            return
+        was = call.way
+        call.way = way
+        call.is_nominated = pair is not None and pair.is_nominated
+        call.link.connection.handle_route(way is not None, now_us, changed=was is not None and way is not None)
+        self._schedule.make_ready(call.link)
+        self._tell_route(call)
+
+    def _tell_route(self, call: Call) -> None:
+        told = (call.link.route, call.link.address)
+        if self.tells_routes and call.told != told and call.link.connection.is_live:
+            call.told = told
+            self._events.tell(RouteChanged(call.peer_identity, *told))
+
+    def _say_end(self, call: Call, connection: Connection, now_us: int) -> None:
+        call.is_end_said = True
+        end = connection.end
+        if end is None or end.by_peer:
+            call.rendezvous.end_by_peer(now_us)
+        else:
+            call.rendezvous.close(end.reason, end.debug, now_us)
+
+    # --- ending ---
+
+    def forget(self, call: Call, now_us: int) -> None:
+        """Its connection is gone; without any, the gathering rests."""
+        connection_id = call.rendezvous.connection_id
+        if self._calls.get(connection_id) is not call:
+            return
+        del self._calls[connection_id]
+        self._ufrags.pop(ufrag_of(connection_id), None)
+        if call.caller_key is not None and self._callers.get(call.caller_key) is call:
+            del self._callers[call.caller_key]
+        self._schedule.arm(call, None)
+        call.agent = None
+        if not any(other.agent is not None for other in self._calls.values()):
+            self._gatherer.nobody_wants(now_us)
+
+    def close(self, now_us: int) -> None:
+        """Give back sockets and relays."""
+        self._gatherer.close(now_us)
+        self._schedule.is_touched = True
+
+
+def _is_own_peer(connection: Connection) -> bool:
+    known = connection.established or connection.server_handshake
+    return known is not None and known.capabilities is not None
+
+
+def _printable(random: bytes) -> bytes:
+    """Random bytes as ICE characters, 4 for 3 bytes."""
+    bits = int.from_bytes(random, "big")
+    return bytes(_BASE64[bits >> shift & 0x3F] for shift in range(len(random) * 8 - 6, -1, -6))

@@ -1,0 +1,1 @@
+"""Servers: each the runner of a core that does no I/O."""

@@ -1,0 +1,388 @@
+"""The signaling server without its sockets: who is connected, who may call himself what, who may send how much to whom.
+
+A client proves a key. `gen:` identities are their own key; any other name belongs to the key that was the first to use it. The
+server names the sender of each signal itself, says nothing about whether a receiver is here (S6), and keeps no signal: who is not
+connected does not get it.
+
+The runner gives every connection a number, reports what happens to it, and then takes `poll_output` until it is None.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peergram import config as limits
+from peergram.address import Address, address_bytes, is_loopback
+from peergram.crypto.keys import verify
+from peergram.errors import UsageError, WireError
+from peergram.identity import Identity
+from peergram.signaling.rates import TokenBuckets
+from peergram.signaling.server_url import ServerUrl, parse_server_url
+from peergram.signaling.websocket_protocol import (
+    NONCE_BYTES,
+    VERSION,
+    CarriedSignal,
+    Hello,
+    Login,
+    Refusal,
+    Refused,
+    Replaced,
+    Welcome,
+    check_name,
+    decode_client_message,
+    encode_server_message,
+    login_text,
+    speaks_other_version,
+)
+from peergram.timing import Deadline, TimerTable
+
+AcceptsUrl = Callable[[ServerUrl, Address], bool]
+"""Whether a client that dialed this URL, and arrived at this address of ours, was meant to come here."""
+
+
+@dataclass(slots=True)
+class Send:
+    """One frame for a connection."""
+
+    client_id: int
+    frame: bytes
+
+
+@dataclass(slots=True)
+class Cut:
+    """Send the frame, if any, and close the connection; the core has forgotten it."""
+
+    client_id: int
+    frame: bytes | None
+
+
+@dataclass(slots=True)
+class Ask:
+    """A WebSocket ping: is anybody there?"""
+
+    client_id: int
+
+
+Output = Send | Cut | Ask
+
+
+@dataclass(slots=True)
+class _Client:
+    host: bytes
+    local: Address
+    is_local_host: bool
+    nonce: bytes | None = None
+    """Ours; until it is used, once."""
+    identity: Identity | None = None
+    logged_in_at_us: int = 0
+    was_asked: bool = False
+
+
+@dataclass(slots=True)
+class _Name:
+    key: bytes
+    used_at_us: int
+    is_proven: bool = False
+
+
+class SignalingCore:
+    """All clients of one server. `counters` only grow; `clients`, `pending` and `names` are numbers of the moment."""
+
+    def __init__(
+        self,
+        *,
+        entropy: Callable[[int], bytes],
+        accepts_url: AcceptsUrl,
+        now_us: int,
+        clients_max: int = limits.SERVER_CLIENTS_MAX,
+        names_max: int = limits.SERVER_NAMES_MAX,
+        login_us: int = limits.SERVER_LOGIN_US,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._entropy = entropy
+        self._accepts_url = accepts_url
+        self._clients_max = clients_max
+        self._names_max = names_max
+        self._login_us = login_us
+        self._clients: dict[int, _Client] = {}
+        self._by_identity: dict[Identity, int] = {}
+        self._by_host: Counter[bytes] = Counter()
+        self._names: dict[Identity, _Name] = {}
+        # In the order of their times, which are always a constant ahead of now.
+        self._login_until_us: OrderedDict[int, int] = OrderedDict()
+        self._quiet_until_us: OrderedDict[int, int] = OrderedDict()
+        self._timers = TimerTable()
+        self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
+        self._outputs: deque[Output] = deque()
+
+        keys, hosts = limits.SIGNAL_RATE_KEYS_MAX, limits.SERVER_HOSTS_WATCHED_MAX
+        self._logins = TokenBuckets(limits.SERVER_LOGINS_PER_S, limits.SERVER_LOGINS_BURST, 1)
+        self._logins_of_host = TokenBuckets(limits.SERVER_LOGINS_PER_HOST_PER_S, limits.SERVER_LOGINS_PER_HOST_BURST, hosts)
+        self._logins_of_name = TokenBuckets(limits.SERVER_LOGINS_PER_NAME_PER_S, limits.SERVER_LOGINS_PER_NAME_BURST, keys)
+        self._new_names = TokenBuckets(limits.SERVER_NAMES_PER_HOST_PER_S, limits.SERVER_NAMES_PER_HOST_BURST, hosts)
+        self._frames = TokenBuckets(limits.SERVER_FRAMES_PER_S, limits.SERVER_FRAMES_BURST, clients_max)
+        self._sent = TokenBuckets(limits.SIGNALS_SENDER_PER_S, limits.SIGNALS_SENDER_BURST, keys)
+        self._sent_to = TokenBuckets(limits.SIGNALS_PAIR_PER_S, limits.SIGNALS_PAIR_BURST, keys)
+        self._host_sent_to = TokenBuckets(limits.SIGNALS_HOST_PAIR_PER_S, limits.SIGNALS_HOST_PAIR_BURST, keys)
+        self._received = TokenBuckets(limits.SIGNALS_VICTIM_PER_S, limits.SIGNALS_VICTIM_BURST, keys)
+        self._buckets = (
+            self._logins, self._logins_of_host, self._logins_of_name, self._new_names, self._frames,
+            self._sent, self._sent_to, self._host_sent_to, self._received,
+        )  # fmt: skip
+
+    # Numbers of the moment
+
+    @property
+    def clients(self) -> int:
+        """Clients that are logged in."""
+        return len(self._by_identity)
+
+    @property
+    def pending(self) -> int:
+        """Connections that are not logged in yet."""
+        return len(self._login_until_us)
+
+    @property
+    def names(self) -> int:
+        """Names that belong to somebody."""
+        return len(self._names)
+
+    @property
+    def rates_watched(self) -> int:
+        """Senders, receivers, addresses and so on whose recent use is remembered."""
+        return sum(len(each) for each in self._buckets)
+
+    # What happens
+
+    def handle_connected(self, client_id: int, remote: Address, local: Address, now_us: int) -> None:
+        """A connection was accepted; it has `login_us` to log in. It may be refused at once, or take the place of another."""
+        self.counters["connections"] += 1
+        host = _host_key(remote)
+        is_local_host = is_loopback(remote)
+        if not is_local_host and self._by_host[host] >= limits.SERVER_CLIENTS_PER_HOST_MAX:
+            self._refuse_unknown(client_id, Refusal.BUSY, "too many connections from your address")
+            return
+        is_full = len(self._clients) >= self._clients_max
+        if is_full or len(self._login_until_us) >= limits.SERVER_PENDING_MAX:
+            if not self._login_until_us:
+                self._refuse_unknown(client_id, Refusal.BUSY, "this server has all the clients it can hold")
+                return
+            self._refuse(next(iter(self._login_until_us)), Refusal.TOO_SLOW, "others were waiting", now_us)
+        self._clients[client_id] = _Client(host, local, is_local_host)
+        self._by_host[host] += 1
+        self._login_until_us[client_id] = now_us + self._login_us
+
+    def handle_ready(self, client_id: int, now_us: int) -> None:
+        """Frames can be sent now."""
+        client = self._clients.get(client_id)
+        if client is not None and client.nonce is None and client.identity is None:
+            client.nonce = self._entropy(NONCE_BYTES)
+            self._send(client_id, Hello(VERSION, client.nonce))
+
+    def handle_frame(self, client_id: int, frame: bytes | None, now_us: int) -> None:
+        """A frame came; None for one without a message in it, such as a pong. Never raises, whatever the bytes are."""
+        client = self._clients.get(client_id)
+        if client is None:
+            return
+        if not self._frames.take(client_id, now_us):
+            self._refuse(client_id, Refusal.TOO_FAST, "far more came than is allowed", now_us)
+            return
+        if client.identity is not None:
+            client.was_asked = False
+            self._quiet_until_us[client_id] = now_us + limits.SERVER_QUIET_US
+            self._quiet_until_us.move_to_end(client_id)
+        if frame is None:
+            return
+        try:
+            message = decode_client_message(frame)
+        except WireError as error:
+            code = Refusal.VERSION if speaks_other_version(frame) else Refusal.BAD_MESSAGE
+            self._refuse(client_id, code, str(error), now_us)
+            return
+        if isinstance(message, Login):
+            self._handle_login(client_id, client, message, now_us)
+        elif client.identity is None:
+            self._refuse(client_id, Refusal.BAD_MESSAGE, "a signal before the login", now_us)
+        else:
+            self._carry(client, client.identity, message, now_us)
+
+    def handle_closed(self, client_id: int, now_us: int) -> None:
+        """The connection is gone."""
+        self._forget(client_id, now_us)
+
+    def handle_timeout(self, now_us: int) -> None:
+        """Logins that took too long, clients that are silent, and what nobody needs any more."""
+        while (client_id := _first_due(self._login_until_us, now_us)) is not None:
+            self._refuse(client_id, Refusal.TOO_SLOW, "no login in time", now_us)
+        while (client_id := _first_due(self._quiet_until_us, now_us)) is not None:
+            self._handle_quiet(client_id, now_us)
+        if "sweep" in self._timers.pop_due(now_us):
+            self._sweep(now_us)
+            self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
+
+    def close(self, now_us: int) -> None:
+        """Say goodbye to everybody."""
+        for client_id in list(self._clients):
+            self._refuse(client_id, Refusal.CLOSING, "this server is being stopped", now_us)
+
+    def poll_output(self) -> Output | None:
+        """What to do next."""
+        return self._outputs.popleft() if self._outputs else None
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout`."""
+        deadlines = [self._timers.next()]
+        if self._login_until_us:
+            deadlines.append(Deadline(next(iter(self._login_until_us.values())), "login"))
+        if self._quiet_until_us:
+            slot_us = limits.SERVER_QUIET_SLOT_US
+            deadlines.append(Deadline(-(-next(iter(self._quiet_until_us.values())) // slot_us) * slot_us, "silent client"))
+        return min(each for each in deadlines if each is not None)
+
+    # Logging in
+
+    def _handle_login(self, client_id: int, client: _Client, login: Login, now_us: int) -> None:
+        nonce, client.nonce = client.nonce, None
+        if nonce is None:
+            self._refuse(client_id, Refusal.BAD_MESSAGE, "a login out of turn", now_us)
+            return
+        refusal = self._reason_to_refuse(client, nonce, login, now_us)
+        if refusal is not None:
+            self._refuse(client_id, *refusal, now_us)
+            return
+        identity = login.identity
+        if identity.public_key_bytes is None:
+            name = self._names.setdefault(identity, _Name(login.public_key, now_us))
+            name.used_at_us = now_us
+        before = self._by_identity.get(identity)
+        if before is not None:
+            self._cut(before, Replaced(), now_us)
+            self.counters["replaced"] += 1
+        del self._login_until_us[client_id]
+        client.identity, client.logged_in_at_us = identity, now_us
+        self._by_identity[identity] = client_id
+        self._quiet_until_us[client_id] = now_us + limits.SERVER_QUIET_US
+        self.counters["logins"] += 1
+        self._send(client_id, Welcome())
+
+    def _reason_to_refuse(self, client: _Client, nonce: bytes, login: Login, now_us: int) -> tuple[int, str] | None:
+        """None if the login is good. Cheap checks come first; what depends on others' names comes after the proof."""
+        host, identity = client.host, login.identity
+        if not client.is_local_host and not self._logins_of_host.take(host, now_us):
+            return Refusal.BUSY, "too many logins from your address"
+        if not self._logins.take(None, now_us):
+            return Refusal.BUSY, "too many logins at the moment"
+        try:
+            check_name(identity)
+            url = parse_server_url(login.url)
+        except UsageError as error:
+            return Refusal.BAD_NAME, str(error)
+        if not self._accepts_url(url, client.local):
+            return Refusal.WRONG_URL, f"this server does not know itself by the address {login.url}"
+        if identity.public_key_bytes not in (None, login.public_key):
+            return Refusal.BAD_PROOF, "this identity is another key"
+        text = login_text(
+            server_nonce=nonce, client_nonce=login.nonce, url=login.url, identity=identity, public_key=login.public_key
+        )
+        if not verify(login.public_key, login.signature, text):
+            return Refusal.BAD_PROOF, "the signature does not prove the key"
+        if identity.public_key_bytes is None and (refusal := self._reason_to_refuse_name(client, login, now_us)) is not None:
+            return refusal
+        if not self._logins_of_name.take(identity, now_us):
+            return Refusal.BUSY, "too many logins with this identity"
+        return None
+
+    def _reason_to_refuse_name(self, client: _Client, login: Login, now_us: int) -> tuple[int, str] | None:
+        name = self._names.get(login.identity)
+        if name is not None:
+            return None if name.key == login.public_key else (Refusal.NAME_TAKEN, "somebody with another key has this name here")
+        if len(self._names) >= self._names_max or not (client.is_local_host or self._new_names.take(client.host, now_us)):
+            return Refusal.BUSY, "too many new names at the moment"
+        return None
+
+    # Carrying signals
+
+    def _carry(self, client: _Client, sender: Identity, signal: CarriedSignal, now_us: int) -> None:
+        receiver = signal.peer
+        allowed = (
+            self._sent.take(sender, now_us)
+            and self._sent_to.take((sender, receiver), now_us)
+            and (client.is_local_host or self._host_sent_to.take((client.host, receiver), now_us))
+        )
+        if not allowed:
+            self.counters["dropped_sender_rate"] += 1
+            return
+        receiver_id = self._by_identity.get(receiver)
+        if receiver_id is None:
+            self.counters["dropped_absent"] += 1
+        elif not self._received.take(receiver, now_us):
+            self.counters["dropped_receiver_rate"] += 1
+        else:
+            self.counters["signals"] += 1
+            self._send(receiver_id, CarriedSignal(sender, signal.blob))
+
+    # Ending
+
+    def _handle_quiet(self, client_id: int, now_us: int) -> None:
+        client = self._clients[client_id]
+        if client.was_asked:
+            self._refuse(client_id, Refusal.TOO_SLOW, "no sign of life", now_us)
+            return
+        client.was_asked = True
+        self._quiet_until_us[client_id] = now_us + limits.SERVER_QUIET_US
+        self._quiet_until_us.move_to_end(client_id)
+        self._outputs.append(Ask(client_id))
+
+    def _refuse(self, client_id: int, code: int, text: str, now_us: int) -> None:
+        self.counters[f"refused_{code}"] += 1
+        self._cut(client_id, Refused(code, text), now_us)
+
+    def _refuse_unknown(self, client_id: int, code: int, text: str) -> None:
+        self.counters[f"refused_{code}"] += 1
+        self._outputs.append(Cut(client_id, encode_server_message(Refused(code, text))))
+
+    def _cut(self, client_id: int, last_word: Refused | Replaced, now_us: int) -> None:
+        self._forget(client_id, now_us)
+        self._outputs.append(Cut(client_id, encode_server_message(last_word)))
+
+    def _forget(self, client_id: int, now_us: int) -> None:
+        client = self._clients.pop(client_id, None)
+        if client is None:
+            return
+        self._by_host[client.host] -= 1
+        if not self._by_host[client.host]:
+            del self._by_host[client.host]
+        self._login_until_us.pop(client_id, None)
+        self._quiet_until_us.pop(client_id, None)
+        if client.identity is not None and self._by_identity.get(client.identity) == client_id:
+            del self._by_identity[client.identity]
+            name = self._names.get(client.identity)
+            if name is not None:
+                name.used_at_us = now_us
+                name.is_proven |= now_us - client.logged_in_at_us >= limits.SERVER_NAME_PROVEN_US
+
+    def _sweep(self, now_us: int) -> None:
+        """Names whose time is over, and counters that are back to nothing."""
+        for identity, name in list(self._names.items()):
+            kept_us = limits.SERVER_NAME_KEPT_US if name.is_proven else limits.SERVER_NAME_KEPT_SHORT_US
+            if identity not in self._by_identity and now_us - name.used_at_us > kept_us:
+                del self._names[identity]
+        for buckets in self._buckets:
+            buckets.sweep(now_us)
+
+    def _send(self, client_id: int, message: Hello | Welcome | CarriedSignal) -> None:
+        self._outputs.append(Send(client_id, encode_server_message(message)))
+
+
+def _first_due(until_us: OrderedDict[int, int], now_us: int) -> int | None:
+    """The first key, if its time has come."""
+    first = next(iter(until_us), None)
+    return first if first is not None and until_us[first] <= now_us else None
+
+
+def _host_key(remote: Address) -> bytes:
+    """What counts as one address: of IPv6 the network of 64 bits, since whoever has one address there has them all."""
+    packed = address_bytes(remote)
+    return packed[:16] if ":" not in remote[0] else packed[:8]

@@ -1,0 +1,54 @@
+"""Two rules of rendezvous that need nothing but their arguments: who becomes the server when both call, and what a side that was
+restarted tells the peers of its former run (chapter 9 of the P2P protocol)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from peergram.errors import EndReason
+from peergram.wire.signals import Signal, SignalClosed
+
+RESTARTED_TEXT: Final = "The process was restarted"
+
+
+def symmetric_outcome(own_id: int, peer_id: int, own_cert: bytes, peer_cert: bytes) -> Literal["client", "server"]:
+    """What our own connection becomes when the peer's connect request meets it (`CompareSymmetricConnections`).
+
+    The ids are those of the two requests, the certificates the serialized ones as sent and received. The peer, with the arguments
+    swapped, comes to the opposite result, unless ids and certificates are both the same; then both remain clients, and wait in
+    vain, as those of the reference do.
+    """
+    if own_id != peer_id:
+        order = -1 if own_id < peer_id else 1
+    else:
+        shared = min(len(own_cert), len(peer_cert))
+        own, peer = own_cert[:shared], peer_cert[:shared]
+        order = (own > peer) - (own < peer)
+    if (own_id ^ peer_id) & 1:
+        order = -order
+    return "server" if order > 0 else "client"
+
+
+def closes_of_old_run(
+    old_connection_ids: Iterable[int],
+    own_identity: bytes,
+    peer_identity: bytes,
+    *,
+    reason: int = EndReason.APP_GENERIC,
+    debug: str = RESTARTED_TEXT,
+) -> list[Signal]:
+    """What ends, at the peer, the connections of ours that died with a former run of this process: a signal for each id.
+
+    The peer finds a connection by our identity and our old id, since the signal names no id of the peer. They should go a little
+    ahead of the new connect request: a surviving peer of the reference drops that while the old connection lives.
+    """
+    return [
+        Signal(
+            from_connection_id=connection_id,
+            from_identity=own_identity,
+            to_identity=peer_identity,
+            connection_closed=SignalClosed(int(reason), debug),
+        )
+        for connection_id in old_connection_ids
+    ]

@@ -1,0 +1,45 @@
+"""What a signaling service is to an endpoint, and what it is told about us.
+
+A service carries opaque blobs between identities, as well as it can: it may lose them, repeat them, mix up their order and be
+late by seconds, and rendezvous still succeeds (chapter 17.1 of the P2P protocol). What counts is that it says truly whom a blob
+comes from, where it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from peergram.identity import Identity
+
+Deliver = Callable[[Identity | None, bytes], None]
+"""Takes (sender, signal). The sender is whom the service names; None if it cannot tell. Called from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalParty:
+    """Who we are toward a service: our name, and the Ed25519 key that proves it where a service asks for proof."""
+
+    identity: Identity
+    public_key: bytes
+    """32 bytes."""
+    sign: Callable[[bytes], bytes]
+    """The 64 bytes of a signature by that key."""
+
+
+class SignalingService(Protocol):
+    """One way to reach others by name. It has its own thread or event loop."""
+
+    def start(self, party: LocalParty, deliver: Deliver) -> None:
+        """Begin to carry signals, once; does not wait for the network. Raises UsageError for an identity that it cannot carry."""
+
+    def send(self, to: Identity, signal: bytes) -> None:
+        """Carry `signal` there if it can be done. Never blocks, never fails, from any thread."""
+
+    def close(self) -> None:
+        """End, and deliver nothing more once this has returned, unless called from inside `deliver`. Harmless when repeated."""
+
+    @property
+    def status(self) -> str:
+        """How it stands, in one plain sentence for people."""

@@ -1,0 +1,111 @@
+"""`peergram serve` as a user meets it."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from peergram import config
+from peergram.drivers.signaling.websocket import WebSocketSignaling
+from peergram.identity import Identity
+from peergram.signaling.server_url import parse_server_url
+from tests.drivers.signaling.parties import Inbox, party, wait_until
+
+from .commands import Running, run_command, running
+
+
+def printed_url(command: Running) -> str:
+    command.wait_line("Clients use")
+    return command.wait_line("://").strip()
+
+
+def exchange(url: str) -> None:
+    at_bob = Inbox()
+    alice, bob = WebSocketSignaling(url), WebSocketSignaling(url)
+    alice.start(party("alice"), Inbox())
+    bob.start(party("bob"), at_bob)
+    wait_until(lambda: alice.is_welcome and bob.is_welcome)
+    alice.send(Identity.of("bob"), b"hello")
+    assert at_bob.next() == (Identity.of("alice"), b"hello")
+    alice.close()
+    bob.close()
+
+
+def test_on_loopback_it_serves_plainly_and_the_url_it_prints_works() -> None:
+    with running("serve", "--bind", "127.0.0.1:0", "--stun-bind", "127.0.0.1:0") as command:
+        url = printed_url(command)
+        assert url.startswith("ws://127.0.0.1:")
+        exchange(url)
+        command.interrupt()
+        assert command.wait_end() == 0
+        assert "Stopped." in command.output
+        assert command.errors == []
+
+
+def test_elsewhere_it_has_a_certificate_that_stays_the_same(tmp_path: Path) -> None:
+    urls = []
+    for _ in range(2):
+        with running("serve", "--bind", "0.0.0.0:0", "--stun-bind", "off", "--state", str(tmp_path)) as command:
+            url = parse_server_url(printed_url(command))
+            urls.append(url)
+            exchange(f"wss://127.0.0.1:{url.port}/#sha256={url.fingerprint.hex()}" if url.fingerprint else "")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            page = http.client.HTTPSConnection("127.0.0.1", url.port, timeout=10, context=context)
+            page.request("GET", "/healthz")
+            assert page.getresponse().read() == b"ok\n"
+            page.close()
+    assert urls[0].fingerprint == urls[1].fingerprint is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_within_a_second(number: int) -> None:
+    with running("serve", "--bind", "127.0.0.1:0", "--stun-bind", "off") as command:
+        url = printed_url(command)
+        service = WebSocketSignaling(url)
+        service.start(party("alice"), Inbox())
+        wait_until(lambda: service.is_welcome)
+        begin_s = time.monotonic()
+        command.process.send_signal(number)
+        assert command.process.wait(10) == 0
+        assert time.monotonic() - begin_s < 1.5
+        wait_until(lambda: not service.is_welcome)
+        service.close()
+        assert command.errors == []
+
+
+def test_the_help_names_the_ports() -> None:
+    ran = run_command("serve", "--help")
+    assert ran.returncode == 0
+    assert str(config.SERVE_PORT) in ran.stdout
+    assert str(config.STUN_PORT) in ran.stdout
+
+
+def test_a_taken_port_is_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = run_command("serve", "--bind", f"127.0.0.1:{taken.getsockname()[1]}", "--stun-bind", "off")
+    assert ran.returncode == 1
+    assert "cannot be used" in ran.stderr
+    assert len(ran.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--tls-cert", "c.pem"], "belong together"),
+        (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "cannot be read"),
+        (["--tls-cert", "c.pem", "--tls-key", "k.pem", "--no-tls"], "contradicts"),
+        (["--bind", "nonsense"], "no port"),
+        (["--url", "http://x"], "address of a server"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_a_sentence(tmp_path: Path, arguments: list[str], text: str) -> None:
+    ran = run_command("serve", *arguments, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert text in " ".join(ran.stderr.split())

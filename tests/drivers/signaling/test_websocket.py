@@ -1,0 +1,261 @@
+"""The client of `peergram serve`: reconnecting, being replaced, refused, and never in the way of the program."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from peergram import config
+from peergram.crypto.keys import SigningKey
+from peergram.drivers.signaling.websocket import WebSocketSignaling
+from peergram.errors import UsageError
+from peergram.identity import Identity
+from peergram.signaling.websocket_protocol import Hello, Welcome, encode_server_message
+from tests.servers.running import RunningServer, running_server
+
+from .parties import Inbox, key_of, party, wait_until
+
+ALICE, BOB = Identity.of("alice"), Identity.of("bob")
+
+
+def started(url: str, name: str, inbox: Inbox | None = None, key: SigningKey | None = None) -> WebSocketSignaling:
+    service = WebSocketSignaling(url)
+    service.start(party(name, key), inbox or Inbox())
+    return service
+
+
+def welcomed(url: str, name: str, inbox: Inbox | None = None) -> WebSocketSignaling:
+    service = started(url, name, inbox)
+    wait_until(lambda: service.is_welcome)
+    return service
+
+
+def free_tcp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_keys_and_names_call_each_other() -> None:
+    with running_server() as running:
+        at_key, at_bob = Inbox(), Inbox()
+        by_key, bob = welcomed(running.url, "key", at_key), welcomed(running.url, "bob", at_bob)
+        by_key.send(BOB, b"hello")
+        sender, blob = at_bob.next()
+        assert sender == Identity.generic_bytes(key_of("key").public_bytes)
+        assert blob == b"hello"
+        bob.send(sender, b"hello yourself")
+        assert at_key.next() == (BOB, b"hello yourself")
+        assert by_key.status == f"Signaling server {running.url}: connected."
+        by_key.close()
+        bob.close()
+
+
+def test_who_logs_in_with_the_same_key_takes_over_and_the_first_one_stays_away() -> None:
+    with running_server() as running:
+        first = welcomed(running.url, "alice")
+        second = welcomed(running.url, "alice")
+        wait_until(lambda: not first.is_welcome)
+        assert "logged in elsewhere" in first.status
+        time.sleep(2.5 * config.SIGNALING_RECONNECT_MIN_US / 1e6)
+        assert second.is_welcome
+        assert running.count("logins") == 2
+        assert running.count("replaced") == 1
+        first.send(BOB, b"into nowhere")
+        first.close()
+        second.close()
+
+
+def test_somebody_with_another_key_does_not_get_the_name_and_does_not_hammer() -> None:
+    with running_server() as running:
+        alice = welcomed(running.url, "alice")
+        mallory = started(running.url, "alice", key=key_of("mallory"))
+        wait_until(lambda: "somebody with another key has this name" in mallory.status)
+        time.sleep(2.5 * config.SIGNALING_RECONNECT_MIN_US / 1e6)
+        assert alice.is_welcome
+        assert running.count("refused_4") == 1
+        mallory.close()
+        alice.close()
+
+
+def test_after_the_server_was_away_everything_goes_on_and_what_waited_is_sent() -> None:
+    port = free_tcp_port()
+    at_bob = Inbox()
+    with running_server(bind=("127.0.0.1", port)) as running:
+        alice, bob = welcomed(running.url, "alice"), welcomed(running.url, "bob", at_bob)
+    wait_until(lambda: not alice.is_welcome and not bob.is_welcome)
+    with running_server(bind=("127.0.0.1", port)):
+        wait_until(lambda: bob.is_welcome)
+        alice.send(BOB, b"sent while away, or not")
+        wait_until(lambda: alice.is_welcome)
+        assert at_bob.next() == (ALICE, b"sent while away, or not")
+    alice.close()
+    bob.close()
+
+
+def test_while_there_is_no_server_the_newest_signals_wait_and_sending_never_blocks() -> None:
+    port = free_tcp_port()
+    alice = started(f"ws://127.0.0.1:{port}/", "alice")
+    wait_until(lambda: "cannot be reached" in alice.status)
+    begin_s = time.perf_counter()
+    for number in range(1_000):
+        alice.send(BOB, b"%d" % number)
+    assert time.perf_counter() - begin_s < 0.5
+    alice.send(BOB, bytes(config.CARRIED_BYTES_MAX + 1))
+    at_bob = Inbox()
+    with running_server(bind=("127.0.0.1", port)) as running:
+        bob = welcomed(running.url, "bob", at_bob)
+        wait_until(lambda: alice.is_welcome)
+        # More than the burst for one receiver is not carried.
+        expected = [b"%d" % number for number in range(1_000)][-config.SIGNALING_UNSENT_MAX :][: config.SIGNALS_PAIR_BURST]
+        assert [at_bob.next()[1] for _ in expected] == expected
+        bob.close()
+    alice.close()
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        service = started(f"ws://127.0.0.1:{mute.getsockname()[1]}/", "alice")
+        time.sleep(0.1)
+        begin_s = time.monotonic()
+        service.close()
+        assert time.monotonic() - begin_s < 1.0
+
+
+def test_a_connection_that_no_longer_carries_is_given_up() -> None:
+    """As when a network is pulled out: nothing says so, only the answers to pings are missing."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_and_fall_silent() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                server = ServerProtocol()
+                for answer in (Hello(1, bytes(32)), Welcome()):
+                    server.receive_data(connection.recv(4_096))
+                    for event in server.events_received():
+                        if isinstance(event, Request):
+                            server.send_response(server.accept(event))
+                    server.send_binary(encode_server_message(answer))
+                    connection.sendall(b"".join(server.data_to_send()))
+                ended.wait(10)
+
+        thread = threading.Thread(target=serve_and_fall_silent)
+        thread.start()
+        service = WebSocketSignaling(f"ws://127.0.0.1:{listener.getsockname()[1]}/", ping_us=50_000)
+        service.start(party("alice"), Inbox())
+        wait_until(lambda: service.is_welcome)
+        wait_until(lambda: "the connection was lost" in service.status)
+        ended.set()
+        service.close()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"\0" * 1_000, b"SSH-2.0-OpenSSH_9\r\n"])
+def test_a_server_of_another_kind_is_told_apart(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def serve() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(4_096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        service = started(f"ws://127.0.0.1:{other.getsockname()[1]}/", "alice")
+        wait_until(lambda: "cannot be reached" in service.status)
+        service.close()
+        thread.join(10)
+
+
+def test_what_the_program_does_in_deliver_harms_nothing() -> None:
+    came = Inbox()
+    with running_server() as running:
+
+        def answer(sender: Identity | None, signal: bytes) -> None:
+            came(sender, signal)
+            raise RuntimeError("the program's own mistake")
+
+        bob = WebSocketSignaling(running.url)
+        bob.start(party("bob"), answer)
+        alice = welcomed(running.url, "alice")
+        wait_until(lambda: bob.is_welcome)
+        for number in range(3):
+            alice.send(BOB, b"%d" % number)
+            assert came.next() == (ALICE, b"%d" % number)
+        bob.close()
+        alice.close()
+
+
+def test_closing_from_inside_deliver_works() -> None:
+    with running_server() as running:
+        closed = threading.Event()
+
+        def close(sender: Identity | None, signal: bytes) -> None:
+            bob.close()
+            closed.set()
+
+        bob = WebSocketSignaling(running.url)
+        bob.start(party("bob"), close)
+        alice = welcomed(running.url, "alice")
+        wait_until(lambda: bob.is_welcome)
+        alice.send(BOB, b"hello")
+        assert closed.wait(10)
+        alice.close()
+
+
+def test_closing_is_quick_and_for_good_and_leaves_no_thread() -> None:
+    with running_server() as running:
+        welcomed(running.url, "warm").close()
+        threads = threading.active_count()
+        service = welcomed(running.url, "alice")
+        begin_s = time.monotonic()
+        service.close()
+        service.close()
+        assert time.monotonic() - begin_s < 0.8
+        service.send(BOB, b"hello")
+        assert threading.active_count() == threads
+        with pytest.raises(UsageError):
+            service.start(party("alice"), Inbox())
+        wait_until(lambda: running.ask(lambda: running.server.core.clients) == 0)
+
+
+def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        WebSocketSignaling("http://chat.example.org")
+    with pytest.raises(UsageError):
+        WebSocketSignaling("wss://chat.example.org", ca_file=tmp_path / "missing.pem")
+    service = WebSocketSignaling("ws://127.0.0.1:1/")
+    with pytest.raises(UsageError):
+        service.start(party("ip:::1"), Inbox())
+    service.close()
+
+
+def latency_us(running: RunningServer, count: int) -> list[float]:
+    at_bob = Inbox()
+    alice, bob = welcomed(running.url, "alice"), welcomed(running.url, "bob", at_bob)
+    took = []
+    for number in range(count):
+        begin_s = time.perf_counter()
+        alice.send(BOB, b"%d" % number)
+        at_bob.next()
+        took.append((at_bob.came_at_s - begin_s) * 1e6)
+        time.sleep(0.11)
+    alice.close()
+    bob.close()
+    return took
+
+
+def test_a_signal_arrives_without_any_waiting() -> None:
+    with running_server() as running:
+        took = sorted(latency_us(running, 5))
+        print(f"through the server, all three in one process: median {took[len(took) // 2]:.0f} us")
+        assert took[0] < 100_000

@@ -1,0 +1,292 @@
+"""Peers by identity: two endpoints, a signaling service, no addresses given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from peergram.config import ICE_TRANSACTIONS_KEPT, SIGNALS_QUEUED_MAX, Config
+from peergram.endpoint.call import Call
+from peergram.events import ConnectionState, SessionFailed, SessionRequested
+from peergram.wire.certificates import SignedCryptInfo
+from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
+from tests.endpoint.by_identity import Host, World
+
+
+def both_have_unread(one: Host, other: Host) -> Callable[[], bool]:
+    """Until both got something."""
+    return lambda: one.endpoint.unread_messages > 0 and other.endpoint.unread_messages > 0
+
+
+def test_the_first_message_opens_a_session_and_arrives_once_it_is_accepted() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    assert alice.send(bob) == 1
+    assert world.run(1_000_000, lambda: any(isinstance(event, SessionRequested) for event in bob.events))
+    assert bob.accept(alice)
+    began_us = world.now_us
+    assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 0)
+    [message] = bob.received()
+    assert message.payload == b"hello"
+    assert message.identity == alice.identity
+    assert world.now_us - began_us <= 5 * world.latency_us + 2 * world.signal_us
+
+
+def test_an_answer_goes_back_over_the_same_session() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob, b"ping")
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.send(alice, b"pong")
+    assert world.run(2_000_000, both_have_unread(alice, bob))
+    assert alice.received()[0].payload == b"pong"
+    info = alice.endpoint.connection_info(bob.identity, world.now_us)
+    assert info is not None
+    assert info.state == ConnectionState.CONNECTED
+
+
+def test_two_who_call_at_once_share_one_session() -> None:
+    for seed in range(20):
+        world = World("alice", "bob", seed=seed)
+        alice, bob = world.hosts["alice"], world.hosts["bob"]
+        alice.send(bob, b"from alice")
+        bob.send(alice, b"from bob")
+        assert world.run(200_000, both_have_unread(alice, bob)), seed
+        world.run(15_000_000)
+        assert [message.payload for message in alice.received()] == [b"from bob"]
+        assert [message.payload for message in bob.received()] == [b"from alice"]
+        assert not [event for event in alice.events + bob.events if isinstance(event, SessionFailed)]
+
+
+def test_nothing_is_sent_to_a_stranger_before_he_is_accepted() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob)
+    world.run(9_000_000)
+    assert bob.packets_sent == 0
+    assert bob.signals_sent == 0
+
+
+def test_a_call_that_nobody_answers_fails_with_a_reason() -> None:
+    world = World("alice")
+    alice = world.hosts["alice"]
+    ghost = world.add("ghost", "192.168.1.99")
+    del world.hosts["ghost"]
+    alice.send(ghost)
+    world.run(15_000_000)
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.reason == 5003
+
+
+def test_closing_tells_the_peer_at_once() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    world.run(1_000_000)
+    alice.endpoint.close_session(bob.identity, world.now_us)
+    alice.drain()
+    world.run(100_000)
+    info = bob.endpoint.connection_info(alice.identity, world.now_us)
+    assert info is None or info.state == ConnectionState.NONE
+
+
+def test_a_lossy_service_still_brings_both_together() -> None:
+    for seed in range(20):
+        world = World("alice", "bob", seed=seed)
+        alice, bob = world.hosts["alice"], world.hosts["bob"]
+        world.lose_signals(0.4)
+        alice.send(bob)
+        bob.send(alice)
+        assert world.run(9_000_000, both_have_unread(alice, bob)), seed
+
+
+def test_a_peer_that_started_over_gets_a_new_session() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    world.run(1_000_000)
+    again = world.add("alice", "192.168.1.10")
+    began_us = world.now_us
+    again.send(bob, b"it is me again")
+    bob.events.clear()
+    assert world.run(3_000_000, lambda: any(isinstance(event, SessionRequested) for event in bob.events))
+    bob.accept(again)
+    assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 1)
+    assert world.now_us - began_us < 1_500_000
+
+
+def connected(world: World) -> tuple[Host, Host]:
+    """Alice and bob, in a session that alice began."""
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    assert world.run(1_000_000, lambda: bob.endpoint.unread_messages > 0)
+    bob.received()
+    world.run(500_000)
+    return alice, bob
+
+
+def state_of(host: Host, peer: Host) -> ConnectionState | None:
+    info = host.endpoint.connection_info(peer.identity, host.world.now_us)
+    return None if info is None else info.state
+
+
+def test_a_session_outlives_half_a_minute_of_silence_and_loses_nothing() -> None:
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    for number in range(5):
+        alice.send(bob, f"message {number}".encode())
+    world.run(30_000_000)
+    assert state_of(alice, bob) == ConnectionState.FINDING_ROUTE
+    world.loses_packet = lambda _source, _to, _packet: False
+    assert world.run(12_000_000, lambda: bob.endpoint.unread_messages == 5)
+    assert [message.payload for message in bob.received()] == [f"message {number}".encode() for number in range(5)]
+    assert state_of(alice, bob) == ConnectionState.CONNECTED
+    assert not [event for event in alice.events + bob.events if isinstance(event, SessionFailed)]
+
+
+def test_silence_beyond_the_resume_window_ends_it_with_a_report() -> None:
+    world = World("alice", "bob", config=Config(resume_window_us=20_000_000))
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    alice.send(bob, b"lost")
+    world.run(18_000_000)
+    assert state_of(alice, bob) == ConnectionState.FINDING_ROUTE
+    world.run(10_000_000)
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.unconfirmed.messages == 1
+
+
+def test_without_a_resume_window_silence_is_the_end() -> None:
+    world = World("alice", "bob", config=Config(resume_window_us=0))
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    alice.send(bob, b"lost")
+    world.run(15_000_000)
+    assert [event for event in alice.events if isinstance(event, SessionFailed)]
+
+
+def test_who_moves_to_another_address_goes_on_within_three_seconds() -> None:
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    alice.move("192.168.1.77")
+    alice.send(bob, b"from elsewhere")
+    assert world.run(3_000_000, lambda: bob.endpoint.unread_messages > 0)
+    bob.send(alice, b"found you")
+    assert world.run(3_000_000, lambda: alice.endpoint.unread_messages > 0)
+    info = bob.endpoint.connection_info(alice.identity, world.now_us)
+    assert info is not None
+    assert info.address.startswith("192.168.1.77:")
+
+
+def test_a_signal_of_somebody_else_says_nothing_about_a_session() -> None:
+    """The service names the sender; whatever the signal claims, others cannot speak for him (D21)."""
+    world = World("alice", "bob", "mallory")
+    alice, bob = connected(world)
+    mallory = world.hosts["mallory"]
+    call = next(iter(bob.endpoint._calls._calls.values()))  # type: ignore[union-attr]
+    closed = Signal(
+        to_connection_id=call.rendezvous.connection_id,
+        from_connection_id=call.rendezvous.peer_connection_id,
+        from_identity=alice.identity.text_bytes,
+        connection_closed=SignalClosed(1001, "forged"),
+    )
+    for sender in (mallory.identity, None):
+        world.deliver_signal(sender, bob.identity, encode_signal(closed))
+        world.run(5_000_000)
+        assert state_of(bob, alice) == ConnectionState.CONNECTED
+
+
+def test_garbage_from_the_service_is_counted_and_dropped() -> None:
+    world = World("alice", "bob")
+    bob = world.hosts["bob"]
+    for blob in (b"", b"\xff" * 40, b"\x42\x03abc", world.random.randbytes(20_000)):
+        world.deliver_signal(None, bob.identity, blob)
+    assert bob.endpoint.dropped.malformed == 4
+    assert bob.endpoint.known_peers == []
+
+
+def test_a_stranger_whose_certificate_does_not_hold_is_rejected_with_a_reason() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    caught = world.catch_signals(loses=True)
+    alice.send(bob)
+    signal = decode_signal(caught[0])
+    assert signal.connect_request is not None
+    assert signal.connect_request.crypt is not None
+    signature = bytearray(signal.connect_request.crypt.signature)
+    signature[5] ^= 1
+    signal.connect_request.crypt = SignedCryptInfo(signal.connect_request.crypt.info, bytes(signature))
+    caught.clear()
+    world.deliver_signal(alice.identity, bob.identity, encode_signal(signal))
+    assert bob.endpoint.known_peers == []
+    [answer] = map(decode_signal, caught)
+    assert answer.connection_closed is not None
+    assert answer.connection_closed.reason == 5001
+    assert "Invalid signature" in answer.connection_closed.debug
+
+
+def test_very_many_strangers_cost_no_more_than_the_requests_that_may_wait() -> None:
+    """M4, with fewer of them: what counts is that the table ends."""
+    world = World("bob", config=Config(pending_requests_max=16))
+    bob = world.hosts["bob"]
+    for number in range(40):
+        stranger = world.add(f"stranger{number}", f"192.168.2.{number + 1}")
+        stranger.send(bob)
+        world.run(20_000)
+    assert len(bob.endpoint.known_peers) <= 16
+    friend = world.add("friend", "192.168.1.5")
+    friend.send(bob, b"let me in")
+    bob.events.clear()
+    assert world.run(2_000_000, lambda: any(event.identity == friend.identity for event in bob.events))
+    bob.accept(friend)
+    assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 0)
+
+
+def test_signals_and_checks_that_nobody_takes_are_bounded() -> None:
+    world = World("alice")
+    alice = world.hosts["alice"]
+    calls = alice.endpoint._calls
+    assert calls is not None
+    for number in range(SIGNALS_QUEUED_MAX + 10):
+        calls.reject(alice.identity, number, 5001, "no")
+    waiting = 0
+    while alice.endpoint.poll_signal() is not None:
+        waiting += 1
+    assert waiting == SIGNALS_QUEUED_MAX
+    call = Call(None, None, alice.identity)  # type: ignore[arg-type]
+    for number in range(ICE_TRANSACTIONS_KEPT + 10):
+        calls._note_transaction(call, b"\x00\x01" + bytes(6) + number.to_bytes(12, "big"))
+    assert len(calls._transactions) == ICE_TRANSACTIONS_KEPT
+
+
+def test_with_relays_only_no_address_of_ours_is_told_or_used() -> None:
+    """I8, without a relay: then there is no way at all, and none is invented."""
+    world = World("alice", "bob", config=Config(candidates="relay"))
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    told = world.catch_signals(loses=False)
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    world.run(15_000_000)
+    assert not [entry for blob in told for entry in decode_signal(blob).reliable if entry.candidate is not None]
+    assert alice.packets_sent == bob.packets_sent == 0
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.reason == 5008
+
+
+def test_the_router_is_asked_for_a_port_only_if_that_is_wanted() -> None:
+    for wanted in (True, False):
+        world = World("alice", "bob", config=Config(port_mapping=wanted))
+        alice, bob = world.hosts["alice"], world.hosts["bob"]
+        for host in (alice, bob):
+            host.gateway = "192.168.1.1"
+        asked = world.catch_packets()
+        alice.send(bob)
+        world.run(100_000)
+        assert (("192.168.1.1", 5351) in asked) == wanted
