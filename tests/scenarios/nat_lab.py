@@ -37,10 +37,13 @@ from .lab_stun import PORT as STUN_PORT
 
 Side = Literal["ours", "reference"]
 Kind = Literal["none", "full-cone", "address-restricted", "port-restricted", "symmetric", "udp-blocked"]
-Route = Literal["direct", "relay", "fails"]
+Route = Literal["local", "direct", "relay", "fails"]
+Family = Literal[4, 6]
 
 SIDES: list[tuple[Side, Side]] = [("ours", "ours"), ("ours", "reference"), ("reference", "ours"), ("reference", "reference")]
 """Who alice is, who opens, and who bob is."""
+
+OURS: tuple[Side, Side] = ("ours", "ours")
 
 KINDS: tuple[Kind, ...] = ("none", "full-cone", "address-restricted", "port-restricted", "symmetric", "udp-blocked")
 UNPUNCHABLE: set[frozenset[Kind]] = {frozenset({"port-restricted", "symmetric"}), frozenset({"symmetric"})}
@@ -48,6 +51,7 @@ UNPUNCHABLE: set[frozenset[Kind]] = {frozenset({"port-restricted", "symmetric"})
 
 MODULES: dict[Side, str] = {"ours": "tests.scenarios.p2p_peer", "reference": "tests.interop.gns_party"}
 RELAYS = ("turn", "turn2")
+SERVICES = "stun@inet*2 turn@inet turn2@inet signal@inet"
 TURN_PORT = 3_478
 TURN_TLS_PORT = 5_349
 SIGNAL_PORT = 10_000
@@ -88,7 +92,9 @@ class Meeting:
     @property
     def route(self) -> Route:
         """`relay` if one says so: who was reached through the other's relay may not know."""
-        return "relay" if "relay" in self.routes else "direct"
+        if "relay" in self.routes:
+            return "relay"
+        return "local" if set(self.routes) == {"local"} else "direct"
 
     def __str__(self) -> str:
         first, answer, settled = (us / 1_000_000 for us in (self.first_us, self.answer_us, self.settled_us))
@@ -98,20 +104,22 @@ class Meeting:
 class NatLab:
     """A running lab with its services; peers are started on its hosts and end with it."""
 
-    def __init__(self, lab: Any, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, lab: Any, stack: ExitStack, folder: Path, *, v6: bool) -> None:
+        """`v6`: the services have IPv6 addresses too."""
         self.lab = lab
         self.certificate = folder / "relay.pem"
         self._stack = stack
         self._folder = folder
         self._services: dict[str, subprocess.Popen[bytes]] = {}
-        self._serve("stun", "tests.scenarios.lab_stun", lab.addr("stun"), lab.addr("stun", index=1))
+        self._v6 = v6
+        self._serve("stun", "tests.scenarios.lab_stun", *self._addresses("stun"), lab.addr("stun", index=1))
         self.start_signaling()
 
     # --- services ---
 
     def start_signaling(self) -> None:
         """Also anew, after `kill`."""
-        self._serve("signal", "tests.interop.line_signals", self.lab.addr("signal"), str(SIGNAL_PORT))
+        self._serve("signal", "tests.interop.line_signals", "" if self._v6 else self.lab.addr("signal"), str(SIGNAL_PORT))
 
     def start_relays(self, count: int) -> None:
         """One on `turn`, and if two are wanted one on `turn2`."""
@@ -147,11 +155,11 @@ class NatLab:
         assert process.stdout is not None
         assert process.stdout.readline() == b"listening\n", f"{module} does not start"
 
+    def _addresses(self, host: str) -> list[str]:
+        return [self.lab.addr(host, family) for family in ((4, 6) if self._v6 else (4,))]
+
     def _start_relay(self, program: str, host: str) -> None:
-        address = self.lab.addr(host)
         words = {
-            "listening-ip": address,
-            "relay-ip": address,
             "listening-port": TURN_PORT,
             "tls-listening-port": TURN_TLS_PORT,
             "cert": self.certificate,
@@ -162,6 +170,7 @@ class NatLab:
             "pidfile": self._folder / f"{host}.pid",
         }
         options = ["-n", "--no-cli", "--no-stdout-log", "--simple-log", "--lt-cred-mech", "--log-file", "/dev/null"]
+        options += [f"--{role}-ip={address}" for role in ("listening", "relay") for address in self._addresses(host)]
         errors = self._folder / f"{host}.err"
         with errors.open("w") as stream:
             self._start(host, [program, *options, *(f"--{name}={value}" for name, value in words.items())], stderr=stream)
@@ -172,8 +181,12 @@ class NatLab:
 
     def _listens(self, host: str) -> bool:
         """TLS comes last."""
-        sockets: str = self.lab.run(host, ["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
-        return f":{TURN_TLS_PORT:04X} 00000000:0000 0A" in sockets
+        files = ["/proc/net/tcp", "/proc/net/tcp6"] if self._v6 else ["/proc/net/tcp"]
+        return all(
+            f":{TURN_TLS_PORT:04X} {'0' * digits}:0000 0A"
+            in self.lab.run(host, ["cat", file], capture_output=True, text=True, check=True).stdout
+            for file, digits in zip(files, (8, 32), strict=False)
+        )
 
     def _start(self, host: str, command: list[str], **how: Any) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] = self.lab.popen(
@@ -185,13 +198,20 @@ class NatLab:
 
     # --- peers ---
 
-    def peer(self, side: Side, host: str, name: str, **options: Any) -> PartyProcess:
-        """A peer on a host, told of every service there is; `options` are fields of `PartyOptions`."""
-        address = self.lab.addr
+    def peer(self, side: Side, host: str, name: str, *, families: tuple[Family, ...] = (4,), **options: Any) -> PartyProcess:
+        """A peer on a host. It is told of every service by an address of its first family, and of STUN servers of all its
+        families; `options` are fields of `PartyOptions`.
+        """
+
+        def address(service: str, family: Family = families[0], index: int = 0) -> str:
+            found = self.lab.addr(service, family, index)
+            return f"[{found}]" if family == 6 else str(found)
+
+        stuns = [address("stun", family, index) for family in families for index in range(2 if family == 4 else 1)]
         told = PartyOptions(
             identity=f"str:{name}",
             signaling=f"{address('signal')}:{SIGNAL_PORT}",
-            stun=[f"{address('stun', index=index)}:{STUN_PORT}" for index in range(2)],
+            stun=[f"{stun}:{STUN_PORT}" for stun in stuns],
             turn=[
                 TurnServer(
                     host=address(relay),
@@ -241,13 +261,24 @@ class NatLab:
 
 
 @contextmanager
-def nat_lab(one: Kind, two: Kind, *, relays: int = 1, v6: bool = False) -> Iterator[NatLab]:
+def nat_lab(one: Kind, two: Kind, *, relays: int = 1) -> Iterator[NatLab]:
     """The lab of the module's picture with `relays` of the two relays; skips the test where something is missing."""
-    words = f"alice@home1:{one} bob@home2:{two} cafe:port-restricted stun@inet*2 turn@inet turn2@inet signal@inet"
-    with open_lab(words, "n", v6=v6) as lab, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        running = NatLab(lab, stack, Path(folder))
+    with world(f"alice@home1:{one} bob@home2:{two} cafe:port-restricted", relays=relays) as running:
+        yield running
+
+
+@contextmanager
+def world(words: str, *, relays: int = 1, v6: bool = False) -> Iterator[NatLab]:
+    """The same services with other hosts and routers, see `netlab`."""
+    with open_lab(f"{words} {SERVICES}", "n", v6=v6) as lab, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        running = NatLab(lab, stack, Path(folder), v6=v6)
         running.start_relays(relays)
         yield running
+
+
+def marks(sides: tuple[Side, Side]) -> list[pytest.MarkDecorator]:
+    """Of a test with these sides."""
+    return [pytest.mark.interop] if "reference" in sides else []
 
 
 def need(sides: tuple[Side, Side]) -> None:

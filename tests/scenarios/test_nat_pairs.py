@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab import SOAK
 
-from .nat_lab import KINDS, SIDES, Kind, Side, meet, nat_lab, need, route_expected
+from .nat_lab import KINDS, OURS, SIDES, Kind, Side, marks, meet, nat_lab, need, route_expected
 
 SHORT: list[tuple[Kind, Kind]] = [("port-restricted", "port-restricted"), ("symmetric", "port-restricted")]
 BLOCKED_S_MAX = 3.0
@@ -28,10 +28,13 @@ def pairs(sides: tuple[Side, Side]) -> list[tuple[Kind, Kind]]:
     return list(combinations_with_replacement(KINDS, 2)) if sides[0] == sides[1] else list(product(KINDS, KINDS))
 
 
-CASES = [pytest.param(sides, kinds, id=f"{'-'.join(sides)}, {' x '.join(kinds)}") for sides in SIDES for kinds in pairs(sides)]
+CASES = [
+    pytest.param(sides, kinds, id=f"{'-'.join(sides)}, {' x '.join(kinds)}", marks=marks(sides))
+    for sides in SIDES
+    for kinds in pairs(sides)
+]
 
 
-@pytest.mark.interop
 @pytest.mark.parametrize(("sides", "kinds"), CASES)
 def test_two_peers_meet_directly_where_a_path_exists_and_over_a_relay_where_none_does(
     sides: tuple[Side, Side], kinds: tuple[Kind, Kind]
@@ -50,5 +53,5 @@ def test_two_peers_meet_directly_where_a_path_exists_and_over_a_relay_where_none
         meeting = meet(alice, bob)
         print(f"\n{sides}, {kinds}: {meeting}")
         assert meeting.route == expected
-        if "udp-blocked" in kinds and sides == ("ours", "ours"):
+        if "udp-blocked" in kinds and sides == OURS:
             assert meeting.first_us <= BLOCKED_S_MAX * 1_000_000

@@ -18,7 +18,7 @@ import pytest
 from tests.interop.party import Heard, PartyProcess, connected, now_us
 from tests.lab import SOAK
 
-from .nat_lab import SIDES, Kind, NatLab, Side, meet, nat_lab, need
+from .nat_lab import OURS, SIDES, Kind, NatLab, Side, marks, meet, nat_lab, need
 
 LEAD_S = 5.0 if SOAK else 1.0
 """Talk before the fault."""
@@ -85,18 +85,17 @@ FAULTS = [
     Fault("the relay in use is killed", lambda at: at.lab.kill(at.lab.relay_in_use()), 0, 2, False, kinds=RELAYED, relays=2),
 ]
 CASES = [
-    pytest.param(sides, fault, id=f"{'-'.join(sides)}, {fault.name}")
+    pytest.param(sides, fault, id=f"{'-'.join(sides)}, {fault.name}", marks=marks(sides))
     for sides in SIDES
     for fault in FAULTS
     if SOAK or fault.is_short
 ]
 soak = pytest.mark.skipif(not SOAK, reason="20 s of waiting: set PEERGRAM_SOAK=1")
-each_pairing = pytest.mark.parametrize("sides", [pytest.param(sides, id="-".join(sides)) for sides in SIDES])
-pytestmark = pytest.mark.interop
+each_pairing = pytest.mark.parametrize("sides", [pytest.param(sides, id="-".join(sides), marks=marks(sides)) for sides in SIDES])
 
 
 def survives(sides: tuple[Side, Side], fault: Fault) -> bool:
-    return fault.reference_survives or sides == ("ours", "ours")
+    return fault.reference_survives or sides == OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +201,7 @@ def test_a_killed_peer_is_missed_within_ten_seconds_and_welcome_again_within_two
         began_us = again.send(alice.identity, b"back")
         _, _, at_us = alice.take(timeout_s=25)
         print(f"\n{sides}: missed after {missed_us / 1e6:.1f} s, back {(at_us - began_us) / 1e6:.2f} s after its first send")
-        if sides == ("ours", "ours"):
+        if sides == OURS:
             assert missed_us <= 10_500_000
             assert at_us - began_us <= 2_000_000
 
@@ -222,7 +221,7 @@ def test_a_peer_that_is_restarted_at_once_has_a_session_within_two_seconds(sides
         alice.until(lambda: bool(alice.request("receive", channel=0)["messages"]) or _sent_again(again, alice), "bob is back", 40)
         took_us = now_us() - began_us
         print(f"\n{sides}: {took_us / 1e6:.2f} s")
-        if sides == ("ours", "ours"):
+        if sides == OURS:
             assert took_us <= 2_000_000
 
 
