@@ -35,7 +35,7 @@ from tests.lab import open_lab
 
 from .lab_stun import PORT as STUN_PORT
 
-Side = Literal["ours", "reference"]
+Side = Literal["ours", "reference", "hostile"]
 Kind = Literal["none", "full-cone", "address-restricted", "port-restricted", "symmetric", "udp-blocked"]
 Route = Literal["local", "direct", "relay", "fails"]
 Family = Literal[4, 6]
@@ -49,7 +49,11 @@ KINDS: tuple[Kind, ...] = ("none", "full-cone", "address-restricted", "port-rest
 UNPUNCHABLE: set[frozenset[Kind]] = {frozenset({"port-restricted", "symmetric"}), frozenset({"symmetric"})}
 """No direct path exists: a symmetric NAT shows every peer a port that the other's NAT does not expect."""
 
-MODULES: dict[Side, str] = {"ours": "tests.scenarios.p2p_peer", "reference": "tests.interop.gns_party"}
+MODULES: dict[Side, str] = {
+    "ours": "tests.scenarios.p2p_peer",
+    "reference": "tests.interop.gns_party",
+    "hostile": "tests.scenarios.hostile_peer",
+}
 RELAYS = ("turn", "turn2")
 SERVICES = "stun@inet*2 turn@inet turn2@inet signal@inet"
 TURN_PORT = 3_478
