@@ -720,8 +720,11 @@ class Connection:
             return
         if self._route_is_open:
             flow.liveness.handle_timeout(now_us)
-        if flow.liveness.failures and flow.liveness.is_lost(now_us) and self.state is not _FINDING_ROUTE:
-            if not self._may_resume(flow):
+            is_lost = flow.liveness.failures > 0 and flow.liveness.is_lost(now_us)
+        else:
+            is_lost = now_us >= flow.liveness.silent_at_us
+        if is_lost and self.state is not _FINDING_ROUTE:
+            if not self._may_resume(flow, now_us):
                 self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
                 return
             self._lose_route(now_us)
@@ -745,16 +748,20 @@ class Connection:
             else:
                 self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
 
-    def _may_resume(self, flow: Flow) -> bool:
+    def _may_resume(self, flow: Flow, now_us: int) -> bool:
         """Whether silence means that another route must be found, rather than the end: own peers that meet by signals."""
         is_signaled = isinstance(self._handshake, SignaledClientHandshake | SignaledServerHandshake)
-        return is_signaled and flow.own_peer and self.state is _CONNECTED
+        return is_signaled and flow.own_peer and self.state is _CONNECTED and now_us < self._resume_until_us(flow)
+
+    def _resume_until_us(self, flow: Flow) -> int:
+        """How long a silent peer may take to be heard again."""
+        return flow.liveness.last_heard_us + self._config.resume_window_us
 
     def _gives_up_route(self, flow: Flow, now_us: int) -> bool:
         """End it if no way was found in time."""
         if now_us >= self._route_until_us:
             self._fail(EndReason.MISC_P2P_RENDEZVOUS, "Timed out attempting to negotiate rendezvous", now_us)
-        elif self._route_until_us == NEVER and now_us >= flow.liveness.last_heard_us + self._config.resume_window_us:
+        elif self._route_until_us == NEVER and now_us >= self._resume_until_us(flow):
             self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
         return not self.is_live
 
@@ -784,10 +791,13 @@ class Connection:
                 earliest = min(self._transmitter.poll_timeout(now_us), self.flow.liveness.poll_timeout(ends=ends))
                 if self._transmitter.probe_at_us < earliest.at_us:
                     earliest = Deadline(self._transmitter.probe_at_us, "probe")
+            elif self.state is not _FINDING_ROUTE:
+                # Nothing can be asked, so nothing is missing either; only the silence tells.
+                earliest = Deadline(self.flow.liveness.silent_at_us, "peer lost")
             if self.state is _FINDING_ROUTE:
                 until_us = self._route_until_us
                 if until_us == NEVER:
-                    until_us = self.flow.liveness.last_heard_us + self._config.resume_window_us
+                    until_us = self._resume_until_us(self.flow)
                 earliest = _earlier(earliest, Deadline(until_us, "finding a route"))
             if self._unconfirmed_handshake is not None:
                 earliest = _earlier(earliest, self._unconfirmed_handshake.poll_timeout())
@@ -974,9 +984,9 @@ class Connection:
         if was_open:
             self._events.append(RouteFound())
             flow.probe_wanted = True
-            return
-        assert self.established is not None
-        self._events.append(Opened(self.established))
+        else:
+            assert self.established is not None
+            self._events.append(Opened(self.established))
         self._close_if_wanted(now_us)
 
     def _lose_route(self, now_us: int) -> None:

@@ -71,6 +71,11 @@ class Liveness:
         return self.failures >= REPLY_FAILURES_MIN and now_us >= self._lost_at_us
 
     @property
+    def silent_at_us(self) -> int:
+        """When the peer has been silent for as long as he may be, asked or not."""
+        return self.last_heard_us + self._timeout_us
+
+    @property
     def _keepalive_at_us(self) -> int:
         """When a silent peer is asked, all in a slot together."""
         return -(-(self.last_heard_us + self._keepalive_us) // KEEPALIVE_SLOT_US) * KEEPALIVE_SLOT_US

@@ -59,6 +59,7 @@ class Calls:
     ) -> None:
         self.tells_routes = False
         """Whether the application wants to know when a way changes."""
+        self.is_closed = False
         self.gathering_alarm = GatheringAlarm()
         self._interfaces: list[InterfaceAddress] | None = None
         self._events = events
@@ -288,9 +289,17 @@ class Calls:
     def poll_transmit(self, now_us: int) -> Transmit | None:
         """The next check, or question of the gathering."""
         self._take_candidates(now_us)
+        # Twice, since looking at the calls may lead to questions about a relay.
+        transmit = self._poll_gatherer(now_us) or self._poll_calls(now_us) or self._poll_gatherer(now_us)
+        if transmit is None:
+            self._schedule.arm(self.gathering_alarm, self._gatherer.poll_timeout())
+        return transmit
+
+    def _poll_gatherer(self, now_us: int) -> Transmit | None:
         asked = self._gatherer.poll_transmit(now_us)
-        if asked is not None:
-            return Transmit(asked[0], asked[1], [asked[2]])
+        return None if asked is None else Transmit(asked[0], asked[1], [asked[2]])
+
+    def _poll_calls(self, now_us: int) -> Transmit | None:
         while self._ready:
             call = self._ready[0]
             check = call.agent.poll_transmit(now_us) if call.agent is not None else None
@@ -304,7 +313,6 @@ class Calls:
             self._ready.popleft()
             call.is_ready = False
             self._settle(call, now_us)
-        self._schedule.arm(self.gathering_alarm, self._gatherer.poll_timeout())
         return None
 
     def route(self, base: Base, remote: Address, packets: list[bytes], now_us: int, *, is_probe: bool = False) -> Transmit | None:
@@ -403,6 +411,7 @@ class Calls:
 
     def close(self, now_us: int) -> None:
         """Give back sockets and relays."""
+        self.is_closed = True
         self._gatherer.close(now_us)
         self._schedule.is_touched = True
 

@@ -337,6 +337,10 @@ class Endpoint:
                 self._schedule.make_ready(link)
             return Transmit(link.socket_id, link.remote, packets, connection.is_probe(packets))
         self._schedule.is_touched = False
+        if self.is_closed and self._calls is not None and not self._calls.is_closed:
+            # Only now, since sockets and relays had to take the last words of all connections.
+            self._calls.close(now_us)
+            return self._calls.poll_transmit(now_us)
         return None
 
     def _poll_call(self, link: Link, call: Call, now_us: int) -> Transmit | None:
@@ -350,7 +354,9 @@ class Endpoint:
         if not packets or call.way is None or self._calls is None:
             return None
         base, remote = call.way
-        return self._calls.route(base, remote, packets, now_us, is_probe=connection.is_probe(packets))
+        routed = self._calls.route(base, remote, packets, now_us, is_probe=connection.is_probe(packets))
+        # A relay that cannot take them yet may have something to ask its server.
+        return routed or self._calls.poll_transmit(now_us)
 
     def _note_way(self, link: Link, call: Call, base: Base, remote: Address, now_us: int) -> None:
         """If what came was authentic, the way it came by works."""
@@ -615,8 +621,7 @@ class Endpoint:
             link.connection.close(EndReason.SESSION_CLOSED, "The program closed its endpoint", now_us)
             self._after(link, now_us)
         self.is_closed = True
-        if self._calls is not None:
-            self._calls.close(now_us)
+        self._schedule.is_touched = True
 
     # --- datagrams ---
 

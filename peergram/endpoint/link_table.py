@@ -56,9 +56,10 @@ class LinkTable:
             self._addresses.setdefault((link.socket_id, link.remote), []).append(link)
 
     def remove(self, link: Link) -> bool:
-        """Forget it; False if it was forgotten before."""
-        if self._links.pop(link.connection.connection_id, None) is None:
+        """Forget it; False if it was forgotten before, also if another goes on under its connection id since."""
+        if self._links.get(link.connection.connection_id) is not link:
             return False
+        del self._links[link.connection.connection_id]
         if link.client_key is not None:
             self._accepted.pop(link.client_key, None)
         if link.socket_id == CALLED:

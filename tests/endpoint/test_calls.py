@@ -9,7 +9,7 @@ from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
 from peergram.wire.certificates import SignedCryptInfo
 from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
-from tests.endpoint.by_identity import Host, World
+from tests.endpoint.by_identity import RELIABLE, Host, World
 
 
 def both_have_unread(one: Host, other: Host) -> Callable[[], bool]:
@@ -290,3 +290,59 @@ def test_the_router_is_asked_for_a_port_only_if_that_is_wanted() -> None:
         alice.send(bob)
         world.run(100_000)
         assert (("192.168.1.1", 5351) in asked) == wanted
+
+
+def test_two_who_call_at_once_share_one_session_although_a_driver_is_slow_to_drain() -> None:
+    """The call that gives way has not even been sent when the other one comes in."""
+    for seed in range(10):
+        world = World("alice", "bob", seed=seed)
+        alice, bob = world.hosts["alice"], world.hosts["bob"]
+        caught = world.catch_signals(loses=True)
+        alice.send(bob, b"from alice")
+        world.loses_signal = lambda _host, _to, _blob: False
+        bob.endpoint.send_message(alice.identity, b"from bob", RELIABLE, 0, world.now_us)
+        bob.endpoint.handle_signal(alice.identity, caught[0], world.now_us)
+        bob.drain()
+        assert world.run(2_000_000, both_have_unread(alice, bob)), seed
+        world.run(15_000_000)
+        assert state_of(alice, bob) == state_of(bob, alice) == ConnectionState.CONNECTED
+        assert not [event for event in alice.events + bob.events if isinstance(event, SessionFailed)]
+
+
+def test_who_closes_while_the_way_is_lost_is_done_as_soon_as_the_rest_has_arrived() -> None:
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    alice.send(bob, b"last words")
+    world.run(15_000_000)
+    alice.endpoint.close_session(bob.identity, world.now_us)
+    alice.drain()
+    world.loses_packet = lambda _source, _to, _packet: False
+    assert world.run(3_000_000, lambda: bob.endpoint.unread_messages > 0)
+    world.run(200_000)
+    assert not alice.endpoint.is_flushing
+    assert state_of(bob, alice) == ConnectionState.NONE
+
+
+def test_a_machine_that_loses_every_address_notices_that_the_peer_is_gone() -> None:
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    del world.hosts["bob"]
+    alice.endpoint.handle_interfaces([], world.now_us)
+    alice.drain()
+    alice.send(bob, b"lost")
+    world.run(20_000_000)
+    assert state_of(alice, bob) == ConnectionState.FINDING_ROUTE
+    world.run(50_000_000)
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.unconfirmed.messages == 1
+
+
+def test_closing_the_endpoint_tells_the_peer_by_packet_too() -> None:
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    world.lose_signals(1)
+    alice.endpoint.close(world.now_us)
+    alice.drain()
+    world.run(100_000)
+    assert state_of(bob, alice) == ConnectionState.NONE
