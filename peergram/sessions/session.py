@@ -22,6 +22,8 @@ _REMEDIES: Final[dict[int, str]] = {
     EndReason.REMOTE_BAD_PROTOCOL_VERSION: "update the older of both programs",
     EndReason.LOCAL_NETWORK_CONFIG: "check this machine's network and the port in use",
 }
+_SILENCE: Final = (EndReason.MISC_TIMEOUT, EndReason.MISC_P2P_RENDEZVOUS)
+"""He was not heard any more, or, of a connection that took the place of another by itself, never."""
 
 
 class Session:
@@ -94,7 +96,7 @@ class Session:
             return SessionCause.BROKE
         if end.by_peer:
             return SessionCause.FADED
-        quiet = end.reason == EndReason.MISC_TIMEOUT and not lost_something
+        quiet = end.reason in _SILENCE and not lost_something
         return SessionCause.FADED if quiet else SessionCause.BROKE
 
     def _start(self, now_us: int) -> None:

@@ -109,14 +109,14 @@ class World:
         for index, name in enumerate(names):
             self.add(name, f"192.168.1.{index + 10}", config)
 
-    def add(self, name: str, address: str, config: Config | None = None) -> Host:
-        """A (new) host of that name."""
+    def add(self, name: str, address: str, config: Config | None = None, key: SigningKey | None = None) -> Host:
+        """A (new) host of that name, with a new key if none is given."""
         identity = Identity.of(name)
         endpoint = Endpoint(
             identity,
             config=config,
             entropy=self.random.randbytes,
-            key=SigningKey.generate(self.random.randbytes),
+            key=key or SigningKey.generate(self.random.randbytes),
             ice_servers=IceServers(),
         )
         host = self.hosts[name] = Host(self, name, address, endpoint, identity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from peergram.config import ICE_TRANSACTIONS_KEPT, SIGNALS_QUEUED_MAX, Config
+from peergram.crypto.keys import SigningKey
 from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
 from peergram.wire.certificates import SignedCryptInfo
@@ -346,3 +347,19 @@ def test_closing_the_endpoint_tells_the_peer_by_packet_too() -> None:
     alice.drain()
     world.run(100_000)
     assert state_of(bob, alice) == ConnectionState.NONE
+
+
+def test_a_peer_that_starts_over_and_is_gone_again_is_no_failure_if_nothing_was_owed() -> None:
+    world = World("alice")
+    alice = world.hosts["alice"]
+    key = SigningKey.generate(world.random.randbytes)
+    bob = world.add("bob", "192.168.1.11", key=key)
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    world.run(1_000_000)
+    world.add("bob", "192.168.1.11", key=key).send(alice)
+    del world.hosts["bob"]
+    world.run(60_000_000)
+    assert state_of(alice, bob) == ConnectionState.NONE
+    assert alice.events == []
