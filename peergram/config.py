@@ -404,6 +404,17 @@ SIGNAL_ACK_US: Final = 10_000
 """How long the acknowledgement of a signal may wait for company."""
 SIGNAL_CLOSE_REPEATS_US: Final = (500_000, 1_000_000, 2_000_000)
 """Waits before a close that nobody confirmed is said again; within the 5 s in which ended connections answer."""
+SIGNAL_OLD_RUN_US: Final = 80_000
+"""How long a connect request waits for the peer to confirm that the connections of our earlier run are over: a reference peer
+drops a request that comes before it has dealt with that, and hears the next one half a second later."""
+REMEMBERED_CALLS_MAX: Final = 1_024
+"""Calls of one endpoint that its next run will know of."""
+REMEMBERED_PER_PEER_MAX: Final = 4
+"""Of these with one peer; the newest. A reference peer holds one connection with us."""
+REMEMBERED_FILES_MAX: Final = 64
+"""Files of earlier runs that are looked at, so that the start takes no longer where something fills the folder."""
+REMEMBERED_FILE_BYTES_MAX: Final = 262_144
+"""What is read of such a file, and how long ours may grow before it is written anew; an entry has some 50 bytes, at most 400."""
 SIGNALS_QUEUED_MAX: Final = 1_024
 """Signals that wait for the driver; the newest win. As many entries of a caller are kept until the application accepts him."""
 ICE_TRANSACTIONS_KEPT: Final = 16_384

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from peergram.address import Address
+from peergram.identity import Identity
 
 
 class Transmit(NamedTuple):
@@ -97,6 +98,16 @@ class WatchInterfaces:
     """On: answer with `handle_interfaces` at once and after every change of this machine's addresses. Off: no more of it."""
 
     on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallNote:
+    """For the next run of this program: it must close this connection if we do not, or no longer needs to."""
+
+    peer: Identity
+    connection_id: int
+    """Ours."""
+    is_live: bool
 
 
 IoRequest = OpenSocket | CloseSocket | OpenStream | CloseStream | ResolveName | WatchInterfaces

@@ -10,16 +10,19 @@ alive, so the program may call or not call as it likes; `fileno()` is readable w
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic_ns
 from types import TracebackType
 
 from peergram.address import Address, canonical_address, parse_address
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
+from peergram.drivers.call_memory import CallMemory, state_folder
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.signaling.choose import open_signaling
@@ -86,6 +89,7 @@ class Messages:
         config: Config | None = None,
         batching: bool = True,
         fake_network: FakeNetwork | None = None,
+        state: str | os.PathLike[str] | bool = True,
     ) -> None:
         """`identity`: who we are (`"alice"` means `str:alice`); None makes a key, and an identity of it that proves itself.
 
@@ -95,13 +99,16 @@ class Messages:
         `"turn:user:password@host:port?transport=udp"` (or `tcp`), `"turns:..."`.
         `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us without signaling; peers are then
         dialed as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
-        the network bad on purpose. Raises UsageError for a bad identity or address, AddressInUseError if the port is taken.
+        the network bad on purpose. `state`: the folder in which a small file remembers calls to peers of the reference, so that
+        they let us in at once after a crash; True for the user's usual one, False for none. Raises UsageError for a bad identity
+        or address, AddressInUseError if the port is taken.
         """
         if not isinstance(config, Config | None):
             raise UsageError(f"config: give a peergram.Config(...), not {type(config).__name__}")
         if not isinstance(fake_network, FakeNetwork | None):
             raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
         bind = None if listen is None else _address_of(listen)
+        folder = _state_folder_of(state)
         key = SigningKey.generate(secure_entropy)
         self.identity = Identity.generic_bytes(key.public_bytes) if identity is None else Identity.of(identity)
         self.on_session_request: Callable[[SessionRequested], object] | None = None
@@ -110,6 +117,8 @@ class Messages:
         """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
         self._on_route_changed: Callable[[RouteChanged], object] | None = None
         self._service = open_signaling(signaling)
+        # Without a name of our own nobody waits for us to come back.
+        memory = None if identity is None or self._service is None or folder is None else CallMemory(self.identity, folder)
         self._endpoint = Endpoint(
             self.identity,
             config=config,
@@ -117,6 +126,7 @@ class Messages:
             key=key,
             wall_offset_us=wall_offset_us(),
             ice_servers=None if self._service is None else IceServers.of(*_texts(stun), *_texts(turn)),
+            remembered=() if memory is None else memory.remembered,
         )
         self._log_limit = LogLimit()
         if bind is not None:
@@ -124,7 +134,7 @@ class Messages:
         self._names: dict[str, Identity] = {}
         self._requests, self._failures, self._routes = EventQueue(), EventQueue(), EventQueue()
         driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
-        self._driver = ThreadDriver(driven, batching=batching, signaling=self._service)
+        self._driver = ThreadDriver(driven, batching=batching, signaling=self._service, memory=memory)
         self._driver.start()
         if self._service is not None:
             self._start_service(self._service, key)
@@ -419,6 +429,15 @@ def _bytes_of(data: object) -> bytes:
     if not isinstance(data, bytearray | memoryview | bytes):
         raise UsageError(f"a message is bytes (encode text first), not {type(data).__name__}")
     return bytes(data)
+
+
+def _state_folder_of(state: object) -> Path | None:
+    """Where to keep what the next run should know; None if nowhere."""
+    if isinstance(state, bool):
+        return state_folder() if state else None
+    if isinstance(state, str | os.PathLike):
+        return Path(state)
+    raise UsageError(f"state: give a folder, True or False, not {type(state).__name__}")
 
 
 def _texts(servers: str | Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,7 @@ from peergram import (
     SessionRequested,
     UsageError,
 )
+from peergram.drivers.signaling.in_process import InProcessHub, InProcessSignaling
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.endpoint.endpoint import Endpoint
 
@@ -979,3 +981,27 @@ def test_wrong_framing(start: Start) -> None:
 def test_wrong_configurations(options: dict[str, int], remedy: str) -> None:
     with pytest.raises(UsageError, match=remedy):
         Config(**options)  # type: ignore[arg-type]
+
+
+def test_a_state_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(UsageError, match="state"):
+        Messages("alice", state=7)  # type: ignore[arg-type]
+
+
+def test_a_call_leaves_a_note_for_the_next_run_until_this_one_closes(tmp_path: Path) -> None:
+    with Messages("alice", signaling=InProcessSignaling(InProcessHub()), state=tmp_path) as net:
+        assert list(tmp_path.iterdir()) == []
+        net.send_message_to_user("str:nobody", b"hello", SendFlags.RELIABLE)
+        [file] = tmp_path.iterdir()
+        assert b"str:nobody" in file.read_bytes()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("identity", "state"), [("alice", False), (None, True)])
+def test_without_a_folder_or_a_name_nothing_is_noted(
+    identity: str | None, state: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with Messages(identity, signaling=InProcessSignaling(InProcessHub()), state=state) as net:
+        net.send_message_to_user("str:nobody", b"hello", SendFlags.RELIABLE)
+        assert list(tmp_path.iterdir()) == []

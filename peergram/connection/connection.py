@@ -792,7 +792,7 @@ class Connection:
                 if self._transmitter.probe_at_us < earliest.at_us:
                     earliest = Deadline(self._transmitter.probe_at_us, "probe")
             elif self.state is not _FINDING_ROUTE:
-                # Nothing can be asked, so nothing is missing either; only the silence tells. It may have lasted long enough already.
+                # Nothing can be asked, so nothing is missing either; only the silence tells. It may be long enough already.
                 earliest = Deadline(max(self.flow.liveness.silent_at_us, now_us + 1), "peer lost")
             if self.state is _FINDING_ROUTE:
                 until_us = self._route_until_us

@@ -18,7 +18,7 @@ from peergram.config import PACKETS_PER_TRANSMIT_MAX
 from peergram.drivers.driven_endpoint import DrivenEndpoint
 from peergram.errors import UsageError
 from peergram.identity import Identity
-from peergram.io_requests import CloseStream, InterfaceAddress, IoRequest, OpenStream, Transmit
+from peergram.io_requests import CallNote, CloseStream, InterfaceAddress, IoRequest, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
 
 if TYPE_CHECKING:
@@ -283,6 +283,9 @@ class EndpointBehindFakeNetwork:
 
     def handle_signal(self, sender: Identity | None, signal: bytes, now_us: int) -> None:
         self.endpoint.handle_signal(sender, signal, now_us)
+
+    def poll_memory(self) -> CallNote | None:
+        return self.endpoint.poll_memory()
 
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         return self.endpoint.poll_signal()

@@ -30,6 +30,7 @@ from peergram.io_requests import CloseSocket, IoRequest, OpenSocket, Transmit
 from peergram.timing import NEVER
 
 if TYPE_CHECKING:
+    from peergram.drivers.call_memory import CallMemory
     from peergram.drivers.side_io import SideIo
     from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
@@ -68,6 +69,7 @@ class Pump:
         batching: bool = True,
         make_socket: MakeSocket = socket.socket,
         signaling: SignalCarrier | None = None,
+        memory: CallMemory | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.sockets: dict[int, DriverSocket] = {}
@@ -86,6 +88,7 @@ class Pump:
         self._batching = batching
         self._make_socket = make_socket
         self._signaling = signaling
+        self._memory = memory
         self._mailbox = Mailbox(ring)
         self._side: SideIo | None = None
         self._held_event: Event | None = None
@@ -203,6 +206,9 @@ class Pump:
             self._send(transmit)
             budget -= 1
         self.unfinished = not budget
+        if self._memory is not None:
+            while (note := endpoint.poll_memory()) is not None:
+                self._memory.note(note)
         if self._signaling is not None:
             self._send_signals(self._signaling, now_us)
         if self._held_event is None:
@@ -267,12 +273,16 @@ class Pump:
         if self._side is not None:
             self._side.close()
         self._close_signaling(now_us)
+        if self._memory is not None:
+            self._memory.close()
         self.abandon()
 
     def abandon(self) -> None:
         """Close every socket without another word."""
         if self._side is not None:
             self._side.abandon()
+        if self._memory is not None:
+            self._memory.abandon()
         for entry in (*self.sockets.values(), *self.closing):
             entry.close()
         self.sockets.clear()

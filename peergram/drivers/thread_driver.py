@@ -28,6 +28,7 @@ from peergram.identity import Identity
 from peergram.timing import NEVER
 
 if TYPE_CHECKING:
+    from peergram.drivers.call_memory import CallMemory
     from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
 
@@ -95,7 +96,7 @@ class ThreadDriver:
 
     `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting; what it
     raises is logged. `batching` and `make_socket` are as for `UdpSocket`. `signaling` carries the endpoint's signals, delivers to
-    `deliver_signal`, and is closed with the driver.
+    `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what the next run is to be told.
 
     Two ways to give commands: `call(command)`, or, for those who send very often,
 
@@ -115,6 +116,7 @@ class ThreadDriver:
         batching: bool = True,
         make_socket: MakeSocket = socket.socket,
         signaling: SignalCarrier | None = None,
+        memory: CallMemory | None = None,
         name: str = "peergram",
     ) -> None:
         self.endpoint = endpoint
@@ -122,7 +124,8 @@ class ThreadDriver:
         self.wakeups = 0
         """How often somebody at the wheel has woken up."""
         self._watch = SocketWatch()
-        self._pump = Pump(endpoint, ring=self._watch.bell.put_up, batching=batching, make_socket=make_socket, signaling=signaling)
+        ring = self._watch.bell.put_up
+        self._pump = Pump(endpoint, ring=ring, batching=batching, make_socket=make_socket, signaling=signaling, memory=memory)
         self._notify = notify
         self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

@@ -21,6 +21,7 @@ from peergram.crypto.keys import Entropy
 from peergram.endpoint.call import Call
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.link import Link
+from peergram.endpoint.memory import Memory
 from peergram.endpoint.schedule import Schedule
 from peergram.errors import WireError
 from peergram.events import ConnectionState, RouteChanged
@@ -56,11 +57,14 @@ class Calls:
         events: EventQueue,
         entropy: Entropy,
         config: Config,
+        memory: Memory,
     ) -> None:
         self.tells_routes = False
         """Whether the application wants to know when a way changes."""
         self.is_closed = False
         self.gathering_alarm = GatheringAlarm()
+        self.memory = memory
+        """For a peer of the reference, across a crash of ours."""
         self._interfaces: list[InterfaceAddress] | None = None
         self._events = events
         self._identity = identity
@@ -88,7 +92,8 @@ class Calls:
     def dial(self, link: Link, handshake: SignaledClientHandshake, now_us: int) -> None:
         """Call the peer of this new connection."""
         call = self._add(link, handshake.peer_identity)
-        call.rendezvous.call(handshake.cert, handshake.crypt, now_us)
+        self.memory.keep(call.peer_identity, call.rendezvous.connection_id)
+        call.rendezvous.call(handshake.cert, handshake.crypt, now_us, self.memory.old_ids(call.peer_identity))
         self._start_agent(call, now_us, controlling=False)
 
     def ring(self, link: Link, signal: Signal, now_us: int) -> None:
@@ -109,6 +114,10 @@ class Calls:
             return
         if call.agent is None:
             self._start_agent(call, now_us, controlling=True)
+        # Whoever asks anew holds on to nothing.
+        self.memory.forget_old(call.peer_identity)
+        if not _is_own_peer(link.connection):
+            self.memory.keep(call.peer_identity, link.connection.connection_id)
         call.rendezvous.accept(handshake.cert, handshake.crypt, now_us)
         self.touch(call)
 
@@ -117,6 +126,7 @@ class Calls:
         handshake = link.connection.server_handshake
         assert handshake is not None
         call.link.call = None
+        self.memory.forget(call.link.connection.connection_id)
         call.link, link.call = link, call
         call.is_end_said = False
         call.rendezvous.ring(handshake.client_connection_id)
@@ -194,6 +204,17 @@ class Calls:
         self._hear(call, signal, now_us)
         self.touch(call)
 
+    def handle_old_run_over(self, peer: Identity, signal: Signal, now_us: int) -> bool:
+        """A peer may confirm that a connection of our earlier run is over; whether it is that."""
+        old_id = signal.to_connection_id
+        if signal.connection_closed is None or not old_id or not self.memory.forget_old(peer, old_id):
+            return False
+        for call in self._calls.values():
+            if call.peer_identity == peer:
+                call.rendezvous.handle_old_run_over(old_id, now_us)
+                self.touch(call)
+        return True
+
     def _hear(self, call: Call, signal: Signal, now_us: int) -> None:
         heard = call.rendezvous.handle_signal(signal, now_us)
         connection = call.link.connection
@@ -210,8 +231,11 @@ class Calls:
             if connection.state == ConnectionState.FINDING_ROUTE:
                 call.rendezvous.handle_answered(connection.peer_connection_id)
                 self._note_peer_id(call)
-                if call.agent is not None and _is_own_peer(connection):
-                    call.agent.own_peer = True
+                self.memory.forget_old(call.peer_identity)
+                if _is_own_peer(connection):
+                    self.memory.forget(connection.connection_id)
+                    if call.agent is not None:
+                        call.agent.own_peer = True
         self._set_remote(call, now_us)
 
     @staticmethod
@@ -401,6 +425,7 @@ class Calls:
         if self._calls.get(connection_id) is not call:
             return
         del self._calls[connection_id]
+        self.memory.forget(connection_id)
         self._ufrags.pop(ufrag_of(connection_id), None)
         if call.caller_key is not None and self._callers.get(call.caller_key) is call:
             del self._callers[call.caller_key]

@@ -10,7 +10,7 @@ session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,6 +41,7 @@ from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.inbox import Batch, Inbox, Release
 from peergram.endpoint.link import CALLED, NOWHERE, Link
 from peergram.endpoint.link_table import LinkTable
+from peergram.endpoint.memory import Memory
 from peergram.endpoint.peer import Peer, loopback_info
 from peergram.endpoint.schedule import Schedule
 from peergram.endpoint.sockets import SocketTable
@@ -59,7 +60,7 @@ from peergram.events import (
     Unconfirmed,
 )
 from peergram.identity import Identity
-from peergram.io_requests import InterfaceAddress, IoRequest, Transmit
+from peergram.io_requests import CallNote, InterfaceAddress, IoRequest, Transmit
 from peergram.routes.candidates import Base
 from peergram.routes.gather import CandidatePolicy, Gatherer
 from peergram.routes.ice_servers import IceServers
@@ -116,11 +117,13 @@ class Endpoint:
         key: SigningKey | None = None,
         wall_offset_us: int = 0,
         ice_servers: IceServers | None = None,
+        remembered: Iterable[tuple[Identity, int]] = (),
     ) -> None:
         """`entropy(n)` gives n unpredictable bytes; `wall_offset_us` is Unix time minus the clock of `now_us`.
 
         `ice_servers`: what helps to find ways to peers (may be none of them), for an endpoint whose driver carries signals; None
-        for one that knows peers by address only.
+        for one that knows peers by address only. `remembered`: peers and connection ids that `poll_memory` of an earlier run
+        named and did not take back.
         """
         self.identity = identity
         self.config = config or Config()
@@ -157,7 +160,7 @@ class Endpoint:
                 next_id=self._sockets.new_id,
                 config=self.config,
             )
-            self._calls = Calls(identity, gatherer, self._schedule, self._events, entropy, self.config)
+            self._calls = Calls(identity, gatherer, self._schedule, self._events, entropy, self.config, Memory(remembered))
 
     # --- sockets ---
 
@@ -253,6 +256,10 @@ class Endpoint:
         """The next signal for the signaling service: for whom, and what. Drain `poll_transmit` first."""
         return self._calls.poll_signal() if self._calls is not None else None
 
+    def poll_memory(self) -> CallNote | None:
+        """What the next run of this program should be told if this one ends without a word. Ask before signals go out."""
+        return self._calls.memory.poll() if self._calls is not None else None
+
     def handle_signal(self, sender: Identity | None, blob: bytes, now_us: int) -> None:
         """Take a signal; `sender` is whom the service names, None if it cannot tell. Never raises, whatever it is."""
         if self._calls is None or self.is_closed:
@@ -270,6 +277,8 @@ class Endpoint:
         if call is not None:
             self._calls.handle_signal(call, signal, now_us)
             self._after(call.link, now_us)
+        elif self._calls.handle_old_run_over(peer, signal, now_us):
+            return
         elif signal.connect_request is not None and signal.to_connection_id is None and signal.from_connection_id:
             self._handle_signaled_request(self._calls, peer, signal, now_us)
         else:

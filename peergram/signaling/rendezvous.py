@@ -10,6 +10,7 @@ It knows no keys and no connection: the owner checks what it hears, and tells it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -17,10 +18,12 @@ from peergram.config import (
     SIGNAL_ACK_US,
     SIGNAL_CLOSE_REPEATS_US,
     SIGNAL_DISTANCE_US,
+    SIGNAL_OLD_RUN_US,
     SIGNAL_REQUEST_RETRY_US,
 )
 from peergram.errors import EndReason
 from peergram.signaling.delivery import SignalInbox, SignalKind, SignalOutbox
+from peergram.signaling.rendezvous_rules import close_of_old_run
 from peergram.timing import NEVER, Deadline
 from peergram.wire.certificates import SignedCertificate, SignedCryptInfo
 from peergram.wire.signals import (
@@ -71,8 +74,11 @@ class Rendezvous:
         "_ack_at_us",
         "_close",
         "_close_repeats",
+        "_has_asked",
         "_inbox",
         "_ok",
+        "_old_ids",
+        "_old_said",
         "_outbox",
         "_own_identity",
         "_peer_identity",
@@ -96,6 +102,11 @@ class Rendezvous:
         self._ok: SignalConnectOk | None = None
         self._close: SignalClosed | None = None
         self._close_repeats = 0
+        self._old_ids: list[int] = []
+        """Connections of our earlier run that the peer may hold on to."""
+        self._old_said = 0
+        """How many of them were closed since the last request."""
+        self._has_asked = False
         self._outbox = SignalOutbox()
         self._inbox = SignalInbox()
         self._say_at_us = NEVER
@@ -105,9 +116,10 @@ class Rendezvous:
 
     # --- what the owner decides ---
 
-    def call(self, cert: SignedCertificate, crypt: SignedCryptInfo, now_us: int) -> None:
-        """Ask the peer to connect."""
+    def call(self, cert: SignedCertificate, crypt: SignedCryptInfo, now_us: int, old_ids: Iterable[int] = ()) -> None:
+        """Ask the peer to connect, once he has heard that these connections of our earlier run are over."""
         self.phase = Phase.CALLING
+        self._old_ids = list(old_ids)
         self._request = SignalConnectRequest(cert, crypt, MESSAGES_VIRTUAL_PORT, MESSAGES_VIRTUAL_PORT)
         self._say_at_us = now_us
 
@@ -116,6 +128,7 @@ class Rendezvous:
         self.phase = Phase.RINGING
         self.peer_connection_id = peer_connection_id
         self._request = None
+        self._old_ids.clear()
         self._say_at_us = NEVER
 
     def accept(self, cert: SignedCertificate, crypt: SignedCryptInfo, now_us: int) -> None:
@@ -130,7 +143,17 @@ class Rendezvous:
             self.phase = Phase.TALKING
             self.peer_connection_id = peer_connection_id
             self._request = None
+            self._old_ids.clear()
             self._say_at_us = NEVER
+
+    def handle_old_run_over(self, old_id: int, now_us: int) -> None:
+        """The peer confirms that a connection of our earlier run is over."""
+        if old_id not in self._old_ids:
+            return
+        self._old_said -= self._old_ids.index(old_id) < self._old_said
+        self._old_ids.remove(old_id)
+        if not self._old_ids and self.phase == Phase.CALLING:
+            self._say_at_us = min(self._say_at_us, now_us)
 
     def queue(self, entry: ReliableSignal, now_us: int) -> None:
         """A password or candidate for the peer. Where too much waits it is dropped: he has enough to try."""
@@ -225,19 +248,24 @@ class Rendezvous:
     @property
     def _due_us(self) -> int:
         due_us = min(self._say_at_us, self._ack_at_us)
-        if self.phase in (Phase.CALLING, Phase.TALKING):
+        if self.phase == Phase.TALKING or (self.phase == Phase.CALLING and self._has_asked):
             due_us = min(due_us, self._outbox.next_due_us)
         return due_us if due_us >= NEVER else max(due_us, self._sent_at_us + SIGNAL_DISTANCE_US)
 
     def _next_signal(self, now_us: int) -> Signal:
         if self._close is not None and self.phase in (Phase.CLOSED, Phase.OVER):
             return self._closed_signal(self._close, now_us)
+        if self._old_said < len(self._old_ids) and self._say_at_us <= now_us:
+            return self._next_close_of_old_run(now_us)
         signal = self._plain_signal()
         kind: SignalKind = "other"
         if self._request is not None:
             kind = "request"
             signal.connect_request = self._request
             signal.to_connection_id = None
+            self._has_asked = True
+            # What was not confirmed may be lost: it is said again ahead of the next request.
+            self._old_said = 0
             self._say_at_us = now_us + SIGNAL_REQUEST_RETRY_US
         elif self._ok is not None and self._say_at_us <= now_us:
             kind = "ok"
@@ -247,6 +275,12 @@ class Rendezvous:
         signal.ack_reliable = self._inbox.last
         self._inbox.ack_wanted = False
         self._ack_at_us = NEVER
+        return signal
+
+    def _next_close_of_old_run(self, now_us: int) -> Signal:
+        signal = close_of_old_run(self._old_ids[self._old_said], self._own_identity, self._peer_identity)
+        self._old_said += 1
+        self._say_at_us = now_us if self._old_said < len(self._old_ids) else now_us + SIGNAL_OLD_RUN_US
         return signal
 
     def _closed_signal(self, closed: SignalClosed, now_us: int) -> Signal:

@@ -3,7 +3,6 @@ restarted tells the peers of its former run (chapter 9 of the P2P protocol)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, Literal
 
 from peergram.errors import EndReason
@@ -30,25 +29,15 @@ def symmetric_outcome(own_id: int, peer_id: int, own_cert: bytes, peer_cert: byt
     return "server" if order > 0 else "client"
 
 
-def closes_of_old_run(
-    old_connection_ids: Iterable[int],
-    own_identity: bytes,
-    peer_identity: bytes,
-    *,
-    reason: int = EndReason.APP_GENERIC,
-    debug: str = RESTARTED_TEXT,
-) -> list[Signal]:
-    """What ends, at the peer, the connections of ours that died with a former run of this process: a signal for each id.
+def close_of_old_run(old_connection_id: int, own_identity: bytes, peer_identity: bytes) -> Signal:
+    """What ends, at the peer, a connection of ours that died with a former run of this process.
 
-    The peer finds a connection by our identity and our old id, since the signal names no id of the peer. They should go a little
-    ahead of the new connect request: a surviving peer of the reference drops that while the old connection lives.
+    The peer finds it by our identity and our old id, since the signal names no id of the peer. It should go a little ahead of the
+    new connect request: a surviving peer of the reference drops that while the old connection lives.
     """
-    return [
-        Signal(
-            from_connection_id=connection_id,
-            from_identity=own_identity,
-            to_identity=peer_identity,
-            connection_closed=SignalClosed(int(reason), debug),
-        )
-        for connection_id in old_connection_ids
-    ]
+    return Signal(
+        from_connection_id=old_connection_id,
+        from_identity=own_identity,
+        to_identity=peer_identity,
+        connection_closed=SignalClosed(EndReason.APP_GENERIC, RESTARTED_TEXT),
+    )

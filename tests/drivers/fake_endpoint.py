@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peergram.address import Address
 from peergram.identity import Identity
-from peergram.io_requests import CloseSocket, InterfaceAddress, IoRequest, OpenSocket, OpenStream, Transmit
+from peergram.io_requests import CallNote, CloseSocket, InterfaceAddress, IoRequest, OpenSocket, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
 
 if TYPE_CHECKING:
@@ -138,6 +138,9 @@ class FakeEndpoint:
                 self.raise_in_handlers -= 1
                 raise RuntimeError("a defect in handle_signal")
             self.signals.append((sender, signal))
+
+    def poll_memory(self) -> CallNote | None:
+        return None
 
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         return self.signals_to_send.popleft() if self.signals_to_send else None

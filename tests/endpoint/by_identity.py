@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -109,7 +109,15 @@ class World:
         for index, name in enumerate(names):
             self.add(name, f"192.168.1.{index + 10}", config)
 
-    def add(self, name: str, address: str, config: Config | None = None, key: SigningKey | None = None) -> Host:
+    def add(
+        self,
+        name: str,
+        address: str,
+        config: Config | None = None,
+        key: SigningKey | None = None,
+        *,
+        remembered: Sequence[tuple[Identity, int]] = (),
+    ) -> Host:
         """A (new) host of that name, with a new key if none is given."""
         identity = Identity.of(name)
         endpoint = Endpoint(
@@ -118,6 +126,7 @@ class World:
             entropy=self.random.randbytes,
             key=key or SigningKey.generate(self.random.randbytes),
             ice_servers=IceServers(),
+            remembered=remembered,
         )
         host = self.hosts[name] = Host(self, name, address, endpoint, identity)
         host.drain()

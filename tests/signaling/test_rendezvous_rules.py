@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peergram.signaling.rendezvous_rules import closes_of_old_run, symmetric_outcome
+from peergram.signaling.rendezvous_rules import RESTARTED_TEXT, close_of_old_run, symmetric_outcome
 from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
 from tests.vectors_data import load
 
@@ -58,16 +58,11 @@ def test_the_two_sides_come_to_opposite_results(own_id: int, peer_id: int, own_c
 
 
 def test_a_restarted_side_closes_its_old_ids_without_naming_those_of_the_peer() -> None:
-    first, second = closes_of_old_run([5, 6], b"str:me", b"str:you", reason=1500, debug="back again")
-    assert first == Signal(
+    signal = close_of_old_run(5, b"str:me", b"str:you")
+    assert signal == Signal(
         from_connection_id=5,
         from_identity=b"str:me",
         to_identity=b"str:you",
-        connection_closed=SignalClosed(1500, "back again"),
+        connection_closed=SignalClosed(1000, RESTARTED_TEXT),
     )
-    assert second.from_connection_id == 6
-    assert decode_signal(encode_signal(first)) == first
-
-
-def test_without_a_former_run_there_is_nothing_to_close() -> None:
-    assert closes_of_old_run([], b"str:me", b"str:you") == []
+    assert decode_signal(encode_signal(signal)) == signal
