@@ -160,6 +160,16 @@ REACHED_BY = {
     "CHANNELS_PER_SESSION_MAX": "sessions/test_channels.py::test_no_more_than_4096_channels_are_remembered",
     "SESSION_IDLE_US": "endpoint/test_requests.py::test_a_session_ends_after_three_minutes_without_messages",
     "LOG_INTERVAL_US": "drivers/test_pump.py::test_a_defect_of_the_endpoint_is_counted_and_the_rest_goes_on",
+    "STREAM_CONNECT_US": "drivers/test_streams.py::test_who_does_not_answer_is_given_up_after_five_seconds",
+    "STREAM_QUEUE_BYTES_MAX": ("drivers/test_streams.py::test_a_peer_that_never_reads_costs_a_bounded_queue_and_whole_packets"),
+    "NAMES_WAITING_MAX": "drivers/test_names.py::test_more_names_than_may_wait_are_answered_with_nothing_at_once",
+    "NAME_LOOKUP_US": ("drivers/test_names.py::test_what_takes_too_long_is_answered_with_nothing_and_the_late_answer_dropped"),
+    "NAME_THREADS_MAX": "drivers/test_names.py::test_more_names_than_may_wait_are_answered_with_nothing_at_once",
+    "INTERFACES_SETTLE_US": "drivers/test_interfaces.py::test_signs_are_gathered_for_a_moment_before_one_look",
+    "INTERFACES_POLL_US": (
+        "drivers/test_interfaces.py::test_without_signs_the_list_is_looked_at_every_two_seconds_and_told_when_it_differs"
+    ),
+    "SIGNALS_WAITING_MAX": "drivers/test_signals.py::test_a_flood_of_signals_is_bounded_and_taken_in_portions",
     "timeout_initial_us": "connection/test_handshake.py::test_the_whole_time_is_the_configured_one",
     "timeout_connected_us": (
         "connection/test_liveness.py::test_silence_alone_ends_nothing_until_enough_questions_went_unanswered"

@@ -160,8 +160,11 @@ class Pump:
 
     def wake_at_us(self) -> int:
         """When `handle_due` has something to do next, or NEVER."""
-        at_us = self._timers_wake_at_us()
-        return at_us if self._side is None else min(at_us, max(self._side.wake_at_us, self._hold_until_us))
+        deadline = self.endpoint.poll_timeout()
+        at_us = NEVER if deadline is None else deadline.at_us
+        if self._side is not None and self._side.wake_at_us < at_us:
+            at_us = self._side.wake_at_us
+        return NEVER if at_us == NEVER else max(at_us, self._hold_until_us)
 
     def _timers_wake_at_us(self) -> int:
         deadline = self.endpoint.poll_timeout()
