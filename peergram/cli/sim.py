@@ -13,6 +13,7 @@ from statistics import median
 
 import click
 
+from peergram.sim.p2p_swarm import run_p2p_seed
 from peergram.sim.planted import PLANTED
 from peergram.sim.scenario import FEATURES
 from peergram.sim.swarm import SeedResult, check_replay, run_seed, shrink
@@ -32,21 +33,32 @@ REPORTED_MAX = 10
 @click.option("--trace", is_flag=True, help="Print everything that happened (for one seed or a few).")
 @click.option("--off", multiple=True, type=click.Choice(FEATURES), metavar="FEATURE", help="Leave a feature out; repeatable.")
 @click.option("--plant", type=click.Choice(sorted(PLANTED)), metavar="DEFECT", help="Plant a deliberate defect.")
+@click.option("--p2p", is_flag=True, help="Two peers behind NATs who find each other by name, in place of the usual worlds.")
 @click.option("--shrink/--no-shrink", "shrinks", default=True, help="Make failing seeds smaller before reporting them.")
 @click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, metavar="N", help="Processes to use."
 )
 @click.option("--list", "lists", is_flag=True, help="List features and defects, and stop.")
 def sim(
-    seeds: int, first: int, trace: bool, off: tuple[str, ...], plant: str | None, shrinks: bool, jobs: int, lists: bool
+    seeds: int,
+    first: int,
+    trace: bool,
+    off: tuple[str, ...],
+    plant: str | None,
+    p2p: bool,
+    shrinks: bool,
+    jobs: int,
+    lists: bool,
 ) -> None:
     """Run endpoints in a simulated, hostile world and check every promise. Exits with 1 when one is broken."""
     if lists:
         click.echo("features: " + ", ".join(FEATURES))
         click.echo("defects:  " + ", ".join(sorted(PLANTED)))
         return
+    if p2p and (off or plant):
+        raise click.UsageError("--p2p has no features to leave out and no defects to plant")
     started_s = time.monotonic()
-    run = partial(_run, off=frozenset(off), plant=plant, trace=trace, shrinks=shrinks)
+    run = partial(_run_p2p, trace=trace) if p2p else partial(_run, off=frozenset(off), plant=plant, trace=trace, shrinks=shrinks)
     results: list[SeedResult] = []
     for result in _results(run, range(first, first + seeds), jobs):
         results.append(result)
@@ -57,7 +69,7 @@ def sim(
     for result in failing[:REPORTED_MAX]:
         click.echo(result.report(), err=True)
     for result in failing[REPORTED_MAX:]:
-        click.echo(f"also: {result.violations[0]}; replay: {replay_command(result.seed, result.off)}", err=True)
+        click.echo(f"also: {result.violations[0]}; replay: {result.command or replay_command(result.seed, result.off)}", err=True)
     click.echo(_summary(results, failing, time.monotonic() - started_s))
     sys.exit(1 if failing else 0)
 
@@ -82,6 +94,10 @@ def _run(seed: int, *, off: frozenset[str], plant: str | None, trace: bool, shri
     if not result.ok and shrinks and not trace:
         return shrink(result, plant=planted)
     return result
+
+
+def _run_p2p(seed: int, *, trace: bool) -> SeedResult:
+    return run_p2p_seed(seed, trace=trace, twice=seed % REPLAY_EVERY == 0)
 
 
 def _find_livelocks(results: list[SeedResult]) -> None:

@@ -2,7 +2,7 @@
 
 | V11 | no data to an address without consent in the last 30 s: an answered check, or data from there while consent lasted |
 | V13 | no timer in the past, no busy timer (checks of consent are no quiet, so that idle packets are not counted) |
-| V18 | every datagram is a STUN message, ChannelData or a packet of the format, also inside what goes to a relay |
+| V18 | every datagram is a STUN message, ChannelData, a question to a router or a packet of the format, also inside a relay |
 
 What a relay carries is looked into: the peer's address behind a relay counts as another one than the same address without it.
 """
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONSENT_US = 30_000_000
 """RFC 7675 §5.1."""
 CHANNEL_LEADS = range(0x40, 0x50)
+
+PCP_PORT, SSDP_PORT = 5351, 1900
 
 Way = tuple[int, int, Address, bool]
 """Host, its run, the peer's address, whether behind a relay."""
@@ -115,7 +117,7 @@ class TimersOnly(V13):
 
 
 class WireOrRelay(V18):
-    """V18 with STUN and relays."""
+    """V18 with STUN, relays and questions to routers."""
 
     def __init__(self) -> None:
         self._tap = RelayTap()
@@ -126,6 +128,10 @@ class WireOrRelay(V18):
         return "V18"
 
     def packet_out(self, host: Host, source: Address, destination: Address, packet: bytes) -> None:
+        if destination[1] in (PCP_PORT, SSDP_PORT):
+            if not asks_router(destination[1], packet):
+                self.violate(host, f"packet of {len(packet)} bytes to {destination} that asks a router nothing")
+            return
         try:
             unwrapped = self._tap.unwrap(host, destination, packet)
             if unwrapped is None:
@@ -138,3 +144,12 @@ class WireOrRelay(V18):
             self.violate(host, f"packet of {len(packet)} bytes to {destination}: {error}")
             return
         super().packet_out(host, source, peer, inner)
+
+
+def asks_router(port: int, packet: bytes) -> bool:
+    """Whether this is a question for a port mapping: SSDP, PCP (RFC 6887 §7.1, §11.1) or NAT-PMP (RFC 6886 §3.2, §3.3)."""
+    if port == SSDP_PORT:
+        return packet.startswith(b"M-SEARCH * HTTP/1.1\r\n") and packet.endswith(b"\r\n\r\n")
+    if packet[:1] == b"\x02":
+        return packet[1:2] == b"\x01" and len(packet) == 60
+    return packet == b"\x00\x00" or (packet[:4] == b"\x00\x01\x00\x00" and len(packet) == 12)

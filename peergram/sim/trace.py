@@ -42,10 +42,10 @@ def render(lines: Iterable[str]) -> str:
     return "\n".join(_render_line(line) for line in lines)
 
 
-def replay_command(seed: int, off: Iterable[str] = ()) -> str:
+def replay_command(seed: int, off: Iterable[str] = (), *, is_p2p: bool = False) -> str:
     """The one command that runs `seed` again and prints its trace."""
     without = "".join(f" --off {quote(feature)}" for feature in sorted(off))
-    return f"peergram sim --seeds 1 --from {seed} --trace{without}"
+    return f"peergram sim{' --p2p' if is_p2p else ''} --seeds 1 --from {seed} --trace{without}"
 
 
 def _render_line(line: str) -> str:

@@ -7,6 +7,7 @@ from peergram.sim.p2p_checkers import CONSENT_US, V11, WireOrRelay
 from peergram.sim.p2p_scenario import ServerList
 from peergram.sim.topology import Topology
 from peergram.sim.world import Host, HostOptions, World
+from peergram.wire.pcp import encode_nat_pmp_address, encode_nat_pmp_map, encode_pcp_map
 from peergram.wire.stun import Class, Method, StunMessage, encode_channel_data, encode_stun
 from tests.sim.rendezvous_endpoint import make_rendezvous
 
@@ -130,3 +131,21 @@ def test_every_datagram_is_of_a_format() -> None:
     for packet in good:
         watched.sends(packet)
     assert watched.broken() == []
+
+
+def test_questions_to_routers_are_known_and_nothing_else_may_go_there() -> None:
+    search = b"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\n\r\n"
+    good = [
+        (5351, encode_pcp_map(HERE, None, bytes(12), 7_200)),
+        (5351, encode_nat_pmp_address()),
+        (5351, encode_nat_pmp_map(1, 2, 7_200)),
+        (1900, search),
+    ]
+    for port, packet in good:
+        watched = Watched(WireOrRelay())
+        watched.sends(packet, ("10.0.0.254", port))
+        assert watched.broken() == []
+    for port, packet in [(5351, DATA), (5351, b""), (5351, good[0][1][:-1]), (5351, search), (1900, DATA), (1900, search[:-1])]:
+        watched = Watched(WireOrRelay())
+        watched.sends(packet, ("10.0.0.254", port))
+        assert watched.broken() == ["V18"], (port, packet)
