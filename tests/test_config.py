@@ -377,6 +377,11 @@ REACHED_BY = {
     "candidates": "endpoint/test_calls.py::test_with_relays_only_no_address_of_ours_is_told_or_used",
     "resume_window_us": "endpoint/test_calls.py::test_silence_beyond_the_resume_window_ends_it_with_a_report",
     "SIGNALS_WAITING_MAX": "drivers/test_signals.py::test_a_flood_of_signals_is_bounded_and_taken_in_portions",
+    "REMEMBERED_CALLS_MAX": "drivers/test_call_memory.py::test_no_more_calls_are_kept_than_may_be",
+    "REMEMBERED_FILES_MAX": "drivers/test_call_memory.py::test_only_so_many_files_are_looked_at",
+    "REMEMBERED_FILE_BYTES_MAX": "drivers/test_call_memory.py::test_a_long_run_does_not_let_its_file_grow",
+    "REMEMBERED_PER_PEER_MAX": "endpoint/test_memory.py::test_what_is_remembered_has_bounds",
+    "SIGNAL_OLD_RUN_US": "endpoint/test_memory.py::test_the_connections_of_the_earlier_run_are_closed_ahead_of_the_request",
 }
 
 

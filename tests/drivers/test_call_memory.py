@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_FILE_BYTES_MAX
+from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_FILE_BYTES_MAX, REMEMBERED_FILES_MAX
 from peergram.drivers.call_memory import CallMemory, state_folder
 from peergram.identity import Identity
 from peergram.io_requests import CallNote
@@ -132,6 +132,16 @@ def test_a_long_run_does_not_let_its_file_grow(tmp_path: Path) -> None:
 def test_no_more_calls_are_kept_than_may_be(tmp_path: Path) -> None:
     killed(tmp_path, *(begun(BOB, number) for number in range(1, REMEMBERED_CALLS_MAX + 50)))
     assert len(CallMemory(ALICE, tmp_path).remembered) == REMEMBERED_CALLS_MAX
+
+
+def test_only_so_many_files_are_looked_at(tmp_path: Path) -> None:
+    killed(tmp_path, begun(BOB, 5))
+    [file] = files(tmp_path)
+    prefix = file.name.partition("-")[0]
+    file.rename(tmp_path / f"{prefix}-last.calls")
+    for number in range(REMEMBERED_FILES_MAX):
+        (tmp_path / f"{prefix}-{number:04}.calls").write_bytes(b"filler")
+    assert CallMemory(ALICE, tmp_path).remembered == []
 
 
 @posix
