@@ -358,25 +358,15 @@ REACHED_BY = {
     "SIGNALING_PING_US": "drivers/signaling/test_websocket.py::test_a_connection_that_no_longer_carries_is_given_up",
     "ICE_TRANSACTIONS_KEPT": "endpoint/test_calls.py::test_signals_and_checks_that_nobody_takes_are_bounded",
     "SIGNALS_QUEUED_MAX": "endpoint/test_calls.py::test_signals_and_checks_that_nobody_takes_are_bounded",
-    "INTERFACES_POLL_US": (
-        "drivers/test_interfaces.py::test_without_signs_the_list_is_looked_at_every_two_seconds_and_told_when_it_differs"
-    ),
-    "INTERFACES_SETTLE_US": "drivers/test_interfaces.py::test_signs_are_gathered_for_a_moment_before_one_look",
-    "NAMES_WAITING_MAX": "drivers/test_names.py::test_more_names_than_may_wait_are_answered_with_nothing_at_once",
-    "NAME_LOOKUP_US": "drivers/test_names.py::test_what_takes_too_long_is_answered_with_nothing_and_the_late_answer_dropped",
-    "NAME_THREADS_MAX": "drivers/test_names.py::test_dead_name_servers_hold_two_threads_and_no_more_jobs_than_may_wait",
     "SIGNAL_ACK_US": "signaling/test_rendezvous.py::test_an_acknowledgement_waits_a_moment_for_company",
     "SIGNAL_CLOSE_REPEATS_US": "signaling/test_rendezvous.py::test_a_close_is_repeated_until_it_is_confirmed",
     "SIGNAL_DISTANCE_US": (
         "signaling/test_rendezvous.py::test_what_is_found_a_moment_later_waits_only_for_the_distance_of_two_signals"
     ),
     "SIGNAL_REQUEST_RETRY_US": "signaling/test_rendezvous.py::test_a_request_is_repeated_every_half_second_until_it_is_answered",
-    "STREAM_CONNECT_US": "drivers/test_streams.py::test_who_does_not_answer_is_given_up_after_five_seconds",
-    "STREAM_QUEUE_BYTES_MAX": "drivers/test_streams.py::test_a_peer_that_never_reads_costs_a_bounded_queue_and_whole_packets",
     "port_mapping": "endpoint/test_calls.py::test_the_router_is_asked_for_a_port_only_if_that_is_wanted",
     "candidates": "endpoint/test_calls.py::test_with_relays_only_no_address_of_ours_is_told_or_used",
     "resume_window_us": "endpoint/test_calls.py::test_silence_beyond_the_resume_window_ends_it_with_a_report",
-    "SIGNALS_WAITING_MAX": "drivers/test_signals.py::test_a_flood_of_signals_is_bounded_and_taken_in_portions",
     "REMEMBERED_CALLS_MAX": "drivers/test_call_memory.py::test_no_more_calls_are_kept_than_may_be",
     "REMEMBERED_FILES_MAX": "drivers/test_call_memory.py::test_only_so_many_files_are_looked_at",
     "REMEMBERED_FILE_BYTES_MAX": "drivers/test_call_memory.py::test_a_long_run_does_not_let_its_file_grow",
