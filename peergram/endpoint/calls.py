@@ -77,8 +77,8 @@ class Calls:
         self._callers: dict[tuple[Identity, int], Call] = {}
         """By peer and his connection id."""
         self._ufrags: dict[bytes, Call] = {}
-        self._transactions: OrderedDict[bytes, Call] = OrderedDict()
-        """Whose question an answer belongs to."""
+        self._transactions: OrderedDict[bytes, int] = OrderedDict()
+        """Whose question an answer belongs to: our connection id."""
         self._signals: deque[tuple[Identity, bytes]] = deque(maxlen=SIGNALS_QUEUED_MAX)
         self._ready: deque[Call] = deque()
 
@@ -269,9 +269,12 @@ class Calls:
             if message.username is not None:
                 call = self._ufrags.get(message.username.partition(b":")[0])
         else:
-            call = self._transactions.pop(message.transaction_id, None)
+            call = self._calls.get(self._transactions.get(message.transaction_id, 0))
         if call is not None and call.agent is not None:
             call.agent.handle_stun(base, source, message, datagram, now_us)
+            if message.message_class != Class.REQUEST and not call.agent.owns(message.transaction_id):
+                # Only then was it the answer: others may have seen the question, and must not be able to settle it.
+                del self._transactions[message.transaction_id]
             self.touch(call)
 
     def note_data(self, call: Call, base: Base, source: Address, now_us: int) -> None:
@@ -346,7 +349,7 @@ class Calls:
 
     def _note_transaction(self, call: Call, datagram: bytes) -> None:
         if datagram[0] == 0 and datagram[1] == 1:
-            self._transactions[datagram[8:20]] = call
+            self._transactions[datagram[8:20]] = call.rendezvous.connection_id
             if len(self._transactions) > ICE_TRANSACTIONS_KEPT:
                 self._transactions.popitem(last=False)
 

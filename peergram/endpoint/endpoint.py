@@ -270,7 +270,8 @@ class Endpoint:
         except WireError:
             self.dropped.malformed += 1
             return
-        if (sender is not None and sender != peer) or peer == self.identity:
+        # Who is named by an address is reached there, and nobody else speaks for it.
+        if (sender is not None and sender != peer) or peer == self.identity or peer.ip_address is not None:
             self.dropped.refused += 1
             return
         call = self._calls.find(peer, signal)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from peergram.address import Address
 from peergram.config import ICE_TRANSACTIONS_KEPT, SIGNALS_QUEUED_MAX, Config
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
+from peergram.identity import Identity
+from peergram.signaling.rendezvous import Rendezvous
 from peergram.wire.certificates import SignedCryptInfo
 from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
 from tests.endpoint.by_identity import RELIABLE, Host, World
@@ -260,7 +263,7 @@ def test_signals_and_checks_that_nobody_takes_are_bounded() -> None:
     while alice.endpoint.poll_signal() is not None:
         waiting += 1
     assert waiting == SIGNALS_QUEUED_MAX
-    call = Call(None, None, alice.identity)  # type: ignore[arg-type]
+    call = Call(None, Rendezvous(b"str:alice", b"str:bob", 0x10001), alice.identity)  # type: ignore[arg-type]
     for number in range(ICE_TRANSACTIONS_KEPT + 10):
         calls._note_transaction(call, b"\x00\x01" + bytes(6) + number.to_bytes(12, "big"))
     assert len(calls._transactions) == ICE_TRANSACTIONS_KEPT
@@ -363,3 +366,34 @@ def test_a_peer_that_starts_over_and_is_gone_again_is_no_failure_if_nothing_was_
     world.run(60_000_000)
     assert state_of(alice, bob) == ConnectionState.NONE
     assert alice.events == []
+
+
+def test_nobody_calls_under_an_address_as_his_name() -> None:
+    """What waits for that address would be sent to whoever claims it, and a dial to it would end."""
+    world = World("bob")
+    bob = world.hosts["bob"]
+    server = Identity.of("ip:10.0.0.5:100")
+    bob.endpoint.send_message(server, b"secret", RELIABLE, 0, world.now_us)
+    world.add("ip:10.0.0.5:100", "192.168.1.66").send(bob)
+    world.run(1_000_000)
+    assert bob.events == []
+    info = bob.endpoint.connection_info(server, world.now_us)
+    assert info is not None
+    assert info.state == ConnectionState.CONNECTING
+    assert bob.endpoint.dropped.refused > 0
+
+
+def test_who_sees_the_checks_cannot_spoil_them_by_answering_first() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+
+    def forge(source: Address, to: Address, packet: bytes) -> bool:
+        if packet[:2] == b"\x00\x01":
+            world.at(1, lambda: world.carry(to, source, b"\x01\x01\x00\x00" + packet[4:20]))
+        return False
+
+    world.loses_packet = forge
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 0)
