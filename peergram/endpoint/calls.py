@@ -30,7 +30,7 @@ from peergram.io_requests import InterfaceAddress, Transmit
 from peergram.routes.candidates import Base, LocalCandidate, decode_candidate, encode_candidate, ufrag_of
 from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
 from peergram.routes.ice_agent import IceAgent
-from peergram.signaling.rendezvous import Phase, Rendezvous, rejection
+from peergram.signaling.rendezvous import NO_CONNECTION, Phase, Rendezvous, denial, rejection
 from peergram.timing import NEVER
 from peergram.wire.signals import ReliableSignal, Signal
 from peergram.wire.stun import Class, StunMessage
@@ -140,6 +140,13 @@ class Calls:
     def reject(self, to: Identity, to_connection_id: int, reason: int, debug: str) -> None:
         """Tell somebody whose request nobody will see why that is so."""
         self._signals.append((to, rejection(to_connection_id, to.text_bytes, reason, debug)))
+
+    def deny(self, to: Identity, signal: Signal) -> None:
+        """Tell a peer that the connection he speaks of is not one of ours: he took a request for new that was an old one, or we
+        started over."""
+        closed = signal.connection_closed
+        if signal.to_connection_id and signal.from_connection_id and (closed is None or closed.reason != NO_CONNECTION):
+            self._signals.append((to, denial(signal, self._identity.text_bytes, to.text_bytes)))
 
     def _add(self, link: Link, peer_identity: Identity) -> Call:
         connection_id = link.connection.connection_id

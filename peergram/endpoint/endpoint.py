@@ -284,6 +284,10 @@ class Endpoint:
             self._handle_signaled_request(self._calls, peer, signal, now_us)
         else:
             self.dropped.unknown += 1
+            known = self._peers.get(peer)
+            if known is not None and known.link is not None:
+                # Before we had anything with him, he would learn that we are here.
+                self._calls.deny(peer, signal)
 
     # --- the five verbs ---
 

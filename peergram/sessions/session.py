@@ -93,7 +93,8 @@ class Session:
         if self.state == SessionState.REQUESTED:
             return SessionCause.FADED
         if self.state == SessionState.CONNECTING:
-            return SessionCause.BROKE
+            forgotten = end.by_peer and end.reason == EndReason.MISC_PEER_SENT_NO_CONNECTION
+            return SessionCause.FADED if forgotten else SessionCause.BROKE
         if end.by_peer:
             return SessionCause.FADED
         quiet = end.reason in _SILENCE and not lost_something

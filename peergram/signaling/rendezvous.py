@@ -307,3 +307,16 @@ def rejection(to_connection_id: int, to_identity: bytes, reason: int, debug: str
     """What somebody is told whose request cannot even be shown to the application (chapter 4, step 5)."""
     closed = SignalClosed(reason, debug)
     return encode_signal(Signal(to_connection_id=to_connection_id, to_identity=to_identity, connection_closed=closed))
+
+
+def denial(signal: Signal, own_identity: bytes, peer_identity: bytes) -> bytes:
+    """The answer to a signal about a connection that is not ours (any more); only that very connection heeds it."""
+    return encode_signal(
+        Signal(
+            to_connection_id=signal.from_connection_id,
+            from_connection_id=signal.to_connection_id,
+            from_identity=own_identity,
+            to_identity=peer_identity,
+            connection_closed=SignalClosed(NO_CONNECTION),
+        )
+    )

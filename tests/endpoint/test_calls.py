@@ -397,3 +397,25 @@ def test_who_sees_the_checks_cannot_spoil_them_by_answering_first() -> None:
     world.run(1_000_000, lambda: bool(bob.events))
     bob.accept(alice)
     assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 0)
+
+
+def test_two_who_let_in_requests_of_former_runs_find_out_at_once() -> None:
+    """A service that brings old requests again has each of them wait for somebody who is not there any more."""
+    world = World("alice", "bob")
+    caught = world.catch_signals(loses=True)
+    for one, other in (("alice", "bob"), ("bob", "alice")):
+        world.hosts[one].send(world.hosts[other])
+    requests = list(caught[:2])
+    alice, bob = world.add("alice", "192.168.1.10"), world.add("bob", "192.168.1.11")
+    world.loses_signal = lambda _host, _to, _blob: False
+    for sender, receiver, request in ((alice, bob, requests[0]), (bob, alice, requests[1])):
+        world.deliver_signal(sender.identity, receiver.identity, request)
+        receiver.accept(sender)
+    world.run(200_000)
+    assert state_of(alice, bob) == state_of(bob, alice) == ConnectionState.NONE
+    alice.events.clear()
+    bob.events.clear()
+    alice.send(bob, b"anew")
+    assert world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    assert world.run(1_000_000, lambda: bob.endpoint.unread_messages > 0)
