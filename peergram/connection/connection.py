@@ -149,6 +149,7 @@ class Connection:
         "end",
         "established",
         "flow",
+        "route_trouble",
         "state",
     )
 
@@ -206,6 +207,8 @@ class Connection:
         """(lane, position) up to which the peer's reliable data was taken."""
         self._route_is_open = not isinstance(handshake, SignaledClientHandshake | SignaledServerHandshake)
         """Whether packets can go at all."""
+        self.route_trouble = ""
+        """What is known about why there is no route; for the sentence that goes with the end (D27)."""
         self._route_until_us = NEVER
         """When looking for a route is given up."""
         self._close_when_open: tuple[End, int] | None = None
@@ -760,7 +763,8 @@ class Connection:
     def _gives_up_route(self, flow: Flow, now_us: int) -> bool:
         """End it if no way was found in time."""
         if now_us >= self._route_until_us:
-            self._fail(EndReason.MISC_P2P_RENDEZVOUS, "Timed out attempting to negotiate rendezvous", now_us)
+            cause = f": {self.route_trouble}" if self.route_trouble else ""
+            self._fail(EndReason.MISC_P2P_RENDEZVOUS, f"Timed out attempting to negotiate rendezvous{cause}", now_us)
         elif self._route_until_us == NEVER and now_us >= self._resume_until_us(flow):
             self._fail(EndReason.MISC_TIMEOUT, "Connection dropped", now_us)
         return not self.is_live

@@ -35,7 +35,7 @@ from peergram.timing import NEVER
 from peergram.wire.signals import ReliableSignal, Signal
 from peergram.wire.stun import Class, StunMessage
 
-_PASSWORD_BYTES: Final = 15
+_PASSWORD_BYTES: Final = 18
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -384,6 +384,8 @@ class Calls:
             while agent.poll_event() is not None:
                 pass
             self._follow(call, agent, now_us)
+            if call.way is None and connection.state == ConnectionState.FINDING_ROUTE:
+                connection.route_trouble = self._trouble(call, agent)
             if connection.doubts_route:
                 agent.note_silent(now_us)
                 if call.way is not None and call.way[0].relay_id:
@@ -394,6 +396,20 @@ class Calls:
             self._signals.append((call.peer_identity, signal))
         deadlines = [call.rendezvous.poll_timeout(), agent.poll_timeout() if agent is not None else None]
         self._schedule.arm(call, min((deadline for deadline in deadlines if deadline is not None), default=None))
+
+    def _trouble(self, call: Call, agent: IceAgent) -> str:
+        """Why there is no way to this peer yet, and what may help, as far as it can be told."""
+        ours = self._gatherer.candidates
+        if not ours:
+            return "this machine has no address that peers may use"
+        if not call.peer_password:
+            return "the peer told nothing about himself; his signals may get lost"
+        if not agent.has_remotes:
+            return "the peer told no address of his"
+        text = "nothing got through between the addresses of both sides"
+        if not any(local.base.relay_id for local in ours):
+            text += "; a TURN server (turn=...) carries what NATs and firewalls block"
+        return text
 
     def _follow(self, call: Call, agent: IceAgent, now_us: int) -> None:
         """Packets take the pair that the agent has chosen."""

@@ -32,6 +32,11 @@ class CheckList:
         self._remotes: dict[Address, Candidate] = {}
         self.pairs: dict[tuple[Base, Address], CandidatePair] = {}
 
+    @property
+    def has_remotes(self) -> bool:
+        """Whether any address of the peer is known."""
+        return bool(self._remotes)
+
     def has_base(self, base: Base) -> bool:
         """Whether checks may leave and arrive there."""
         return base in self._locals

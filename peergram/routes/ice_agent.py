@@ -123,6 +123,11 @@ class IceAgent:
         """The role now."""
         return self._checks.controlling
 
+    @property
+    def has_remotes(self) -> bool:
+        """Whether any address of the peer is known."""
+        return self._list.has_remotes
+
     def announced(self, local: LocalCandidate) -> Candidate:
         """What to tell the peer about this candidate."""
         return low_candidate(local) if self._low else local.candidate

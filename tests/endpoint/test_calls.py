@@ -419,3 +419,18 @@ def test_two_who_let_in_requests_of_former_runs_find_out_at_once() -> None:
     assert world.run(1_000_000, lambda: bool(bob.events))
     bob.accept(alice)
     assert world.run(1_000_000, lambda: bob.endpoint.unread_messages > 0)
+
+
+def test_where_no_packet_gets_through_the_end_says_what_would_help() -> None:
+    """D27: the reference says 5008, whatever the cause."""
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    world.loses_packet = lambda _source, _to, _packet: True
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    world.run(12_000_000)
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.reason == 5008
+    assert "nothing got through" in failed.debug
+    assert "TURN" in failed.debug
