@@ -286,8 +286,8 @@ class Calls:
 
     def note_data(self, call: Call, base: Base, source: Address, now_us: int) -> None:
         """Authentic data came this way."""
-        if call.agent is not None:
-            call.agent.note_received(base, source, now_us)
+        if call.agent is not None and call.agent.note_received(base, source, now_us):
+            self.touch(call)
 
     def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
         """This machine's addresses, at first and whenever they changed: ways that worked may not work now, and others may."""
@@ -310,6 +310,12 @@ class Calls:
             self._ready.append(call)
             self._schedule.is_touched = True
 
+    def note_connection(self, call: Call) -> None:
+        """Something happened to its connection, which is no matter of ours while all is well: packets come by the thousand."""
+        connection = call.link.connection
+        if connection.doubts_route or not (connection.is_live or call.is_end_said):
+            self.touch(call)
+
     def handle_timeout(self, call: Call, now_us: int) -> None:
         """Its time has come."""
         if call.agent is not None:
@@ -322,6 +328,8 @@ class Calls:
 
     def poll_transmit(self, now_us: int) -> Transmit | None:
         """The next check, or question of the gathering."""
+        if not self._ready and not self._gatherer.needs_service:
+            return None
         self._take_candidates(now_us)
         # Twice, since looking at the calls may lead to questions about a relay.
         transmit = self._poll_gatherer(now_us) or self._poll_calls(now_us) or self._poll_gatherer(now_us)

@@ -750,7 +750,7 @@ class Endpoint:
             if link.owner is None:
                 connection.discard_received()
         if link.call is not None and self._calls is not None:
-            self._calls.touch(link.call)
+            self._calls.note_connection(link.call)
         if connection.state == ConnectionState.DEAD:
             self._forget_link(link, now_us)
         else:

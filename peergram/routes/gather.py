@@ -322,6 +322,11 @@ class Gatherer:
             self._deadline = min((deadline for deadline in parts if deadline is not None), default=None)
         return self._deadline
 
+    @property
+    def needs_service(self) -> bool:
+        """Whether there may be something to send or to know, or another deadline, since everything was drained."""
+        return self._has_transmits or not self._is_deadline_known or bool(self._events)
+
     def poll_event(self) -> GatherEvent | None:
         """What there is to know since the last call."""
         return self._events.popleft() if self._events else None

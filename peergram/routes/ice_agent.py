@@ -187,22 +187,24 @@ class IceAgent:
         self._watch.suspect(now_us)
         self._advance(now_us)
 
-    def note_received(self, base: Base, source: Address, now_us: int) -> None:
+    def note_received(self, base: Base, source: Address, now_us: int) -> bool:
         """Authentic data came this way, which is consent to use it if it worked before. If it is another way than ours, the peer
-        may have moved for a reason."""
+        may have moved for a reason. Whether there is something to drain now."""
         selected = self.selected
         if selected is not None and source == selected.remote and base == selected.base:
             selected.heard_at_us = now_us
-            return
+            return False
         pair = self._list.pairs.get((base, source))
         if pair is None:
-            return
+            return False
         pair.heard_at_us = now_us
         if selected is None or not pair.is_usable(now_us) or now_us < self._moved_at_us + ICE_MOVED_PAUSE_US:
-            return
-        if now_us >= max(selected.heard_at_us, selected.answered_at_us) + ICE_MOVED_US:
-            self._moved_at_us = now_us
-            self.note_silent(now_us)
+            return False
+        if now_us < max(selected.heard_at_us, selected.answered_at_us) + ICE_MOVED_US:
+            return False
+        self._moved_at_us = now_us
+        self.note_silent(now_us)
+        return True
 
     # The verbs.
 

@@ -63,8 +63,6 @@ class Heard:
     """To be checked; `Rendezvous.handle_answered` says that it held."""
     entries: list[ReliableSignal] = field(default_factory=list)
     closed: SignalClosed | None = None
-    lacks_ice: bool = False
-    """The peer cannot do ICE, which leaves no way to reach him."""
 
 
 class Rendezvous:
@@ -192,7 +190,7 @@ class Rendezvous:
         if self.phase in (Phase.CLOSED, Phase.OVER):
             self._answer_late(now_us)
             return Heard()
-        heard = Heard(lacks_ice=not signal.ice_enabled)
+        heard = Heard()
         if signal.ack_reliable is not None:
             self._outbox.ack(signal.ack_reliable)
         self._note_sender(signal, now_us)
