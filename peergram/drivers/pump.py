@@ -90,7 +90,8 @@ class Pump:
         self._signaling = signaling
         self._memory = memory
         self._mailbox = Mailbox(ring)
-        self._side: SideIo | None = None
+        # Who has signals to carry will need it, and must not wait for it in the middle of a call.
+        self._side: SideIo | None = None if signaling is None else self._make_side()
         self._held_event: Event | None = None
         self._hold_until_us = 0
         self._log_limit = LogLimit()
@@ -302,7 +303,7 @@ class Pump:
             self._side.serve(request, now_us)
 
     def _make_side(self) -> SideIo:
-        # Not before it is asked for: its modules (ssl, ctypes) take longer to load than all others together.
+        # For those only who need it: its modules (ssl, ctypes) take longer to load than all others together, some 50 ms.
         from peergram.drivers.side_io import SideIo
 
         return SideIo(self.endpoint, self._mailbox, changed=self._note_change, retire=self._retire)

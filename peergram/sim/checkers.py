@@ -60,6 +60,7 @@ BUSY_WAKES_MAX = 50
 RATE_WINDOW_US = 100_000
 RATE_BURST_BYTES = (PACKETS_PER_TRANSMIT_MAX + 4) * 1300
 REQUEST_REPEAT_US = 500_000
+REPLACED = "The peer opened a new session in place of this one."
 """Requests of one stranger are further apart than this (V16)."""
 UNREAD_SLACK_MESSAGES = 32
 PENDING_SLACK_BYTES = 8_192
@@ -549,7 +550,8 @@ class V15(Checker):
 
 
 class V16(Checker):
-    """Every event once; a loss report about a session that we closed ourselves (state NONE) is no end of the next one."""
+    """Every event once; a loss report about a session that we closed ourselves (state NONE), or that another one has replaced,
+    is no end of the next one."""
 
     def __init__(self) -> None:
         self._over: set[tuple[int, int, str]] = set()
@@ -563,7 +565,7 @@ class V16(Checker):
             return
         elif (host.index, host.run, event.identity.text) in self._over:
             self.violate(host, f"a second failure of the session with {event.identity.text}")
-        else:
+        elif REPLACED not in event.debug:
             self._over.add((host.index, host.run, event.identity.text))
 
     def _who(self, host: Host, name: str) -> tuple[int, int, object]:

@@ -13,8 +13,8 @@ from tests.lab import SOAK
 
 SEEDS = 2_000 if SOAK else 12
 SEEDS_PER_TEST = 4
-ONCE_FAILED = (1057,)
-"""Each showed a defect of the endpoint once."""
+ONCE_FAILED = (1057, 1255, 1429)
+"""Each showed a defect of the endpoint once, or of what is expected of it."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
