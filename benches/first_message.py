@@ -30,7 +30,7 @@ _SETTLE_S = 0.05
 """A new `Messages` is running when it sends; what its start costs is another question."""
 _TIMEOUT_S = 10.0
 _CLOSING_S = 0.5
-"""Until a closed session is closed on both sides; oftener than this, and the local network's limit of signals per peer would count."""
+"""Until a closed session is closed on both sides; oftener, and the limit of signals per peer on the local network would count."""
 _CASES = ("new names", "new sessions")
 _ANSWER_CHANNEL = 1
 
