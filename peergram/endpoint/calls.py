@@ -159,6 +159,9 @@ class Calls:
 
     def _start_agent(self, call: Call, now_us: int, *, controlling: bool) -> None:
         """Say our password, then our candidates as they are found; begin with what the peer said so far."""
+        self._gatherer.want(now_us)
+        # What was found before now is not news to this call.
+        self._take_candidates(now_us)
         call.local_password = _printable(self._entropy(_PASSWORD_BYTES))
         call.agent = IceAgent(
             local_ufrag=ufrag_of(call.rendezvous.connection_id),
@@ -170,7 +173,6 @@ class Calls:
             config=self._config,
         )
         call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
-        self._gatherer.want(now_us)
         for candidate in self._gatherer.candidates:
             self._offer(call, call.agent, candidate, now_us)
         entries, call.entries = call.entries, []

@@ -1,7 +1,7 @@
 """What the application has not been told yet: kept until it asks, bounded, and per peer only the newest of a kind.
 
-A request that is replaced or dropped comes again while its sender tries; a report of lost messages does not, so reports about
-one peer are added up and give way last.
+A request that is replaced or dropped comes again while its sender tries, and a change of the way can be asked for; a report of
+lost messages does not come again, so reports about one peer are added up and give way last.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class EventQueue:
 
     def _drop_one(self) -> None:
         for key, event in self._events.items():
-            if isinstance(event, SessionRequested):
+            if not isinstance(event, SessionFailed):
                 del self._events[key]
                 return
         self._events.popitem(last=False)

@@ -10,6 +10,7 @@ from peergram.crypto.keys import SigningKey
 from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
 from peergram.identity import Identity
+from peergram.io_requests import OpenSocket
 from peergram.signaling.rendezvous import Rendezvous
 from peergram.wire.certificates import SignedCryptInfo
 from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
@@ -434,3 +435,22 @@ def test_where_no_packet_gets_through_the_end_says_what_would_help() -> None:
     assert failed.reason == 5008
     assert "nothing got through" in failed.debug
     assert "TURN" in failed.debug
+
+
+def test_no_candidate_is_said_twice_although_a_driver_is_slow_to_drain() -> None:
+    world = World("alice", "bob", "carol")
+    alice, _ = connected(world)
+    alice.address = "192.168.1.77"
+    alice.tell_address()
+    while (request := alice.endpoint.poll_socket_request()) is not None:
+        if isinstance(request, OpenSocket):
+            alice.sockets[request.socket_id] = (request.bind[0], 40_500)
+            alice.endpoint.handle_socket_opened(request.socket_id, alice.sockets[request.socket_id], world.now_us)
+    told = world.catch_signals(loses=True)
+    alice.endpoint.send_message(world.hosts["carol"].identity, b"hello", RELIABLE, 0, world.now_us)
+    alice.drain()
+    world.run(100_000)
+    signals = [decode_signal(blob) for blob in told]
+    said = [entry.candidate for signal in signals if signal.connect_request for entry in signal.reliable if entry.candidate]
+    assert said
+    assert len(said) == len(set(said))
