@@ -694,6 +694,22 @@ class Endpoint:
                 self.dropped.malformed += 1
                 return
             calls.handle_stun(base, remote, message, datagram, now_us)
+        else:
+            self._handle_relayed_control(base, remote, datagram, now_us)
+
+    def _handle_relayed_control(self, base: Base, remote: Address, datagram: bytes, now_us: int) -> None:
+        """The goodbye of a peer behind a relay. Others get no answer: it would leave from an address of ours."""
+        try:
+            message = decode_control(datagram)
+        except WireError:
+            self.dropped.malformed += 1
+            return
+        link = self._links.for_control(base.socket_id, remote, message)
+        if link is None or link.call is None:
+            self.dropped.unknown += 1
+            return
+        link.connection.handle_control(message, remote, now_us)
+        self._after(link, now_us)
 
     def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
         link = self._links.for_data(socket_id, remote, datagram)

@@ -11,8 +11,10 @@ from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.io_requests import OpenSocket
+from peergram.routes.candidates import Base
 from peergram.signaling.rendezvous import Rendezvous
 from peergram.wire.certificates import SignedCryptInfo
+from peergram.wire.control import ConnectionClosed, encode_control
 from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
 from tests.endpoint.by_identity import RELIABLE, Host, World
 
@@ -454,3 +456,25 @@ def test_no_candidate_is_said_twice_although_a_driver_is_slow_to_drain() -> None
     said = [entry.candidate for signal in signals if signal.connect_request for entry in signal.reliable if entry.candidate]
     assert said
     assert len(said) == len(set(said))
+
+
+def test_a_goodbye_is_heard_through_a_relay_too() -> None:
+    """A reference peer that closed says so in the clear to whoever still sends, and to strangers we answer nothing from there."""
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    calls = bob.endpoint._calls
+    assert calls is not None
+    [call] = calls._calls.values()
+    world.loses_packet = lambda _source, _to, _packet: True
+    relay, remote = Base(next(iter(bob.sockets)), 1), ("203.0.113.5", 50_000)
+    own_id, peer_id = call.rendezvous.connection_id, call.rendezvous.peer_connection_id
+    sent = bob.packets_sent
+    bob.endpoint._handle_relayed(calls, relay, remote, encode_control(ConnectionClosed(77, 78, 1001, "no")), world.now_us)
+    bob.drain()
+    assert bob.packets_sent == sent
+    bob.endpoint._handle_relayed(
+        calls, relay, remote, encode_control(ConnectionClosed(own_id, peer_id, 1001, "bye")), world.now_us
+    )
+    bob.drain()
+    world.run(5_000_000)
+    assert state_of(bob, alice) == ConnectionState.NONE
