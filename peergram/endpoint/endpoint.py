@@ -1083,6 +1083,11 @@ class Endpoint:
             text = "The identity claimed is the one of the peer called; give both programs identities of their own"
             self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)
             return
+        if identity.ip_address is not None and identity != Identity.ip(remote):
+            # No certificate vouches for an address (`proven_by`), and whoever dials this one means who is there.
+            text = "The identity claimed is the address of somebody else"
+            self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)
+            return
         if self._has_request(identity, message.client_connection_id):
             text = "A connection with that ID already exists."
             self._strangers.refuse(socket_id, remote, message.client_connection_id, EndReason.MISC_GENERIC, text)

@@ -579,3 +579,21 @@ def test_an_idle_end_does_not_cut_off_what_is_under_way() -> None:
     world.run(8 * SECOND_US)
     assert bob.payloads() == [b"hello", b"takes its time"]
     assert not alice.failures
+
+
+def test_a_stranger_who_claims_to_be_an_address_elsewhere_gets_nothing_meant_for_it() -> None:
+    world = World()
+    bob = world.add("bob", accepts=False)
+    server = Identity.of("ip:10.9.9.9:100")
+    bob.send(server, b"secret")
+    thief = world.add("ip:10.9.9.9:100")
+    thief.send(Identity.ip(bob.address), b"it is me")
+    world.run(SECOND_US)
+    bob.send(server, b"another secret")
+    world.run(SECOND_US)
+    assert not bob.requests
+    assert not bob.failures
+    assert not thief.received
+    info = bob.info(server)
+    assert info is not None
+    assert info.address == "10.9.9.9:100"
