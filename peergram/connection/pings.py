@@ -7,8 +7,6 @@ is the answer.
 
 from __future__ import annotations
 
-from collections import deque
-
 from peergram.config import PING_ANSWERS_KEPT
 from peergram.connection.in_flight import PING_UNIT
 from peergram.events import PingAnswer
@@ -24,7 +22,7 @@ class Pings:
         """How many there were; the number of the newest."""
         self.is_waiting = False
         """Whether the newest still waits for a packet to take it."""
-        self._recent: deque[PingAnswer] = deque(maxlen=PING_ANSWERS_KEPT)
+        self._recent: list[PingAnswer] = []
 
     def ask(self) -> None:
         """One more, to go with the next question; one that still waits is given up for it."""
@@ -41,6 +39,7 @@ class Pings:
     def handle_answer(self, carries: int, round_trip_us: int) -> None:
         """The packet that noted this was acknowledged."""
         self._recent.append(PingAnswer(carries // PING_UNIT, max(round_trip_us, 0)))
+        del self._recent[:-PING_ANSWERS_KEPT]
 
     @property
     def answers(self) -> tuple[PingAnswer, ...]:

@@ -6,7 +6,6 @@ repeats; pairs that are kept warm.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from peergram.address import Address
@@ -35,7 +34,7 @@ class Agenda:
         self.spares_max = spares_max
         """How many pairs are kept warm besides the one in use."""
         self.own_peer = own_peer
-        self._triggered: deque[CandidatePair] = deque()
+        self._triggered: list[CandidatePair] = []
         self._paced_until_us = 0
 
     def trigger(self, pair: CandidatePair) -> None:
@@ -65,9 +64,12 @@ class Agenda:
 
     def warm(self, now_us: int) -> list[tuple[CandidatePair, bool]]:
         """Pairs that are kept warm, and whether they are on probation."""
-        pairs = self._list.pairs.values()
-        on_probation = returning(self._watch.pair, pairs, now_us)
-        spares = spares_of(self._watch.pair, pairs, now_us)[: self.spares_max]
+        selected = self._watch.pair
+        pairs = [pair for pair in self._list.pairs.values() if pair is not selected and pair.is_usable(now_us)]
+        if selected is None or not pairs:
+            return []
+        on_probation = returning(selected, pairs, now_us)
+        spares = spares_of(selected, pairs, now_us)[: self.spares_max]
         return [(pair, True) for pair in on_probation] + [(pair, False) for pair in spares if pair not in on_probation]
 
     def _next(self, now_us: int) -> _Step:
@@ -87,11 +89,11 @@ class Agenda:
             pair = self._triggered[0]
             if self._list.holds(pair) and _is_worth_a_check(pair, now_us) and self._allowed_at_us(pair) <= now_us:
                 return now_us, self._send_triggered
-            self._triggered.popleft().is_triggered = False
+            self._triggered.pop(0).is_triggered = False
         return _NOTHING
 
     def _send_triggered(self, now_us: int) -> Check:
-        pair = self._triggered.popleft()
+        pair = self._triggered.pop(0)
         pair.is_triggered = False
         if pair.state is PairState.IN_PROGRESS:
             self._checks.keep_listening(pair, now_us)

@@ -9,7 +9,6 @@ every kind: whichever signal arrives then closes the gap that a lost one has lef
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Literal
 
 from peergram.config import SIGNAL_RELIABLE_BYTES_MAX, SIGNAL_RELIABLE_MAX, SIGNAL_RELIABLE_QUEUED_MAX, SIGNAL_REPEAT_US
@@ -38,7 +37,7 @@ class SignalOutbox:
 
     def __init__(self) -> None:
         self._first = 1
-        self._queued: deque[_Queued] = deque()
+        self._queued: list[_Queued] = []
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -67,7 +66,7 @@ class SignalOutbox:
     def ack(self, number: int) -> None:
         """The peer has everything up to `number`. What was never sent cannot be acknowledged."""
         while self._queued and self._queued[0].was_sent and self._first <= number:
-            self._queued.popleft()
+            self._queued.pop(0)
             self._first += 1
 
     def resend_all(self, now_us: int) -> None:

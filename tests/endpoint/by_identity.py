@@ -163,6 +163,10 @@ class World:
         self._order += 1
         heapq.heappush(self._heap, (self.now_us + after_us, self._order, action))
 
+    def forget_packets(self) -> None:
+        """Whatever is on its way is lost."""
+        self._heap.clear()
+
     def carry(self, source: Address, destination: Address, packet: bytes) -> None:
         """A datagram on its way."""
         if self.loses_packet(source, destination, packet):

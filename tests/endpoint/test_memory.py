@@ -1,6 +1,9 @@
-"""What an endpoint tells its next run, and what it does with what the last one told: calls to peers of the reference."""
+"""What an endpoint tells its next run, and what it does with what the last one told; and what its calls take of memory."""
 
 from __future__ import annotations
+
+import gc
+import tracemalloc
 
 from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_PER_PEER_MAX, SIGNAL_OLD_RUN_US, SIGNAL_REQUEST_RETRY_US, Config
 from peergram.endpoint.endpoint import Endpoint
@@ -193,3 +196,41 @@ def test_an_own_peer_that_was_killed_is_back_within_two_seconds_and_what_it_was_
     assert again.received() == []
     bob.send(again, b"welcome")
     assert world.run(1_000_000, lambda: again.endpoint.unread_messages > 0)
+
+
+CALLED_BYTES_MAX = 19_000
+"""An idle session by identity: 14 kB for the connection, the rest for signals and for ICE with one pair of addresses. Two
+contexts of the cipher take 5 kB more outside Python."""
+
+
+def test_what_an_idle_session_by_identity_takes_is_bounded() -> None:
+    config, count = Config(session_idle_us=3_600_000_000), 20
+    world = World("hub", config=config)
+    hub = world.hosts["hub"]
+
+    def gather(names: list[str]) -> None:
+        for name in names:
+            host = world.add(name, f"10.0.{len(world.hosts)}.7", config)
+            host.send(hub)
+            world.run(50_000)
+            assert hub.accept(host)
+            world.run(100_000)
+        world.run(40_000_000)
+        assert len(hub.received()) == len(names)
+
+    gather(["a", "b"])
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        names = [f"host-{number}" for number in range(count)]
+        gather(names)
+        for name in names:
+            del world.hosts[name]
+        world.forget_packets()
+        hub.events.clear()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / count < CALLED_BYTES_MAX
