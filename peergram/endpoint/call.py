@@ -36,6 +36,7 @@ class Call:
         "peer_password",
         "rendezvous",
         "told",
+        "was_checked",
         "way",
     )
 
@@ -55,6 +56,8 @@ class Call:
         """Where packets go now."""
         self.is_nominated = False
         """Whether both sides have agreed on that way."""
+        self.was_checked = False
+        """Whether the peer has just checked that way."""
         self.told: tuple[str, str] | None = None
         """The route and address that the application was last told."""
         self.is_end_said = False

@@ -280,10 +280,13 @@ class Calls:
         else:
             call = self._calls.get(self._transactions.get(message.transaction_id, 0))
         if call is not None and call.agent is not None:
+            dropped = call.agent.dropped
             call.agent.handle_stun(base, source, message, datagram, now_us)
             if message.message_class != Class.REQUEST and not call.agent.owns(message.transaction_id):
                 # Only then was it the answer: others may have seen the question, and must not be able to settle it.
                 del self._transactions[message.transaction_id]
+            is_check = message.message_class == Class.REQUEST and call.agent.dropped == dropped
+            call.was_checked = call.was_checked or (is_check and call.way == (base, source))
             self.touch(call)
 
     def note_data(self, call: Call, base: Base, source: Address, now_us: int) -> None:
@@ -425,10 +428,13 @@ class Calls:
         """Packets take the pair that the agent has chosen."""
         pair = agent.selected
         way = None if pair is None else (pair.base, pair.remote)
+        was_checked, call.was_checked = call.was_checked, False
         if way == call.way:
-            if pair is not None and pair.is_nominated and not call.is_nominated:
-                # A reference peer does not count what came before it took the pair; without another packet it waits for a second.
-                call.is_nominated = True
+            was_nominated = call.is_nominated
+            call.is_nominated = was_nominated or (pair is not None and pair.is_nominated)
+            # A reference peer does not count what came before it took the pair; without another packet it waits for a second. It
+            # takes a nominated pair once its own check of it is answered, which may be later than our nomination.
+            if (call.is_nominated and not was_nominated) or (was_checked and _waits_for_reference(call.link.connection)):
                 call.link.connection.handle_route(True, now_us, changed=False)
                 self._schedule.make_ready(call.link)
             return
@@ -480,6 +486,11 @@ class Calls:
 def _is_own_peer(connection: Connection) -> bool:
     known = connection.established or connection.server_handshake
     return known is not None and known.capabilities is not None
+
+
+def _waits_for_reference(connection: Connection) -> bool:
+    """Whether nothing has come yet from a reference peer."""
+    return connection.state == ConnectionState.FINDING_ROUTE and not _is_own_peer(connection)
 
 
 def _printable(random: bytes) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from peergram.address import Address
-from peergram.config import ICE_TRANSACTIONS_KEPT, SIGNALS_QUEUED_MAX, Config
+from peergram.config import ICE_CHECK_INTERVAL_US, ICE_RTO_INITIAL_US, ICE_TRANSACTIONS_KEPT, SIGNALS_QUEUED_MAX, Config
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
@@ -478,3 +480,33 @@ def test_a_goodbye_is_heard_through_a_relay_too() -> None:
     bob.drain()
     world.run(5_000_000)
     assert state_of(bob, alice) == ConnectionState.NONE
+
+
+def test_a_reference_peer_that_takes_the_path_late_is_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts no packet and says nothing before its own check of the nominated path is answered, and it begins to check when our
+    answer has come to it by signaling, which may be slower than the path."""
+    monkeypatch.setattr("peergram.endpoint.calls._is_own_peer", lambda _connection: False)
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    bob.send(alice, b"hello")
+    world.run(1_000_000, lambda: bool(alice.events))
+    checks_from_us = world.now_us + 100_000
+    has_path = is_counted = False
+
+    def loses(source: Address, _to: Address, packet: bytes) -> bool:
+        nonlocal has_path, is_counted
+        is_from_bob = source[0] == bob.address
+        if packet[0] & 0x80:
+            is_counted = is_counted or (not is_from_bob and has_path)
+            return not (is_counted if is_from_bob else has_path)
+        if packet[:2] == b"\x00\x01":
+            return is_from_bob and world.now_us < checks_from_us
+        # An answer of alice to a check of bob.
+        has_path = has_path or not is_from_bob
+        return False
+
+    world.loses_packet = loses
+    alice.accept(bob)
+    assert world.run(5_000_000, lambda: alice.endpoint.unread_messages > 0)
+    first_check_us = ICE_RTO_INITIAL_US + ICE_CHECK_INTERVAL_US
+    assert world.now_us <= checks_from_us + first_check_us + 6 * world.latency_us
