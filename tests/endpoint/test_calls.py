@@ -483,7 +483,7 @@ def test_a_goodbye_is_heard_through_a_relay_too() -> None:
 
 
 def test_a_reference_peer_that_takes_the_path_late_is_not_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts no packet and says nothing before its own check of the nominated path is answered, and it begins to check when our
+    """It counts no packet and says nothing before its own check of the nominated path is answered, and begins to check when our
     answer has come to it by signaling, which may be slower than the path."""
     monkeypatch.setattr("peergram.endpoint.calls._is_own_peer", lambda _connection: False)
     world = World("alice", "bob")
