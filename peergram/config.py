@@ -192,6 +192,9 @@ SIGNALING_STEADY_US: Final = 10_000_000
 from each other never get there."""
 SIGNALING_CONNECT_TIMEOUT_US: Final = 5_000_000
 """How long one address of a service may take to answer."""
+SIGNALING_UNACKNOWLEDGED_US: Final = 3_000_000
+"""How long what we sent to a service may stay unacknowledged before we connect anew, where the system lets us say so: after a
+change of network nobody tells a TCP connection that it is dead, and on a bad line its own repeats become ever rarer."""
 SIGNALING_UNSENT_MAX: Final = 32
 """Signals that wait for the connection to the service; the oldest gives way, as in the reference's client, since what matters in
 it is repeated."""

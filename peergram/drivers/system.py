@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Literal, Protocol
 from weakref import WeakSet
 
@@ -22,6 +23,12 @@ _EXIT_TIMEOUT_S = 0.8
 _EXIT_TIMEOUT_MIN_S = 0.05
 # Documentation addresses (RFC 5737, RFC 3849): routed like any other on the internet, and nobody is there.
 _ELSEWHERE = {4: (socket.AF_INET, "192.0.2.1"), 6: (socket.AF_INET6, "2001:db8::1")}
+
+
+class SupportsOptions(Protocol):
+    """A socket, or what asyncio shows of one."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
 
 
 def monotonic_us() -> int:
@@ -37,6 +44,14 @@ def wall_offset_us() -> int:
 def secure_entropy(byte_count: int) -> bytes:
     """Random bytes fit for keys."""
     return os.urandom(byte_count)
+
+
+def give_up_unacknowledged(connection: SupportsOptions, after_us: int) -> None:
+    """Let a TCP connection end when what it sent is not acknowledged for so long, where the system can; a quarter of an hour is
+    usual."""
+    if (option := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, option, after_us // 1_000)
 
 
 def default_source_host(family: Literal[4, 6]) -> str | None:

@@ -237,3 +237,17 @@ def _sent_again(peer: PartyProcess, other: PartyProcess) -> bool:
         answer = peer.request("send", to=other.identity, data=b"back".hex(), flags=auto_restart | reliable, channel=0)
         assert answer["result"] != connect_failed
     return False
+
+
+def test_who_roams_can_call_others_within_five_seconds() -> None:
+    """Nobody tells the connection to the signaling server that it is dead."""
+    with nat_lab(*PORT_RESTRICTED) as lab:
+        alice, bob = lab.pair(OURS)
+        carol = lab.peer("ours", "bob", "carol")
+        meet(alice, bob)
+        lab.lab.roam("alice", "cafe")
+        began_us = alice.send(carol.identity, b"hello")
+        sender, _, at_us = carol.take(timeout_s=30)
+        print(f"\n{(at_us - began_us) / 1e6:.2f} s")
+        assert sender == alice.identity
+        assert at_us - began_us <= 5_000_000

@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Final
 
 from peergram.address import PORT_MAX
-from peergram.config import SIGNALING_CONNECT_TIMEOUT_US
+from peergram.config import SIGNALING_CONNECT_TIMEOUT_US, SIGNALING_UNACKNOWLEDGED_US
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.socket_watch import ReadableFlag
-from peergram.drivers.system import monotonic_us, watch_process
+from peergram.drivers.system import give_up_unacknowledged, monotonic_us, watch_process
 from peergram.errors import ClosedError, UsageError
 from peergram.identity import Identity
 from peergram.signaling.line_protocol import LineClientCore
@@ -29,7 +29,7 @@ DEFAULT_PORT: Final = 10_000
 """The example server's."""
 _CLOSE_TIMEOUT_S = 1.0
 _READ_BYTES = 65_536
-# A server that vanished without a word is noticed after 60 s, where the system lets us say so.
+# A server that vanished without a word is noticed after 60 s at most, where the system lets us say so.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 # Of those that serve any number of descriptors the one without a descriptor of its own, which a forked child would keep.
@@ -226,6 +226,7 @@ def _keep_alive(connection: socket.socket) -> None:
     """Signals are small and urgent, and a server that is gone should be noticed."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    give_up_unacknowledged(connection, SIGNALING_UNACKNOWLEDGED_US)
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):
             with suppress(OSError):

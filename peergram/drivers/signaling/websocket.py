@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from peergram import config as limits
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.system import monotonic_us, secure_entropy, watch_process
+from peergram.drivers.system import give_up_unacknowledged, monotonic_us, secure_entropy, watch_process
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
 from peergram.signaling.reconnect import Reconnect
@@ -216,6 +216,7 @@ class WebSocketSignaling:
         except (OSError, TimeoutError, WebSocketException, ValueError, ImportError) as error:
             # The last two: names that DNS cannot have, and proxies that need a library which is not there.
             raise _Lost(f"it cannot be reached ({_why(error)})") from None
+        give_up_unacknowledged(connection.transport.get_extra_info("socket"), limits.SIGNALING_UNACKNOWLEDGED_US)
         if url.fingerprint is not None:
             shown = connection.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
             if hashlib.sha256(shown or b"").digest() != url.fingerprint:

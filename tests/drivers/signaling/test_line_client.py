@@ -11,7 +11,12 @@ import time
 
 import pytest
 
-from peergram.config import SIGNALING_CONNECT_TIMEOUT_US, SIGNALING_RECONNECT_MAX_US, SIGNALING_UNSENT_MAX
+from peergram.config import (
+    SIGNALING_CONNECT_TIMEOUT_US,
+    SIGNALING_RECONNECT_MAX_US,
+    SIGNALING_UNACKNOWLEDGED_US,
+    SIGNALING_UNSENT_MAX,
+)
 from peergram.drivers.signaling.line_client import LineSignaling
 from peergram.drivers.system import has_family
 from peergram.errors import ClosedError, UsageError
@@ -222,3 +227,12 @@ def test_a_forked_child_lets_go_of_the_connection_and_the_parent_keeps_it(server
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     service.send(ALICE, b"from the parent")
     assert mail.get() == (ALICE, b"from the parent")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system does not know such a limit")
+def test_what_a_server_does_not_acknowledge_ends_the_connection_soon(server: LineServer, join: Join) -> None:
+    alice = LineSignaling(*server.address)
+    join(alice, "alice")
+    assert until(lambda: server.named == 1)
+    assert alice._socket is not None
+    assert alice._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) * 1_000 == SIGNALING_UNACKNOWLEDGED_US

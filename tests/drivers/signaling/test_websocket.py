@@ -259,3 +259,14 @@ def test_a_signal_arrives_without_any_waiting() -> None:
         took = sorted(latency_us(running, 5))
         print(f"through the server, all three in one process: median {took[len(took) // 2]:.0f} us")
         assert took[0] < 100_000
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system does not know such a limit")
+def test_what_a_server_does_not_acknowledge_ends_the_connection_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits_us: list[int] = []
+    monkeypatch.setattr(
+        "peergram.drivers.signaling.websocket.give_up_unacknowledged", lambda _connection, after_us: limits_us.append(after_us)
+    )
+    with running_server() as running:
+        welcomed(running.url, "alice").close()
+    assert limits_us == [config.SIGNALING_UNACKNOWLEDGED_US]
