@@ -372,6 +372,9 @@ REACHED_BY = {
     "REMEMBERED_FILE_BYTES_MAX": "drivers/test_call_memory.py::test_a_long_run_does_not_let_its_file_grow",
     "REMEMBERED_PER_PEER_MAX": "endpoint/test_memory.py::test_what_is_remembered_has_bounds",
     "SIGNAL_OLD_RUN_US": "endpoint/test_memory.py::test_the_connections_of_the_earlier_run_are_closed_ahead_of_the_request",
+    "SIGNALING_UNACKNOWLEDGED_US": (
+        "drivers/signaling/test_line_client.py::test_what_a_server_does_not_acknowledge_ends_the_connection_soon"
+    ),
 }
 
 

@@ -6,6 +6,8 @@ In the end there is one session for each pair, every message that arrived did so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import os
 from collections import defaultdict
 from random import Random
@@ -59,10 +61,18 @@ class Storm(World):
         self._next_port = 40_000
         super().__init__(*NAMES, seed=seed)
 
-    def add(self, name: str, address: str, config: Config | None = None, key: SigningKey | None = None) -> Host:
+    def add(
+        self,
+        name: str,
+        address: str,
+        config: Config | None = None,
+        key: SigningKey | None = None,
+        *,
+        remembered: Sequence[tuple[Identity, int]] = (),
+    ) -> Host:
         known = self._keys.get(name) if self._keeps_keys else None
         self._keys[name] = key or known or SigningKey.generate(self.random.randbytes)
-        made = super().add(name, address, config, self._keys[name])
+        made = super().add(name, address, config, self._keys[name], remembered=remembered)
         self._next_port += 100
         host = self.hosts[name] = SlowHost(self, name, address, made.endpoint, made.identity, port=self._next_port)
         return host
