@@ -6,10 +6,9 @@ In the end there is one session for each pair, every message that arrived did so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from random import Random
 
 import pytest
