@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
@@ -88,8 +89,14 @@ def test_the_second_process_ends_when_the_first_is_killed() -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    stats = [[*path.read_text().rpartition(")")[2].split(), path.parent.name] for path in processes()]
-    return [int(fields[-1]) for fields in stats if fields[1] == str(pid)]
+    found = []
+    for path in processes():
+        # Any of them may end meanwhile.
+        with suppress(OSError):
+            words = path.read_text().rpartition(")")[2].split()
+            if words[1] == str(pid):
+                found.append(int(path.parent.name))
+    return found
 
 
 def processes() -> list[Path]:

@@ -229,6 +229,26 @@ def test_a_peer_that_is_restarted_at_once_has_a_session_within_two_seconds(sides
             assert took_us <= REMEMBERED_US
 
 
+@soak
+@pytest.mark.parametrize("talks", [False, True], ids=["a silent survivor", "a survivor that goes on talking"])
+def test_who_called_the_reference_and_was_killed_is_let_in_at_once(talks: bool) -> None:
+    """Without the memory of the earlier run, its requests are dropped for 10 s."""
+    sides: tuple[Side, Side] = ("ours", "reference")
+    need(sides)
+    with nat_lab(*PORT_RESTRICTED) as lab:
+        alice, bob = lab.pair(sides)
+        meet(alice, bob)
+        if talks:
+            bob.talk(alice.identity, 5)
+        alice.kill()
+        again = lab.peer("ours", "alice", "alice")
+        began_us = again.send(bob.identity, b"back")
+        _, data, at_us = bob.take(timeout_s=20)
+        print(f"\n{(at_us - began_us) / 1e6:.2f} s")
+        assert data == b"back"
+        assert at_us - began_us <= REMEMBERED_US
+
+
 def _sent_again(peer: PartyProcess, other: PartyProcess) -> bool:
     """Sends once more where the session that was to carry the message has failed."""
     auto_restart, reliable, connect_failed = 32, 8, 35
