@@ -226,6 +226,11 @@ ICE_UNANSWERED_PACKETS_MAX: Final = 160
 """Checks sent to one host that does not answer: with 92 bytes each less than 16 KiB (I2)."""
 ICE_KNOWN_HOST_CHECK_US: Final = 60_000_000
 """Beyond that, a host that once was the peer's still gets a check a minute: it may come back."""
+ICE_BUDGETS_KEPT_US: Final = 600_000_000
+"""All calls of one peer within this time share what he may have us send to hosts that do not answer: whoever calls again and
+again gets no more than who calls once (I2)."""
+ICE_BUDGETS_KEPT_MAX: Final = 4_096
+"""Peers of whom that is remembered; of more, those who came last."""
 ICE_BUDGET_RENEW_US: Final = 60_000_000
 """How often a change of our own network lets all hosts be checked anew."""
 ICE_CHECK_INTERVAL_US: Final = 20_000

@@ -375,6 +375,10 @@ REACHED_BY = {
     "SIGNALING_UNACKNOWLEDGED_US": (
         "drivers/signaling/test_line_client.py::test_what_a_server_does_not_acknowledge_ends_the_connection_soon"
     ),
+    "ICE_BUDGETS_KEPT_MAX": "endpoint/test_calls.py::test_of_very_many_peers_only_so_many_keep_their_share",
+    "ICE_BUDGETS_KEPT_US": (
+        "endpoint/test_calls.py::test_who_calls_again_and_again_has_us_send_no_more_to_others_than_who_calls_once"
+    ),
 }
 
 

@@ -11,6 +11,8 @@ from typing import Final
 
 from peergram.address import Address
 from peergram.config import (
+    ICE_BUDGETS_KEPT_MAX,
+    ICE_BUDGETS_KEPT_US,
     ICE_TRANSACTIONS_KEPT,
     SIGNALS_QUEUED_MAX,
     Config,
@@ -28,6 +30,7 @@ from peergram.events import ConnectionState, RouteChanged
 from peergram.identity import Identity
 from peergram.io_requests import InterfaceAddress, Transmit
 from peergram.routes.candidates import Base, LocalCandidate, decode_candidate, encode_candidate, ufrag_of
+from peergram.routes.checks import HostBudgets
 from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
 from peergram.routes.ice_agent import IceAgent
 from peergram.signaling.rendezvous import NO_CONNECTION, Phase, Rendezvous, denial, rejection
@@ -79,6 +82,8 @@ class Calls:
         self._ufrags: dict[bytes, Call] = {}
         self._transactions: OrderedDict[bytes, int] = OrderedDict()
         """Whose question an answer belongs to: our connection id."""
+        self._budgets: OrderedDict[Identity, tuple[HostBudgets, int]] = OrderedDict()
+        """What each peer may still have us send, and since when that counts; the longest ago first."""
         self._signals: deque[tuple[Identity, bytes]] = deque(maxlen=SIGNALS_QUEUED_MAX)
         self._ready: deque[Call] = deque()
 
@@ -170,6 +175,7 @@ class Calls:
             entropy=self._entropy,
             now_us=now_us,
             own_peer=_is_own_peer(call.link.connection),
+            budgets=self._budgets_of(call.peer_identity, now_us),
             config=self._config,
         )
         call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
@@ -178,6 +184,18 @@ class Calls:
         entries, call.entries = call.entries, []
         self._take_entries(call, entries, now_us)
         self._set_remote(call, now_us)
+
+    def _budgets_of(self, peer: Identity, now_us: int) -> HostBudgets:
+        """Those of his earlier calls, if they were not long ago."""
+        known = self._budgets.get(peer)
+        if known is not None and now_us < known[1] + ICE_BUDGETS_KEPT_US:
+            return known[0]
+        budgets = HostBudgets()
+        self._budgets[peer] = (budgets, now_us)
+        self._budgets.move_to_end(peer)
+        if len(self._budgets) > ICE_BUDGETS_KEPT_MAX:
+            self._budgets.popitem(last=False)
+        return budgets
 
     @staticmethod
     def _offer(call: Call, agent: IceAgent, candidate: LocalCandidate, now_us: int) -> None:

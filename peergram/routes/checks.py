@@ -118,14 +118,22 @@ class Checks:
 
     __slots__ = ("_by_id", "_entropy", "_local_ufrag", "_low", "budgets", "controlling", "remote", "tie_breaker")
 
-    def __init__(self, local_ufrag: bytes, *, controlling: bool, low: bool, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        local_ufrag: bytes,
+        *,
+        controlling: bool,
+        low: bool,
+        entropy: Callable[[int], bytes],
+        budgets: HostBudgets | None = None,
+    ) -> None:
         self._local_ufrag = local_ufrag
         self.remote: Credentials | None = None
         self.controlling = controlling
         self._low = low
         self._entropy = entropy
         self._by_id: dict[bytes, Check] = {}
-        self.budgets = HostBudgets()
+        self.budgets = budgets or HostBudgets()
         self.tie_breaker = 0
         self.draw_tie_breaker()
 

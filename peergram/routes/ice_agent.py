@@ -26,6 +26,7 @@ from peergram.routes.checks import (
     Check,
     Checks,
     Credentials,
+    HostBudgets,
     answer_to,
     is_role_conflict,
     role_conflict_answer,
@@ -47,7 +48,8 @@ _ROUNDS_MAX = 3
 
 class IceAgent:
     """One per peer connection. `controlling`: we accepted the connection. `own_peer`: the peer is this library too, which may
-    become known later. `priority_scale="low"`: announce what `announced` says, so that a reference peer can be moved anywhere."""
+    become known later. `budgets`: what is left of those of the peer's earlier calls. `priority_scale="low"`: announce what
+    `announced` says, so that a reference peer can be moved anywhere."""
 
     __slots__ = (
         "_agenda",
@@ -81,6 +83,7 @@ class IceAgent:
         now_us: int,
         own_peer: bool = False,
         config: Config,
+        budgets: HostBudgets | None = None,
         priority_scale: Literal["normal", "low"] = "normal",
     ) -> None:
         self.selected: CandidatePair | None = None
@@ -90,7 +93,7 @@ class IceAgent:
         self._low = priority_scale == "low"
         self._list = CheckList(controlling=controlling, low=self._low)
         self._guard = Guard(Credentials(local_ufrag, local_password))
-        self._checks = Checks(local_ufrag, controlling=controlling, low=self._low, entropy=entropy)
+        self._checks = Checks(local_ufrag, controlling=controlling, low=self._low, entropy=entropy, budgets=budgets)
         self._watch = Watch(entropy)
         self._agenda = Agenda(self._list, self._checks, self._watch, own_peer=own_peer, spares_max=config.ice_spares_max)
         self._upkeep = Upkeep(self._list, self._checks, self._watch, self._agenda)

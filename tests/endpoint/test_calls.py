@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from peergram.address import Address
-from peergram.config import ICE_CHECK_INTERVAL_US, ICE_RTO_INITIAL_US, ICE_TRANSACTIONS_KEPT, SIGNALS_QUEUED_MAX, Config
+from peergram.config import (
+    ICE_BUDGETS_KEPT_MAX,
+    ICE_BUDGETS_KEPT_US,
+    ICE_CHECK_INTERVAL_US,
+    ICE_RTO_INITIAL_US,
+    ICE_TRANSACTIONS_KEPT,
+    ICE_UNANSWERED_PACKETS_MAX,
+    SIGNALS_QUEUED_MAX,
+    Config,
+)
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
@@ -510,3 +520,56 @@ def test_a_reference_peer_that_takes_the_path_late_is_not_left_waiting(monkeypat
     assert world.run(5_000_000, lambda: alice.endpoint.unread_messages > 0)
     first_check_us = ICE_RTO_INITIAL_US + ICE_CHECK_INTERVAL_US
     assert world.now_us <= checks_from_us + first_check_us + 6 * world.latency_us
+
+
+def test_who_calls_again_and_again_has_us_send_no_more_to_others_than_who_calls_once() -> None:
+    world = World("alice", "bob", config=Config(linger_us=0))
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    own, victim = bob.address.encode(), b"192.168.1.99"
+    to_victim: list[int] = []
+
+    def is_moved(host: Host, _to: Identity, blob: bytes) -> bool:
+        """Bob says that he is where the victim is, which never answers."""
+        signal = decode_signal(blob)
+        if host is not bob or not signal.reliable:
+            return False
+        moved = [replace(entry, candidate=entry.candidate and entry.candidate.replace(own, victim)) for entry in signal.reliable]
+        changed = encode_signal(replace(signal, reliable=moved))
+        world.at(world.signal_us, lambda: world.deliver_signal(bob.identity, alice.identity, changed))
+        return True
+
+    def is_for_victim(source: Address, to: Address, _packet: bytes) -> bool:
+        if to[0] == victim.decode():
+            to_victim.append(world.now_us)
+        return source[0] == bob.address or to[0] != bob.address
+
+    world.loses_signal, world.loses_packet = is_moved, is_for_victim
+
+    def call() -> None:
+        alice.events.clear()
+        bob.send(alice)
+        assert world.run(2_000_000, lambda: any(isinstance(event, SessionRequested) for event in alice.events))
+        alice.accept(bob)
+        world.run(4_000_000)
+        for host, peer in ((bob, alice), (alice, bob)):
+            host.endpoint.close_session(peer.identity, world.now_us)
+            host.drain()
+        world.run(1_000_000)
+
+    call()
+    assert to_victim, "the first call is taken at its word"
+    for _ in range(60):
+        call()
+    assert len(to_victim) == ICE_UNANSWERED_PACKETS_MAX
+    world.run(ICE_BUDGETS_KEPT_US)
+    call()
+    assert len(to_victim) > ICE_UNANSWERED_PACKETS_MAX, "and after a while again"
+
+
+def test_of_very_many_peers_only_so_many_keep_their_share() -> None:
+    world = World("alice")
+    calls = world.hosts["alice"].endpoint._calls
+    assert calls is not None
+    for number in range(ICE_BUDGETS_KEPT_MAX + 10):
+        calls._budgets_of(Identity.of(f"peer{number}"), world.now_us)
+    assert len(calls._budgets) == ICE_BUDGETS_KEPT_MAX
