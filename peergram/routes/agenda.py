@@ -40,6 +40,8 @@ class Agenda:
     def trigger(self, pair: CandidatePair) -> None:
         """Check this pair before all others: the peer's check came in on it, or it is to be nominated."""
         if pair.state is PairState.FAILED:
+            # Whatever was tried before: now something has come this way.
+            pair.retries = 0
             pair.enter(PairEvent.CHECK_AGAIN)
         if not pair.is_triggered:
             pair.is_triggered = True

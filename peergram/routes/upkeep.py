@@ -84,7 +84,8 @@ class Upkeep:
             check = pair.check
             if check is None or now_us < check.due_at_us or not self._is_spent(check):
                 continue
-            self._checks.forget(check)
+            # Its answer may only be late.
+            self._checks.keep_listening(pair, now_us)
             if pair.state is PairState.IN_PROGRESS:
                 pair.enter(PairEvent.RETRIES_SPENT)
                 self._plan_retry(pair, now_us)

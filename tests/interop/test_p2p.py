@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -32,6 +32,11 @@ SETTLE_S = 0.4
 MEET_S_MAX = 3.0
 """No attempt takes longer from the first send until both have had a message."""
 TALK_S = 0.4
+TIMED_ATTEMPTS = 15
+FIRST_S = 0.04
+"""Until a first message, from whoever begins to the other."""
+BOTH_S = 0.2
+"""Until each has the other's, where both begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,9 @@ class Attempt:
 
 
 @contextmanager
-def fresh_pair(lab: NatLab) -> Iterator[tuple[PartyProcess, PartyProcess]]:
+def fresh_pair(lab: NatLab, **options: Any) -> Iterator[tuple[PartyProcess, PartyProcess]]:
     """Ours on alice, the reference on bob."""
-    alice, bob = lab.pair(("ours", "reference"))
+    alice, bob = lab.pair(("ours", "reference"), **options)
     try:
         time.sleep(SETTLE_S)
         yield alice, bob
@@ -63,8 +68,8 @@ def fresh_pair(lab: NatLab) -> Iterator[tuple[PartyProcess, PartyProcess]]:
             peer.kill()
 
 
-def attempt(lab: NatLab, beginner: Beginner) -> Attempt:
-    with fresh_pair(lab) as (ours, reference):
+def attempt(lab: NatLab, beginner: Beginner, **options: Any) -> Attempt:
+    with fresh_pair(lab, **options) as (ours, reference):
         one, two = (reference, ours) if beginner == "reference" else (ours, reference)
         began_us = one.send(two.identity, b"from one")
         if beginner == "both":
@@ -122,3 +127,15 @@ def test_ours_and_the_reference_meet_every_time_whoever_begins(words: str, way: 
     report(f"{way}, {beginner} first", attempts)
     assert all(way in each.routes for each in attempts)
     assert max(each.met_us for each in attempts) <= MEET_S_MAX * 1_000_000
+
+
+@pytest.mark.skipif(not SOAK, reason="times, which want the machine for themselves: set PEERGRAM_SOAK=1")
+@pytest.mark.parametrize("beginner", BEGINNERS)
+def test_without_servers_to_wait_for_a_first_message_is_there_at_once(beginner: Beginner) -> None:
+    """Host candidates only, so that nothing is waited for but the other side."""
+    need(("ours", "reference"))
+    with world(DIRECT) as lab:
+        attempts = [attempt(lab, beginner, stun=[], turn=[]) for _ in range(TIMED_ATTEMPTS)]
+    report(f"host candidates only, {beginner} first", attempts)
+    limit_s = BOTH_S if beginner == "both" else FIRST_S
+    assert statistics.median(each.met_us if beginner == "both" else each.first_us for each in attempts) <= limit_s * 1_000_000

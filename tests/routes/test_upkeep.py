@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from peergram.config import ICE_RETRY_MAX_US, ICE_RETRY_SENDS_MAX, ICE_RETRY_US, ICE_SPARE_PROBES_MAX
+from peergram.config import ICE_CHECK_SENDS_MAX, ICE_RETRY_MAX_US, ICE_RETRY_SENDS_MAX, ICE_RETRY_US, ICE_SPARE_PROBES_MAX
 from peergram.routes.candidates import Candidate, CandidateKind
 from peergram.wire.stun import Class, Method, StunMessage, encode_stun
 from tests.routes.lab import MS, SECOND, Lab, Peer, Site
@@ -108,3 +108,33 @@ def test_an_error_from_the_peer_fails_the_pair_for_now() -> None:
     assert len(one.checks) == 1
     lab.run(2 * MS)
     assert len(one.checks) == 2
+
+
+def test_an_answer_that_comes_after_the_last_wait_still_counts() -> None:
+    lab = Lab()
+    one, two = lab.pair()
+    lab.drops = lambda packet: packet.sender is two and packet.is_check
+    one.host(Site(), ("203.0.113.1", 1000))
+    start_us = lab.now_us
+    two.host(Site(), ("198.51.100.2", 2222))
+    # Five sends and their waits are over after 5 s.
+    lab.delay_us = lambda packet: 7 * SECOND if packet.sender is one and packet.is_check else MS
+    lab.run(7_200 * MS)
+    assert one.route is not None
+    asked, nominated = rounds(one)
+    assert len(asked) == ICE_CHECK_SENDS_MAX
+    assert nominated[0] >= start_us + 7 * SECOND
+
+
+def test_a_check_that_comes_in_on_a_failed_pair_starts_a_whole_round() -> None:
+    lab = Lab()
+    one, two = lab.pair()
+    one.host(Site(), ("203.0.113.1", 1000), told=False)
+    listed(one, "198.51.100.2", 2222)
+    lab.run(6 * SECOND)
+    assert len(one.checks) == ICE_CHECK_SENDS_MAX
+    lab.drops = lambda packet: packet.sender is two and not packet.is_check
+    two.host(Site(), ("198.51.100.2", 2222), told=False)
+    listed(two, "203.0.113.1", 1000)
+    lab.run(7 * SECOND)
+    assert [len(times) for times in rounds(one)] == [ICE_CHECK_SENDS_MAX] * 2
