@@ -198,6 +198,33 @@ def agree(claims: PeerClaims, agreement_key: AgreementKey) -> Failed | None:
     return run_checks(AGREEMENT_CHECKS, claims)
 
 
+def accept_claims(
+    claims: PeerClaims,
+    credentials: LocalCredentials,
+    entropy: Entropy,
+    *,
+    local_connection_id: int,
+    pings: PingSamples,
+) -> tuple[Established, SignedCryptInfo] | Failed:
+    """A server's half, once the application wants the client: choose the cipher, make our keys, derive the session's; and what
+    the answer says of them."""
+    assert is_connection_id(local_connection_id)
+    agreement_key = AgreementKey.generate(entropy)
+    failed = agree(claims, agreement_key)
+    if failed is not None:
+        return failed
+    local = local_crypt_info(credentials, agreement_key, (claims.cipher,), entropy, connection_id=local_connection_id)
+    established = establish(
+        claims,
+        credentials,
+        local,
+        local_connection_id=local_connection_id,
+        peer_connection_id=claims.connection_id,
+        pings=pings,
+    )
+    return established, local.signed
+
+
 def find_peer_identity(cert: SignedCertificate, stated: IdentityFields, remote: Address, policy: int) -> Identity:
     """Whom a hello over plain UDP comes from (6.1 step 4, 6.2 steps 3, 4): see the certificate, then the message, then `remote`.
 

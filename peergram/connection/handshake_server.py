@@ -15,16 +15,13 @@ from peergram.connection.handshake import (
     Established,
     LocalCredentials,
     PingSamples,
-    agree,
-    establish,
+    accept_claims,
     find_peer_identity,
-    is_connection_id,
-    local_crypt_info,
     proven_by,
 )
 from peergram.connection.peer_checks import PEER_CHECKS, POLICY_ACCEPT, Failed, PeerClaims, ciphers_of_option, run_checks
 from peergram.crypto.cookie import ChallengeCookies
-from peergram.crypto.keys import AgreementKey, Entropy, fingerprint
+from peergram.crypto.keys import Entropy, fingerprint
 from peergram.errors import EndReason, WireError
 from peergram.timing import Deadline
 from peergram.wire.certificates import SignedCryptInfo
@@ -152,25 +149,15 @@ class ServerHandshake:
         """Choose the cipher, make our keys, derive the session's; then send `connect_ok`. The client is told of a failure."""
         claims = self._claims
         assert claims is not None, "accepted once"
-        assert is_connection_id(connection_id)
         too_late = self.handle_timeout(now_us)
         if too_late is not None:
             return too_late
-        agreement_key = AgreementKey.generate(entropy)
-        failed = agree(claims, agreement_key)
-        if failed is not None:
-            return failed
+        accepted = accept_claims(claims, self._credentials, entropy, local_connection_id=connection_id, pings=self._pings)
+        if isinstance(accepted, Failed):
+            return accepted
         self._connection_id = connection_id
-        local = local_crypt_info(self._credentials, agreement_key, (claims.cipher,), entropy, connection_id=connection_id)
-        self._claims, self._signed = None, local.signed
-        return establish(
-            claims,
-            self._credentials,
-            local,
-            local_connection_id=connection_id,
-            peer_connection_id=self.client_connection_id,
-            pings=self._pings,
-        )
+        self._claims, self._signed = None, accepted[1]
+        return accepted[0]
 
     def connect_ok(self, now_us: int) -> bytes:
         """The ConnectOK to send now, first or again: always the same keys, and the growing delay since the request for 4 s."""

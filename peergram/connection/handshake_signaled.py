@@ -15,6 +15,7 @@ from peergram.connection.handshake import (
     LocalCredentials,
     LocalCrypt,
     PingSamples,
+    accept_claims,
     agree,
     establish,
     is_connection_id,
@@ -193,24 +194,14 @@ class SignaledServerHandshake:
         """Choose the cipher, make our keys, derive the session's. The client is told of a failure."""
         claims = self._claims
         assert claims is not None, "accepted once"
-        assert is_connection_id(connection_id)
         too_late = self.handle_timeout(now_us)
         if too_late is not None:
             return too_late
-        agreement_key = AgreementKey.generate(entropy)
-        failed = agree(claims, agreement_key)
-        if failed is not None:
-            return failed
-        local = local_crypt_info(self._credentials, agreement_key, (claims.cipher,), entropy, connection_id=connection_id)
-        self._claims, self.crypt = None, local.signed
-        return establish(
-            claims,
-            self._credentials,
-            local,
-            local_connection_id=connection_id,
-            peer_connection_id=self.client_connection_id,
-            pings=PingSamples(),
-        )
+        accepted = accept_claims(claims, self._credentials, entropy, local_connection_id=connection_id, pings=PingSamples())
+        if isinstance(accepted, Failed):
+            return accepted
+        self._claims, self.crypt = None, accepted[1]
+        return accepted[0]
 
 
 def check_signaled_request(

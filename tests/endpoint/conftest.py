@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peergram.config import PROTOCOL_VERSION
-from peergram.connection import handshake_client, handshake_server
+from peergram.connection import handshake, handshake_client
 from peergram.connection.handshake import LocalCredentials, LocalCrypt
 from peergram.crypto.keys import AgreementKey, Entropy
 from peergram.wire.certificates import KEY_TYPE_CURVE25519, CryptInfo, SignedCryptInfo, encode_crypt_info
@@ -28,5 +28,5 @@ def _plain_crypt_info(
 @pytest.fixture
 def reference_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hello says that its sender is of this library, so everybody keeps the rules for a reference peer."""
-    for module in (handshake_client, handshake_server):
+    for module in (handshake, handshake_client):
         monkeypatch.setattr(module, "local_crypt_info", _plain_crypt_info)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peergram.connection import handshake, handshake_server
+from peergram.connection import handshake
 from peergram.errors import EndReason
 from peergram.events import ConnectionState
 from tests.endpoint.world import NO_NAGLE, RELIABLE, SECOND_US, UNRELIABLE, Host, World
@@ -85,7 +85,7 @@ def test_a_peer_whose_certificate_is_refused_is_told_of_within_two_seconds(monke
         return local
 
     honest = handshake.local_crypt_info
-    monkeypatch.setattr(handshake_server, "local_crypt_info", lying)
+    monkeypatch.setattr(handshake, "local_crypt_info", lying)
     alice.send(bob, b"hello")
     world.run_until(lambda: alice.failures, 1_100_000)
     (failure,) = alice.failures
