@@ -57,6 +57,7 @@ COMPILED = (
     "peergram/endpoint/inbox.py",
     "peergram/endpoint/link.py",
     "peergram/endpoint/peer.py",
+    "peergram/endpoint/remotes.py",
     "peergram/endpoint/schedule.py",
 )
 COMPILER = ("mypy[mypyc]>=2.4,<3",)

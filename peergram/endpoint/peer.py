@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from peergram.address import is_local, is_loopback
+from peergram.address import format_address, is_local, is_loopback
 from peergram.config import CHANNELS_PER_SESSION_MAX
 from peergram.connection.flow import Delivered, Flow
 from peergram.connection.handshake import Established
@@ -17,7 +17,7 @@ from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.endpoint.inbox import Batch, Inbox
 from peergram.endpoint.link import Link
 from peergram.errors import End, UsageError, WireError
-from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, RealTimeStatus, Unconfirmed
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, RealTimeStatus, SessionRequested, Unconfirmed
 from peergram.identity import Identity
 from peergram.sessions.session import Session
 from peergram.sessions.states import SessionState
@@ -101,6 +101,17 @@ class Peer:
     def without_headers(self, unconfirmed: Unconfirmed) -> Unconfirmed:
         """The count in bytes of the application."""
         return Unconfirmed(unconfirmed.messages, unconfirmed.bytes - unconfirmed.messages * self.header_bytes)
+
+    def request(self, link: Link) -> SessionRequested:
+        """What the application is told of him who asks by this connection."""
+        handshake = link.connection.server_handshake
+        assert handshake is not None
+        return SessionRequested(
+            identity=self.identity,
+            proven_by=handshake.proven_by,
+            key_fingerprint=handshake.peer_fingerprint,
+            address="" if link.call is not None else format_address(link.remote),
+        )
 
     # --- messages ---
 

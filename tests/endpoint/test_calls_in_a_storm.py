@@ -230,6 +230,12 @@ def test_after_the_last_session_nothing_is_left(seed: int) -> None:
         calls = host.endpoint._calls
         assert calls is not None
         endpoint = host.endpoint
-        left = [list(endpoint._links), endpoint._flushing, endpoint._requests, endpoint._ended_links, host.sockets]
+        left = [
+            list(endpoint._links),
+            endpoint._remotes.flushing,
+            endpoint._remotes.requests,
+            endpoint._remotes.ended_links,
+            host.sockets,
+        ]
         left += [calls._calls, calls._callers, calls._ufrags, calls._ready]
         assert not any(left)

@@ -137,7 +137,7 @@ class PlainPeer:
 
         def close(now_us: int) -> None:
             peer = endpoint._peers[self._remote]
-            endpoint._close_peer(peer, End(EndReason.APP_GENERIC, "Test completed OK"), now_us, linger_us=1_000_000)
+            endpoint._remotes.close_peer(peer, End(EndReason.APP_GENERIC, "Test completed OK"), now_us, linger_us=1_000_000)
 
         self._net._driver.call(close)
 

@@ -9,8 +9,8 @@ import pytest
 
 from peergram.config import CHANNELS_PER_SESSION_MAX, EVENTS_MAX, LANES_RECV_MAX
 from peergram.connection.receive import ConnectionViolated, Receiver
-from peergram.endpoint import endpoint as endpoint_module
 from peergram.endpoint import link_table
+from peergram.endpoint import remotes as remotes_module
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.schedule import Schedule
@@ -154,7 +154,7 @@ def test_a_peer_that_reconnects_all_the_time_keeps_nobody_out(monkeypatch: pytes
 @pytest.mark.parametrize("vanishes", [False, True])
 def test_peers_that_came_and_went_are_remembered_in_bounded_number(vanishes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """E25: everybody was let in, and nobody stayed."""
-    monkeypatch.setattr(endpoint_module, "ENDED_SESSIONS_MAX", 5)
+    monkeypatch.setattr(remotes_module, "ENDED_SESSIONS_MAX", 5)
     world, _, bob = connected()
     for at in range(15):
         guest = world.add(f"guest {at}")
