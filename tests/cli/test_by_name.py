@@ -168,7 +168,8 @@ def test_round_trips_are_measured_and_the_other_program_sees_no_message(alice: s
     assert ping.errors == []
 
 
-def test_missing_answers_are_said_and_those_after_them_told_apart(alice: str, bob: str) -> None:
+@pytest.mark.parametrize("comes_back", [False, True], ids=["for good", "for a while"])
+def test_missing_answers_are_said_and_those_that_come_later_told_apart(alice: str, bob: str, *, comes_back: bool) -> None:
     with running("chat", bob) as chat:
         wait_ready(chat)
         with running("ping", bob, "--as", alice, "--interval", "0.5") as ping:
@@ -177,12 +178,16 @@ def test_missing_answers_are_said_and_those_after_them_told_apart(alice: str, bo
             chat.process.send_signal(signal.SIGSTOP)
             try:
                 ping.wait_line("no answer within 2 s")
+                if comes_back:
+                    chat.process.send_signal(signal.SIGCONT)
+                    ping.wait_line(", after all")
+                ping.interrupt()
+                assert ping.wait_end() == 130
             finally:
                 chat.process.send_signal(signal.SIGCONT)
-            ping.wait_line(" ms ")
-            ping.interrupt()
-            assert ping.wait_end() == 130
-    assert re.search(rf"{bob}: \d+ sent, \d+ answered \(\d+% missing\); min ", ping.output)
+    # What came after all is missing no longer.
+    missing = r"(?: \(\d+% missing\))?" if comes_back else r" \(\d+% missing\)"
+    assert re.search(rf"{bob}: \d+ sent, \d+ answered{missing}; min ", ping.output)
 
 
 def test_a_peer_that_goes_away_ends_the_pings_with_their_summary(alice: str, bob: str) -> None:
