@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,9 +51,10 @@ class Running:
 
     def wait_line(self, part: str) -> str:
         """The next line with this text in it."""
+        until_s = time.monotonic() + TIMEOUT_S
         while True:
             try:
-                self.seen.append(self._lines.get(timeout=TIMEOUT_S))
+                self.seen.append(self._lines.get(timeout=max(until_s - time.monotonic(), 0)))
             except Empty:
                 raise AssertionError(f"no line with {part!r} in {self.seen}; errors: {self.errors}") from None
             if part in self.seen[-1]:
