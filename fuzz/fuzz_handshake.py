@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 from fuzz.run import load_vectors, run
 from peergram.config import Config
-from peergram.connection.handshake import Established, LocalCredentials, self_made_credentials
+from peergram.connection.handshake import Established, LocalCredentials, Refused, self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import (
-    Refused,
     ServerHandshake,
     answer_challenge_request,
     check_connect_request,

@@ -306,6 +306,10 @@ CONNECTIONS_MAX: Final = 16_384
 """Connections of one endpoint, ended ones that still answer included; the one that ended first gives way to a new one (E25)."""
 ENDED_SESSIONS_MAX: Final = 4_096
 """Ended sessions remembered for questions until their idle time; beyond, the oldest is forgotten, as if it were closed (E25)."""
+IMPOSTOR_REPEAT_US: Final = 60_000_000
+"""How seldom the application hears again of one who uses a name that is known with another key."""
+IMPOSTORS_KEPT_MAX: Final = 256
+"""Of so many of them it is remembered when that was."""
 REQUEST_REPEAT_US: Final = 3_000_000
 """Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX: Final = 256
@@ -417,6 +421,8 @@ SIGNAL_OLD_RUN_US: Final = 80_000
 drops a request that comes before it has dealt with that, and hears the next one half a second later."""
 REMEMBERED_CALLS_MAX: Final = 1_024
 """Calls of one endpoint that its next run will know of."""
+KNOWN_PEERS_MAX: Final = 65_536
+"""Keys of peers that are remembered; about 20 MB. Later ones come as strangers each time."""
 REMEMBERED_PER_PEER_MAX: Final = 4
 """Of these with one peer; the newest. A reference peer holds one connection with us."""
 REMEMBERED_FILES_MAX: Final = 64
@@ -612,9 +618,6 @@ class Config:
     """`messages`: each message carries its channel, as the messages API does. `raw`: no header, channel 0 only, for reference
     programs
     that use plain connections."""
-    trust: Literal["open", "key"] = "open"
-    """`open`: any self-made certificate connects and is flagged unauthenticated. `key`: only `gen:` identities that are their
-    own key."""
     candidates: Literal["all", "public", "relay"] = "all"
     """Which addresses of ours peers may learn and use, when called by identity: `public`: none of private networks; `relay`: none
     at all, only relays (P2P_Transport_ICE_Enable, 104)."""
@@ -664,7 +667,6 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
 }
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "rate": ("auto", "fixed"),
-    "trust": ("open", "key"),
     "candidates": ("all", "public", "relay"),
     "framing": ("messages", "raw"),
 }

@@ -112,11 +112,14 @@ class SessionRequested:
 
     identity: Identity
     proven_by: str
-    """`key` (a `gen:` identity that is the certificate's key) or `nothing`."""
+    """What makes the identity more than a claim: `key` (it is the key), `certificate` (an authority of ours vouches for it),
+    `pinned` (the key is the one it is known with), `first_contact` (the key will be remembered), or `nothing`."""
     key_fingerprint: str
     """SHA-256 of the certificate's key, as OpenSSH prints it (`SHA256:` and base64)."""
     address: str = ""
     """Where he sends from."""
+    is_outgoing: bool = False
+    """Whether we called him ourselves, and `pin_outgoing="ask"` wants to know whether this is his key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,19 @@ class RouteChanged:
     """Where packets go; empty where a relay hides it."""
 
 
-Event = SessionRequested | SessionFailed | RouteChanged
+@dataclass(frozen=True, slots=True)
+class PeerRefused:
+    """Somebody asked for a session under a name that is known with another key, and was kept out."""
+
+    identity: Identity
+    """The name used."""
+    key_fingerprint: str
+    """Of his key."""
+    text: str
+    """Both keys, what that may mean, and the command that accepts the new one."""
+
+
+Event = SessionRequested | SessionFailed | RouteChanged | PeerRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +175,7 @@ class ConnectionInfo:
     own_peer: bool
     """Whether the peer is this library too (promise 6)."""
     proven_by: str
+    """As in `SessionRequested`."""
     key_fingerprint: str
     route: str = ""
     """How packets go to a peer that was found by identity: `local`, `direct` or `relayed`; empty while there is no way, and for

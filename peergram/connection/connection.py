@@ -115,6 +115,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_agree_until_us",
         "_asks_at_us",
         "_claim_probe_at_us",
         "_claim_probes_left",
@@ -151,6 +152,7 @@ class Connection:
         "flow",
         "route_trouble",
         "state",
+        "stranger",
     )
 
     def __init__(
@@ -211,6 +213,9 @@ class Connection:
         """What is known about why there is no route; for the sentence that goes with the end (D27)."""
         self._route_until_us = NEVER
         """When looking for a route is given up."""
+        self.stranger: Established | None = None
+        """Whom we called and never met: nothing goes to him before `agree`."""
+        self._agree_until_us = NEVER
         self._close_when_open: tuple[End, int] | None = None
         """Closed by the application while it still opens: why, and until when it may go on."""
 
@@ -298,6 +303,16 @@ class Connection:
         if isinstance(handshake, ServerHandshake):
             self._say(handshake.connect_ok(now_us))
         self._open(outcome, now_us)
+
+    def agree(self, now_us: int) -> None:
+        """The application agrees to the key of the stranger it called."""
+        handshake, stranger = self._handshake, self.stranger
+        if stranger is None or self.state != ConnectionState.CONNECTING:
+            return
+        assert isinstance(handshake, ClientHandshake | SignaledClientHandshake)
+        self.stranger = None
+        stranger.needs_agreement = False
+        self._look_at_handshake(handshake, now_us)
 
     def handle_signaled_ok(self, cert: SignedCertificate, crypt: SignedCryptInfo, peer_connection_id: int, now_us: int) -> None:
         """The peer accepts our call, by signal."""
@@ -661,6 +676,10 @@ class Connection:
             return
         if isinstance(outcome, Failed):
             self._fail(outcome.reason, outcome.debug, now_us)
+        elif outcome.needs_agreement:
+            if self.stranger is None:
+                self._agree_until_us = now_us + self._config.timeout_initial_us
+            self.stranger = outcome
         elif self.flow is None:
             self._open(outcome, now_us)
             if isinstance(handshake, ClientHandshake):
@@ -709,6 +728,8 @@ class Connection:
         if isinstance(handshake, ClientHandshake | SignaledClientHandshake):
             handshake.handle_timeout(now_us)
             self._look_at_handshake(handshake, now_us)
+            if self.stranger is not None and now_us >= self._agree_until_us:
+                self._fail(EndReason.MISC_TIMEOUT, "Nobody agreed to the key of this peer in time", now_us)
         else:
             failed = handshake.handle_timeout(now_us)
             if failed is not None:
@@ -809,6 +830,8 @@ class Connection:
                 earliest = _earlier(earliest, Deadline(self._claim_probe_at_us, "close to be confirmed"))
         elif self.state == ConnectionState.CONNECTING:
             earliest = self._handshake.poll_timeout()
+            if self.stranger is not None:
+                earliest = _earlier(earliest, Deadline(self._agree_until_us, "agreement to a key"))
         if self._ends_at_us != NEVER:
             earliest = _earlier(earliest, Deadline(self._ends_at_us, "end"))
         if self._control:

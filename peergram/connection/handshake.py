@@ -6,21 +6,20 @@ values here and the last step, `establish`, do not know how the hellos travel, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from peergram.address import Address
 from peergram.config import PROTOCOL_VERSION
 from peergram.connection.peer_checks import (
     AGREEMENT_CHECKS,
     APP_ID,
-    POLICY_DEMAND,
     Failed,
     PeerClaims,
     run_checks,
 )
 from peergram.crypto.derive import Side, derive_session_keys, hello_binding
 from peergram.crypto.keys import AgreementKey, Entropy, SigningKey, fingerprint
+from peergram.crypto.policy import ProvenBy, Trust
 from peergram.crypto.seal import PacketCipher, make_cipher
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity, IdentityKind
@@ -56,7 +55,7 @@ PING_CLAIM_MS_MAX = 1_500
 
 @dataclass(slots=True)
 class LocalCredentials:
-    """Who we are; made once per endpoint."""
+    """Who we are and whom we believe; a handshake keeps those that it began with."""
 
     identity: Identity
     signing_key: SigningKey
@@ -65,9 +64,13 @@ class LocalCredentials:
     """16 random bytes, new with every start of the process; own peers notice a restart by it."""
     stated_identity: IdentityFields = field(default_factory=IdentityFields)
     """What hellos say of our identity beside the certificate."""
+    trust: Trust = field(default_factory=Trust)
+    """Whom we let in."""
 
 
-def self_made_credentials(identity: Identity, signing_key: SigningKey, run_id: bytes) -> LocalCredentials:
+def self_made_credentials(
+    identity: Identity, signing_key: SigningKey, run_id: bytes, trust: Trust | None = None
+) -> LocalCredentials:
     """Credentials whose certificate no authority signed (chapter 7); `identity.ANONYMOUS` is a possible identity.
 
     Raises UsageError if `run_id` is not 16 bytes long.
@@ -77,7 +80,28 @@ def self_made_credentials(identity: Identity, signing_key: SigningKey, run_id: b
     fields = write_identity(identity)
     certificate = Certificate(KEY_TYPE_ED25519, signing_key.public_bytes, fields, app_ids=(APP_ID,))
     signed = SignedCertificate(encode_certificate(certificate))
-    return LocalCredentials(identity, signing_key, signed, run_id, IdentityFields(legacy_steam_id=fields.legacy_steam_id))
+    stated = IdentityFields(legacy_steam_id=fields.legacy_steam_id)
+    return LocalCredentials(identity, signing_key, signed, run_id, stated, trust or Trust())
+
+
+def issued_credentials(credentials: LocalCredentials, signed: SignedCertificate) -> LocalCredentials:
+    """The same with a certificate of an authority, or a newer one. Raises UsageError for one that is not ours, or no good."""
+    try:
+        certificate = decode_certificate(signed.cert)
+        issued_to = read_identity(certificate.identity_fields)
+    except WireError as error:
+        raise UsageError(f"certificate: {error}") from None
+    who = credentials.identity.printable
+    if certificate.key_data != credentials.signing_key.public_bytes:
+        theirs, ours = fingerprint(certificate.key_data), fingerprint(credentials.signing_key.public_bytes)
+        raise UsageError(f"certificate: it is for the key {theirs}, but the key of {who} is {ours}")
+    if issued_to != credentials.identity:
+        raise UsageError(f"certificate: it is for {'nobody' if issued_to is None else issued_to.printable}, not for {who}")
+    if not signed.ca_signature:
+        raise UsageError("certificate: no authority has signed it")
+    if not certificate.app_ids:
+        raise UsageError("certificate: it is bound to no app, so peers of the reference refuse it")
+    return replace(credentials, signed_certificate=signed)
 
 
 @dataclass(slots=True)
@@ -133,8 +157,8 @@ class Established:
     """The peer's; there is no negotiation."""
     capabilities: Capabilities | None
     """None for a peer that is not of this library."""
-    proven_by: Literal["key", "certificate", "nothing"]
-    """What makes the identity more than a claim: it is the key, or an authority signed the certificate."""
+    proven_by: ProvenBy
+    """What makes the identity more than a claim."""
     next_packet_number: int
     """The first number to send."""
     highest_received: int
@@ -142,6 +166,8 @@ class Established:
     ping_samples_ms: list[int]
     rtt_us: int | None
     """The latest round trip measured (client) or claimed by the peer (server)."""
+    needs_agreement: bool = False
+    """Whether the application wants to see the key of a stranger that we called before anything goes to him."""
 
     @property
     def authenticated(self) -> bool:
@@ -175,21 +201,39 @@ def establish(
         peer_fingerprint=fingerprint(claims.certificate.key_data),
         protocol_version=claims.info.protocol_version,
         capabilities=claims.info.capabilities,
-        proven_by=proven_by(claims),
+        proven_by=claims.proven_by,
         next_packet_number=hellos + 1,
         highest_received=hellos,
         ping_samples_ms=pings.samples_ms.copy(),
         rtt_us=pings.rtt_us,
+        needs_agreement=(
+            claims.peer_is_server and claims.proven_by == "first_contact" and credentials.trust.pin_outgoing == "ask"
+        ),
     )
 
 
-def proven_by(claims: PeerClaims) -> Literal["key", "certificate", "nothing"]:
-    """What makes the identity of checked claims more than a claim."""
-    if claims.is_proven_by_key:
-        return "key"
-    if claims.ca_scope is not None and claims.identity.kind != IdentityKind.IP_ADDRESS:
-        return "certificate"
-    return "nothing"
+@dataclass(frozen=True, slots=True)
+class Impostor:
+    """Somebody whose papers are in order but for the key, which is not the one that his name is known with."""
+
+    identity: Identity
+    key_fingerprint: str
+    text: str
+    """What people should hear of it."""
+
+
+@dataclass(slots=True)
+class Refused:
+    """A request that may not be shown to the application. One over plain UDP is dropped in silence, and `text` is for the log."""
+
+    text: str
+    impostor: Impostor | None = None
+    """Who used a name that is known with another key."""
+
+
+def impostor_of(claims: PeerClaims, failed: Failed) -> Impostor | None:
+    """Who failed, if it was for that reason."""
+    return Impostor(claims.identity, fingerprint(claims.certificate.key_data), failed.debug) if failed.is_other_key else None
 
 
 def agree(claims: PeerClaims, agreement_key: AgreementKey) -> Failed | None:
@@ -225,16 +269,14 @@ def accept_claims(
     return established, local.signed
 
 
-def find_peer_identity(cert: SignedCertificate, stated: IdentityFields, remote: Address, policy: int) -> Identity:
+def find_peer_identity(cert: SignedCertificate, stated: IdentityFields, remote: Address) -> Identity:
     """Whom a hello over plain UDP comes from (6.1 step 4, 6.2 steps 3, 4): see the certificate, then the message, then `remote`.
 
-    Raises WireError, with the reason to drop the packet, if that cannot be told or is not allowed.
+    Raises WireError, with the reason to drop the packet, if that cannot be told.
     """
     certified = read_identity(decode_certificate(cert.cert).identity_fields) if cert.cert else None
     identity = read_identity(stated) if certified is None else certified
     if identity is None or identity.is_localhost:
-        if policy == POLICY_DEMAND:
-            raise WireError("anonymous peers are not allowed")
         return Identity.ip(remote)
     if identity.kind == IdentityKind.IP_ADDRESS and certified is None:
         raise WireError("an address as identity must be in the certificate")

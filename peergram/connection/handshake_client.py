@@ -26,7 +26,7 @@ from peergram.connection.handshake import (
     is_connection_id,
     local_crypt_info,
 )
-from peergram.connection.peer_checks import PEER_CHECKS, POLICY_ACCEPT, Failed, PeerClaims, ciphers_of_option, run_checks
+from peergram.connection.peer_checks import PEER_CHECKS, Failed, PeerClaims, ciphers_of_option, run_checks
 from peergram.crypto.keys import AgreementKey, Entropy
 from peergram.errors import EndReason, WireError
 from peergram.identity import Identity
@@ -168,7 +168,7 @@ class ClientHandshake:
         if self._is_over or message.client_connection_id != self.connection_id or self._challenge is None:
             return
         try:
-            identity = find_peer_identity(message.cert, message.identity_fields, remote, POLICY_ACCEPT)
+            identity = find_peer_identity(message.cert, message.identity_fields, remote)
         except WireError:
             return
         content = replace(message, your_timestamp=None, delay_time_us=None)
@@ -193,7 +193,7 @@ class ClientHandshake:
             crypt=message.crypt,
             identity=identity,
             connection_id=message.server_connection_id,
-            trust=self._config.trust,
+            trust=self._credentials.trust,
             wall_s=self._wall_s,
             peer_is_server=True,
             local_ciphers=self._ciphers,

@@ -7,19 +7,18 @@ is refused gets no answer; the sentence is for our log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from peergram.address import Address
 from peergram.config import PROTOCOL_VERSION, Config
 from peergram.connection.handshake import (
     Established,
     LocalCredentials,
     PingSamples,
+    Refused,
     accept_claims,
     find_peer_identity,
-    proven_by,
+    impostor_of,
 )
-from peergram.connection.peer_checks import PEER_CHECKS, POLICY_ACCEPT, Failed, PeerClaims, ciphers_of_option, run_checks
+from peergram.connection.peer_checks import PEER_CHECKS, Failed, PeerClaims, ciphers_of_option, run_checks
 from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.keys import Entropy, fingerprint
 from peergram.errors import EndReason, WireError
@@ -29,13 +28,6 @@ from peergram.wire.control import ChallengeReply, ChallengeRequest, ConnectOk, C
 
 TIMESTAMP_AGE_US_MAX = 4_000_000
 """A request older than this is answered without its time stamp."""
-
-
-@dataclass(slots=True)
-class Refused:
-    """Drop the request in silence; `text` is for the log."""
-
-    text: str
 
 
 def answer_challenge_request(message: ChallengeRequest, remote: Address, cookies: ChallengeCookies, now_us: int) -> bytes | None:
@@ -65,7 +57,7 @@ def check_connect_request(
     if not message.client_connection_id:
         return Refused("the client names no connection")
     try:
-        identity = find_peer_identity(message.cert, message.identity_fields, remote, POLICY_ACCEPT)
+        identity = find_peer_identity(message.cert, message.identity_fields, remote)
     except WireError as error:
         return Refused(str(error))
     claims = PeerClaims(
@@ -73,12 +65,14 @@ def check_connect_request(
         crypt=message.crypt,
         identity=identity,
         connection_id=message.client_connection_id,
-        trust=config.trust,
+        trust=credentials.trust,
         wall_s=wall_s,
         local_ciphers=ciphers_of_option(config.unencrypted),
     )
     failed = run_checks(PEER_CHECKS, claims)
-    return Refused(failed.debug) if failed else ServerHandshake(message, claims, credentials, config, now_us)
+    if failed is not None:
+        return Refused(failed.debug, impostor_of(claims, failed))
+    return ServerHandshake(message, claims, credentials, config, now_us)
 
 
 class ServerHandshake:
@@ -113,7 +107,7 @@ class ServerHandshake:
         """Who asks."""
         self.peer_key = claims.certificate.key_data
         """The Ed25519 key of his certificate, 32 bytes."""
-        self.proven_by = proven_by(claims)
+        self.proven_by = claims.proven_by
         """What makes his identity more than a claim."""
         self.capabilities = claims.info.capabilities
         """None for a peer that is not of this library."""

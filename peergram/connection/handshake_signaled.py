@@ -15,12 +15,13 @@ from peergram.connection.handshake import (
     LocalCredentials,
     LocalCrypt,
     PingSamples,
+    Refused,
     accept_claims,
     agree,
     establish,
+    impostor_of,
     is_connection_id,
     local_crypt_info,
-    proven_by,
 )
 from peergram.connection.peer_checks import PEER_CHECKS, Failed, PeerClaims, ciphers_of_option, run_checks
 from peergram.crypto.keys import AgreementKey, Entropy, fingerprint
@@ -104,7 +105,7 @@ class SignaledClientHandshake:
             crypt=crypt,
             identity=self.peer_identity,
             connection_id=server_connection_id,
-            trust=self._config.trust,
+            trust=self._credentials.trust,
             wall_s=self._wall_s,
             peer_is_server=True,
             local_ciphers=ciphers_of_option(self._config.unencrypted),
@@ -164,7 +165,7 @@ class SignaledServerHandshake:
         """Who asks."""
         self.peer_key = claims.certificate.key_data
         """The Ed25519 key of his certificate, 32 bytes."""
-        self.proven_by = proven_by(claims)
+        self.proven_by = claims.proven_by
         """What makes his identity more than a claim."""
         self.capabilities = claims.info.capabilities
         """None for a peer that is not of this library."""
@@ -213,16 +214,18 @@ def check_signaled_request(
     config: Config,
     now_us: int,
     wall_s: int,
-) -> SignaledServerHandshake | Failed:
+) -> SignaledServerHandshake | Refused:
     """Whether a caller may be shown to the application; `identity` is whom the signal says it comes from."""
     claims = PeerClaims(
         cert=cert,
         crypt=crypt,
         identity=identity,
         connection_id=client_connection_id,
-        trust=config.trust,
+        trust=credentials.trust,
         wall_s=wall_s,
         local_ciphers=ciphers_of_option(config.unencrypted),
     )
     failed = run_checks(PEER_CHECKS, claims)
-    return SignaledServerHandshake(claims, credentials, config, now_us) if failed is None else failed
+    if failed is not None:
+        return Refused(failed.debug, impostor_of(claims, failed))
+    return SignaledServerHandshake(claims, credentials, config, now_us)

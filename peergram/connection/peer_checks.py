@@ -4,19 +4,21 @@ Each check looks at a `PeerClaims`, may fill in what it found, and answers None 
 reference's reason and sentence. `PEER_CHECKS` are for both roles and cost two signature checks at most, `AGREEMENT_CHECKS` make
 the shared secret: a client runs both on ConnectOK, a server the first on ConnectRequest and the second when it accepts.
 
-Two rows are ours: `proves_identity_by_key`, for `trust="key"`, and `hello_is_the_one_signed`, for own peers.
+Two rows are ours: `hello_is_the_one_signed`, for own peers, and `policy_lets_in`, which decides about those whose papers are in
+order. The reference's IP_AllowWithoutAuth (23) is 0 here where only an authority's certificate would do, else 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from peergram.config import PROTOCOL_VERSION_MIN
 from peergram.crypto.derive import hello_binding
 from peergram.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, AgreementKey, verify
-from peergram.crypto.trust import Scope, TrustStore
+from peergram.crypto.policy import KeptOut, ProvenBy, Trust
+from peergram.crypto.trust import Scope
 from peergram.errors import EndReason, WireError
 from peergram.identity import Identity, IdentityKind
 from peergram.wire.certificates import (
@@ -39,10 +41,6 @@ APP_ID: Final = 0
 LANES_VERSION_MIN: Final = 11
 """Peers that understand several lanes."""
 
-POLICY_DEMAND: Final = 0
-POLICY_ACCEPT: Final = 2
-"""IP_AllowWithoutAuth (23): certificates without an authority are refused; are accepted. (1 accepts with a warning.)"""
-
 _BAD_CRYPT: Final = EndReason.REMOTE_BAD_CRYPT
 _BAD_CERT: Final = EndReason.REMOTE_BAD_CERT
 _BAD_VERSION: Final = EndReason.REMOTE_BAD_PROTOCOL_VERSION
@@ -62,6 +60,8 @@ class Failed:
 
     reason: int
     debug: str
+    is_other_key: bool = False
+    """Whether a name that is known with another key was used: what the application should hear of."""
 
 
 @dataclass(slots=True)
@@ -74,9 +74,7 @@ class PeerClaims:
     """Whom we take the peer for; its certificate must agree."""
     connection_id: int = 0
     """What the hello says is the peer's."""
-    policy: int = POLICY_ACCEPT
-    trust: Literal["open", "key"] = "open"
-    trust_store: TrustStore | None = None
+    trust: Trust = field(default_factory=Trust)
     wall_s: int = 0
     """Unix time; matters to certificates of an authority only."""
     earlier_version: int | None = None
@@ -93,13 +91,10 @@ class PeerClaims:
     """What the authority may vouch for, if one vouches for this certificate."""
     certificate: Certificate = field(default_factory=lambda: Certificate(0, b"", IdentityFields()))
     info: CryptInfo = field(default_factory=lambda: CryptInfo(0, b"", 0, 0, ()))
+    proven_by: ProvenBy = "nothing"
+    """What makes the identity more than a claim."""
     cipher: int = 0
     shared_secret: bytes = field(default=b"", repr=False)
-
-    @property
-    def is_proven_by_key(self) -> bool:
-        """Whether the identity is the very key that signed."""
-        return self.identity.public_key_bytes is not None and self.identity.public_key_bytes == self.certificate.key_data
 
 
 Check = Callable[[PeerClaims], Failed | None]
@@ -130,9 +125,9 @@ def authority_vouches(claims: PeerClaims) -> Failed | None:
     """Row 2: a signature of an authority that does not hold counts as none, unless one is demanded."""
     if not claims.cert.ca_signature:
         return None
-    verdict = (claims.trust_store or TrustStore()).check_leaf(claims.cert, claims.wall_s)
+    verdict = claims.trust.authorities.check_leaf(claims.cert, claims.wall_s)
     claims.ca_scope = verdict.scope
-    if verdict.scope is None and claims.policy == POLICY_DEMAND:
+    if verdict.scope is None and claims.trust.demands_authority(claims.identity):
         return Failed(_BAD_CERT, f"Bad cert: {verdict.text}")
     return None
 
@@ -192,17 +187,9 @@ def authority_may_vouch_for_app(claims: PeerClaims) -> Failed | None:
 
 def authority_is_present_if_demanded(claims: PeerClaims) -> Failed | None:
     """Row 11."""
-    if claims.ca_scope is None and claims.policy == POLICY_DEMAND:
+    if claims.ca_scope is None and claims.trust.demands_authority(claims.identity):
         return Failed(_BAD_CERT, "Unsigned certs are not allowed")
     return None
-
-
-def proves_identity_by_key(claims: PeerClaims) -> Failed | None:
-    """Ours: under `trust="key"` a peer is its key, or stays outside."""
-    if claims.trust != "key" or claims.is_proven_by_key:
-        return None
-    who = claims.identity.printable
-    return Failed(_BAD_CERT, f"Only identities that are their own key may connect: gen: and 64 hex digits, not {who}")
 
 
 def certificate_key_signed_info(claims: PeerClaims) -> Failed | None:
@@ -271,6 +258,15 @@ def server_chose_one_cipher(claims: PeerClaims) -> Failed | None:
     return None
 
 
+def policy_lets_in(claims: PeerClaims) -> Failed | None:
+    """Ours: one of our policies must let in whoever has proven that this is his key."""
+    verdict = claims.trust.judge(claims.identity, claims.certificate.key_data, claims.ca_scope)
+    if isinstance(verdict, KeptOut):
+        return Failed(_BAD_CERT, verdict.text, verdict.is_other_key)
+    claims.proven_by = verdict.proven_by
+    return None
+
+
 def a_cipher_is_common(claims: PeerClaims) -> Failed | None:
     """Row 18: the first of ours that the peer lists."""
     listed = _listed(claims.info)
@@ -308,7 +304,6 @@ PEER_CHECKS: Final[tuple[Check, ...]] = (
     app_is_authorized,
     authority_may_vouch_for_app,
     authority_is_present_if_demanded,
-    proves_identity_by_key,
     certificate_key_signed_info,
     crypt_info_parses,
     hello_is_the_one_signed,
@@ -316,6 +311,7 @@ PEER_CHECKS: Final[tuple[Check, ...]] = (
     version_is_the_one_said_before,
     version_knows_lanes,
     server_chose_one_cipher,
+    policy_lets_in,
 )
 
 AGREEMENT_CHECKS: Final[tuple[Check, ...]] = (

@@ -91,6 +91,10 @@ class TrustStore:
         self._revoked.add(revoked_key_id)
         self._verdicts.clear()
 
+    def is_revoked(self, public_key: bytes) -> bool:
+        """Whether this key must not be believed, whoever vouches for it."""
+        return bool(self._revoked) and key_id(public_key) in self._revoked
+
     def check_leaf(self, signed: SignedCertificate, wall_s: int) -> LeafVerdict:
         """Whether an authority of this store vouches for `signed` at Unix time `wall_s`."""
         signer = signed.ca_key_id

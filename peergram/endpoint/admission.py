@@ -7,21 +7,29 @@ session. Calls by signal that cross are settled by the reference's rules.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
 from peergram.address import Address
-from peergram.config import CHALLENGE_TICK_US, CHALLENGE_TICKS_MAX, ENDED_CONNECTIONS_UNREAD_MAX, PENDING_REQUESTS_PER_HOST_MAX
+from peergram.config import (
+    CHALLENGE_TICK_US,
+    CHALLENGE_TICKS_MAX,
+    ENDED_CONNECTIONS_UNREAD_MAX,
+    IMPOSTOR_REPEAT_US,
+    IMPOSTORS_KEPT_MAX,
+    PENDING_REQUESTS_PER_HOST_MAX,
+)
+from peergram.connection.handshake import Impostor, Refused
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.handshake_signaled import SignaledServerHandshake, check_signaled_request
-from peergram.connection.peer_checks import Failed
 from peergram.endpoint.call import Call
 from peergram.endpoint.calls import Calls
 from peergram.endpoint.link import CALLED, NOWHERE, Link
 from peergram.endpoint.peer import Peer
 from peergram.endpoint.remotes import REPLACED, Remotes
 from peergram.errors import EndReason
-from peergram.events import ConnectionState
+from peergram.events import ConnectionState, PeerRefused
 from peergram.identity import Identity
 from peergram.signaling.rendezvous import MESSAGES_VIRTUAL_PORT
 from peergram.signaling.rendezvous_rules import symmetric_outcome
@@ -46,6 +54,8 @@ class Admission:
 
     def __init__(self, remotes: Remotes) -> None:
         self._remotes = remotes
+        self._told_us: OrderedDict[Impostor, int] = OrderedDict()
+        """Of whom the application has heard, and when; the longest ago first."""
 
     def handle_signaled_request(self, calls: Calls, peer_identity: Identity, signal: Signal, now_us: int) -> None:
         """Somebody calls whom we do not know yet by this call."""
@@ -67,9 +77,12 @@ class Admission:
             now_us,
             remotes.wall_s(now_us),
         )
-        if isinstance(handshake, Failed):
+        if isinstance(handshake, Refused):
             self._remotes.dropped.refused += 1
-            text = f"Internal error accepting connection.  {handshake.debug}"
+            self._tell_of(handshake.impostor, now_us)
+            # Which key we know the name with is our application's business only.
+            why = "The name is known with another key." if handshake.impostor is not None else handshake.text
+            text = f"Internal error accepting connection.  {why}"
             calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text)
             return
         peer = self._remotes.peers.get(peer_identity)
@@ -112,8 +125,10 @@ class Admission:
             self._remotes.calls.reject(caller.handshake.peer_identity, caller.handshake.client_connection_id, reason, text)
 
     def handle_connect_request(self, socket_id: int, remote: Address, message: ConnectRequest, now_us: int) -> None:
-        handshake = self._remotes.strangers.check(remote, message, now_us, self._remotes.wall_s(now_us))
+        strangers = self._remotes.strangers
+        handshake = strangers.check(remote, message, self._remotes.credentials, now_us, self._remotes.wall_s(now_us))
         if handshake is None:
+            self._tell_of(strangers.impostor, now_us)
             return
         identity = handshake.peer_identity
         if identity == self._remotes.identity:
@@ -141,6 +156,16 @@ class Admission:
             return
         dialed = self._peer_dialed(socket_id, remote, handshake)
         self._admit(dialed, Caller(handshake, socket_id=socket_id, remote=remote), now_us)
+
+    def _tell_of(self, impostor: Impostor | None, now_us: int) -> None:
+        """Whoever is kept out for his key tries again and again; people hear of him once in a while."""
+        if impostor is None or now_us < self._told_us.get(impostor, now_us - IMPOSTOR_REPEAT_US) + IMPOSTOR_REPEAT_US:
+            return
+        self._told_us[impostor] = now_us
+        self._told_us.move_to_end(impostor)
+        if len(self._told_us) > IMPOSTORS_KEPT_MAX:
+            self._told_us.popitem(last=False)
+        self._remotes.events.tell(PeerRefused(impostor.identity, impostor.key_fingerprint, impostor.text))
 
     def _has_request(self, identity: Identity, client_connection_id: int) -> bool:
         """Whether this client has that very connection from another address already."""

@@ -18,9 +18,10 @@ from peergram.config import (
     REFERENCE_MESSAGE_BYTES_MAX,
     Config,
 )
-from peergram.connection.handshake import self_made_credentials
+from peergram.connection.handshake import issued_credentials, self_made_credentials
 from peergram.connection.room import charge_of
 from peergram.crypto.keys import SigningKey, fingerprint
+from peergram.crypto.policy import Trust
 from peergram.endpoint.admission import Admission
 from peergram.endpoint.call import Call
 from peergram.endpoint.calls import Calls
@@ -48,6 +49,7 @@ from peergram.routes.gather import CandidatePolicy, Gatherer
 from peergram.routes.ice_servers import IceServers
 from peergram.sessions.states import SessionState
 from peergram.timing import Deadline
+from peergram.wire.certificates import SignedCertificate
 from peergram.wire.control import (
     ChallengeRequest,
     ConnectionClosed,
@@ -80,6 +82,8 @@ class Endpoint:
         config: Config | None = None,
         entropy: Callable[[int], bytes],
         key: SigningKey | None = None,
+        certificate: SignedCertificate | None = None,
+        trust: Trust | None = None,
         wall_offset_us: int = 0,
         ice_servers: IceServers | None = None,
         remembered: Iterable[tuple[Identity, int]] = (),
@@ -88,7 +92,8 @@ class Endpoint:
 
         `ice_servers`: what helps to find ways to peers (may be none of them), for an endpoint whose driver carries signals; None
         for one that knows peers by address only. `remembered`: peers and connection ids that `poll_memory` of an earlier run
-        named and did not take back.
+        named and did not take back. `key` is made up if there is none; `certificate` is an authority's, for that key and this
+        identity (else UsageError). `trust`: whom to let in; None lets in anyone, unauthenticated.
         """
         self.identity = identity
         self.config = config or Config()
@@ -96,9 +101,11 @@ class Endpoint:
         self.dropped = DroppedDatagrams()
         """Datagrams that came to nothing, by reason."""
         self._sockets = SocketTable()
-        self._credentials = self_made_credentials(identity, key or SigningKey.generate(entropy), entropy(16))
+        credentials = self_made_credentials(identity, key or SigningKey.generate(entropy), entropy(16), trust)
+        if certificate is not None:
+            credentials = issued_credentials(credentials, certificate)
         self._remotes = Remotes(
-            identity, self.config, self._credentials, entropy, self.dropped, self._sockets, wall_offset_us=wall_offset_us
+            identity, self.config, credentials, entropy, self.dropped, self._sockets, wall_offset_us=wall_offset_us
         )
         self._admission = Admission(self._remotes)
         self._strangers = self._remotes.strangers
@@ -150,7 +157,11 @@ class Endpoint:
     @property
     def key_fingerprint(self) -> str:
         """Of our certificate's key, as peers see it."""
-        return fingerprint(self._credentials.signing_key.public_bytes)
+        return fingerprint(self._remotes.credentials.signing_key.public_bytes)
+
+    def renew_certificate(self, certificate: SignedCertificate) -> None:
+        """New sessions show this certificate of an authority; those that are up go on. Raises UsageError if it is not for us."""
+        self._remotes.credentials = issued_credentials(self._remotes.credentials, certificate)
 
     @property
     def local_addresses(self) -> list[Address]:
@@ -227,6 +238,17 @@ class Endpoint:
     def poll_memory(self) -> CallNote | None:
         """What the next run of this program should be told if this one ends without a word. Ask before signals go out."""
         return self._calls.memory.poll() if self._calls is not None else None
+
+    def poll_known_peer(self) -> tuple[Identity, str] | None:
+        """A name and the fingerprint of its key that the next run should know, under `trust="pinned"`."""
+        known = self._remotes.credentials.trust.known
+        return known.poll_new() if known is not None else None
+
+    def handle_known_peers(self, entries: Iterable[tuple[Identity, str]]) -> None:
+        """Names and keys to know from now on; what `poll_known_peer` did not give away yet is kept."""
+        known = self._remotes.credentials.trust.known
+        if known is not None:
+            known.replace_all(entries)
 
     def handle_signal(self, sender: Identity | None, blob: bytes, now_us: int) -> None:
         """Take a signal; `sender` is whom the service names, None if it cannot tell. Never raises, whatever it is."""
@@ -480,7 +502,8 @@ class Endpoint:
         return messages
 
     def accept_session(self, identity: Identity, now_us: int) -> bool:
-        """Let a stranger in; True also for a live session, False if there is nothing to accept."""
+        """Let a stranger in, or agree to the key of one we called; True also for a live session, False if there is nothing to
+        accept."""
         self._check_open()
         peer = self._peers.get(identity)
         if peer is None:
@@ -490,6 +513,8 @@ class Endpoint:
             return True
         if peer.session.state == SessionState.REQUESTED:
             self._remotes.accept_pending(peer, now_us)
+        elif peer.link is not None and peer.link.connection.stranger is not None:
+            self._remotes.agree(peer, peer.link, now_us)
         return peer.session.state in (SessionState.CONNECTING, SessionState.CONNECTED)
 
     def close_session(self, identity: Identity, now_us: int) -> bool:
@@ -579,7 +604,12 @@ class Endpoint:
     def pending_request(self, identity: Identity) -> SessionRequested | None:
         """The request of this identity that waits for an answer now; None if there is none (any more)."""
         peer = self._peers.get(identity)
-        return None if peer is None or peer.pending is None else peer.request(peer.pending)
+        if peer is None:
+            return None
+        if peer.pending is not None:
+            return peer.request(peer.pending)
+        called = peer.link
+        return peer.request(called) if called is not None and called.connection.stranger is not None else None
 
     @property
     def known_peers(self) -> list[Identity]:

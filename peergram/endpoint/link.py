@@ -32,8 +32,10 @@ class Link:
         "closed_identity",
         "connection",
         "drains_to",
+        "is_asked_about",
         "is_ready",
         "peer",
+        "pins",
         "remote",
         "socket_id",
     )
@@ -56,6 +58,10 @@ class Link:
         """How its peer is reached, if by identity."""
         self.accepted_at_us = 0
         """When it was accepted as the successor of another."""
+        self.is_asked_about = False
+        """Whether the application was asked for its agreement to the key of this peer."""
+        self.pins = False
+        """Whether its peer's key is to be remembered once he has shown that he holds it."""
         self.armed_at_us = NEVER
         self.is_ready = False
 

@@ -103,14 +103,15 @@ class Peer:
         return Unconfirmed(unconfirmed.messages, unconfirmed.bytes - unconfirmed.messages * self.header_bytes)
 
     def request(self, link: Link) -> SessionRequested:
-        """What the application is told of him who asks by this connection."""
-        handshake = link.connection.server_handshake
-        assert handshake is not None
+        """What the application is told of him who asks by this connection, or whose key it is asked about."""
+        asks = link.connection.server_handshake or link.connection.stranger
+        assert asks is not None
         return SessionRequested(
             identity=self.identity,
-            proven_by=handshake.proven_by,
-            key_fingerprint=handshake.peer_fingerprint,
+            proven_by=asks.proven_by,
+            key_fingerprint=asks.peer_fingerprint,
             address="" if link.call is not None else format_address(link.remote),
+            is_outgoing=link.connection.is_client,
         )
 
     # --- messages ---
@@ -203,7 +204,8 @@ class Peer:
             end, remote, established = self.last_end, self.last_remote, self.last_established
         failed = self.session.state == SessionState.FAILED
         handshake = link.connection.server_handshake if link is not None else None
-        claimed = established or handshake
+        stranger = link.connection.stranger if link is not None else None
+        claimed = established or handshake or stranger
         return ConnectionInfo(
             identity=claimed.peer_identity if claimed is not None else None,
             address=remote,

@@ -17,6 +17,7 @@ from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.handshake_signaled import SignaledClientHandshake, SignaledServerHandshake
 from peergram.connection.room import ReceiveRoom
+from peergram.crypto.policy import KeptOut
 from peergram.endpoint.calls import Calls
 from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.inbox import Inbox, Release
@@ -60,7 +61,7 @@ class Remotes:
         self.dropped = dropped
         self.sockets = sockets
         self.wall_offset_us = wall_offset_us
-        self.strangers = Strangers(credentials, config, entropy, dropped)
+        self.strangers = Strangers(config, entropy, dropped)
         self.schedule = Schedule()
         self.inbox = Inbox()
         self.events = EventQueue()
@@ -88,6 +89,8 @@ class Remotes:
                 self._settle_doubt(link.peer, now_us)
             elif connection.is_proven:
                 self._promote_successor(link.peer, now_us)
+        if link.pins and connection.is_proven:
+            self._pin(link, now_us)
         if connection.has_delivered:
             owner = link.owner
             if owner is None:
@@ -97,11 +100,17 @@ class Remotes:
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
+                established = connection.established
+                link.pins = established is not None and established.proven_by == "first_contact"
+                if link.pins and connection.is_proven:
+                    self._pin(link, now_us)
             if not isinstance(event, Ended):
                 continue
             self._handle_ended(link, event, now_us)
             if link.owner is None:
                 connection.discard_received()
+        if connection.stranger is not None and link.peer is not None and link.peer.link is link:
+            self._ask_about(link.peer, link, now_us)
         if link.call is not None and self.calls is not None:
             self.calls.note_connection(link.call)
         if connection.state == ConnectionState.DEAD:
@@ -114,6 +123,25 @@ class Remotes:
         # A successor that took over is up already.
         if peer is not None and peer.link is link and peer.session.state is not _SESSION_CONNECTED:
             peer.session.handle_opened(now_us)
+
+    def _pin(self, link: Link, now_us: int) -> None:
+        """Remember the key of somebody met for the first time, unless the name got another key meanwhile."""
+        link.pins = False
+        established, trust = link.connection.established, self.credentials.trust
+        if established is None or trust.known is None:
+            return
+        verdict = trust.judge(established.peer_identity, established.peer_key, None)
+        if isinstance(verdict, KeptOut):
+            link.connection.fail(EndReason.REMOTE_BAD_CERT, verdict.text, now_us)
+        else:
+            trust.known.remember(established.peer_identity, established.peer_fingerprint)
+
+    def _ask_about(self, peer: Peer, link: Link, now_us: int) -> None:
+        """Whether this is the key of the one whom we called."""
+        if not link.is_asked_about:
+            link.is_asked_about = True
+            self.events.tell_request(peer.request(link), now_us)
+            self.schedule.arm(self.events, self.events.poll_timeout())
 
     def _handle_ended(self, link: Link, ended: Ended, now_us: int) -> None:
         self.ended_links[link] = None
@@ -129,6 +157,8 @@ class Remotes:
             self._handle_request_gone(peer, link, ended, now_us)
             return
         peer.link = None
+        if link.is_asked_about:
+            self.events.withdraw_request(peer.identity, now_us)
         peer.note_gone(link)
         if link.connection.has_messages_left:
             peer.draining.append(link)
@@ -428,6 +458,12 @@ class Remotes:
             peer.session.handle_requested(now_us)
         self.events.tell_request(peer.request(link), now_us)
         self.schedule.arm(self.events, self.events.poll_timeout())
+
+    def agree(self, peer: Peer, link: Link, now_us: int) -> None:
+        """The application agrees to the key of somebody we called."""
+        self.events.answer_request(peer.identity)
+        link.connection.agree(now_us)
+        self.after(link, now_us)
 
     def accept_pending(self, peer: Peer, now_us: int) -> None:
         link = peer.pending

@@ -10,9 +10,8 @@ from collections import deque
 
 from peergram.address import Address
 from peergram.config import NO_CONNECTION_INTERVAL_US, STRANGER_REPLIES_MAX, Config
-from peergram.connection.handshake import LocalCredentials
+from peergram.connection.handshake import Impostor, LocalCredentials, Refused
 from peergram.connection.handshake_server import (
-    Refused,
     ServerHandshake,
     answer_challenge_request,
     check_connect_request,
@@ -27,8 +26,7 @@ from peergram.wire.control import ChallengeRequest, ConnectionClosed, ConnectReq
 class Strangers:
     """Answers for those who have no connection; at most 64 wait to be sent, and the newest win."""
 
-    def __init__(self, credentials: LocalCredentials, config: Config, entropy: Entropy, dropped: DroppedDatagrams) -> None:
-        self._credentials = credentials
+    def __init__(self, config: Config, entropy: Entropy, dropped: DroppedDatagrams) -> None:
         self._config = config
         self._cookies = ChallengeCookies(entropy)
         self._replies: deque[Transmit] = deque(maxlen=STRANGER_REPLIES_MAX)
@@ -36,6 +34,8 @@ class Strangers:
         self._dropped = dropped
         self.last_refusal = ""
         """Why the last connect request was dropped in silence; for logs."""
+        self.impostor: Impostor | None = None
+        """Whom the last `check` found to use a name that is known with another key."""
 
     def poll_transmit(self) -> Transmit | None:
         """The next answer to send."""
@@ -49,10 +49,14 @@ class Strangers:
         else:
             self._replies.append(Transmit(socket_id, remote, [reply]))
 
-    def check(self, remote: Address, message: ConnectRequest, now_us: int, wall_s: int) -> ServerHandshake | None:
+    def check(
+        self, remote: Address, message: ConnectRequest, credentials: LocalCredentials, now_us: int, wall_s: int
+    ) -> ServerHandshake | None:
         """The request if it may be shown to the application; None if it is to be dropped in silence."""
-        checked = check_connect_request(message, remote, self._credentials, self._config, now_us, wall_s, cookies=self._cookies)
+        checked = check_connect_request(message, remote, credentials, self._config, now_us, wall_s, cookies=self._cookies)
+        self.impostor = None
         if isinstance(checked, Refused):
+            self.impostor = checked.impostor
             self._dropped.refused += 1
             self.last_refusal = checked.text
             return None

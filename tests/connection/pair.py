@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from peergram.config import Config
 from peergram.connection.connection import Connection, Ended, Opened
-from peergram.connection.handshake import LocalCredentials, self_made_credentials
+from peergram.connection.handshake import LocalCredentials, Refused, self_made_credentials
 from peergram.connection.handshake_client import ClientHandshake
-from peergram.connection.handshake_server import Refused, answer_challenge_request, check_connect_request
+from peergram.connection.handshake_server import answer_challenge_request, check_connect_request
 from peergram.connection.limits import OWN, ReceiveLimits
 from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.keys import SigningKey

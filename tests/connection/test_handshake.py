@@ -19,20 +19,18 @@ from peergram.connection.handshake import (
     LocalCredentials,
     LocalCrypt,
     PingSamples,
+    Refused,
     establish,
     find_peer_identity,
     is_connection_id,
     local_crypt_info,
-    proven_by,
     self_made_credentials,
 )
 from peergram.connection.handshake_client import ClientHandshake
-from peergram.connection.handshake_server import Refused, ServerHandshake, answer_challenge_request, check_connect_request
+from peergram.connection.handshake_server import ServerHandshake, answer_challenge_request, check_connect_request
 from peergram.connection.peer_checks import (
     AGREEMENT_CHECKS,
     PEER_CHECKS,
-    POLICY_ACCEPT,
-    POLICY_DEMAND,
     Failed,
     PeerClaims,
     run_checks,
@@ -40,6 +38,7 @@ from peergram.connection.peer_checks import (
 from peergram.crypto.cookie import ChallengeCookies
 from peergram.crypto.derive import Side, derive_session_keys
 from peergram.crypto.keys import AgreementKey, Entropy, SigningKey, verify
+from peergram.crypto.policy import Trust
 from peergram.crypto.seal import make_cipher
 from peergram.crypto.trust import TrustStore
 from peergram.errors import EndReason, UsageError, WireError
@@ -87,9 +86,9 @@ def credentials_of(who: str | Identity, seed: int = 1) -> LocalCredentials:
     return self_made_credentials(Identity.of(who), SigningKey.generate(entropy), entropy(16))
 
 
-def key_credentials(seed: int) -> LocalCredentials:
+def key_credentials(seed: int, trust: Trust | None = None) -> LocalCredentials:
     key = SigningKey.generate(entropy_of(seed))
-    return self_made_credentials(Identity.generic_bytes(key.public_bytes), key, bytes(16))
+    return self_made_credentials(Identity.generic_bytes(key.public_bytes), key, bytes(16), trust)
 
 
 @dataclass
@@ -253,8 +252,8 @@ def test_a_name_is_only_a_claim() -> None:
 
 
 def test_a_key_proves_itself_under_either_trust() -> None:
-    for config in (Config(trust="open"), Config(trust="key")):
-        run = new_run(new_client(key_credentials(7), config), Server(key_credentials(8), config))
+    for trust in (Trust("open"), Trust("key")):
+        run = new_run(new_client(key_credentials(7, trust)), Server(key_credentials(8, trust)))
         run.until_over()
         for session in sessions(run):
             assert session.proven_by == "key"
@@ -913,30 +912,31 @@ def test_an_anonymous_peer_is_its_address() -> None:
         cert = SignedCertificate(
             encode_certificate(replace(decode_certificate(credentials_of("x").signed_certificate.cert), identity_fields=fields))
         )
-        assert find_peer_identity(cert, NO_IDENTITY, CLIENT_AT, POLICY_ACCEPT) == Identity.ip(CLIENT_AT)
-        with pytest.raises(WireError, match="anonymous"):
-            find_peer_identity(cert, NO_IDENTITY, CLIENT_AT, POLICY_DEMAND)
+        assert find_peer_identity(cert, NO_IDENTITY, CLIENT_AT) == Identity.ip(CLIENT_AT)
 
 
 def test_another_address_as_identity_must_be_in_the_certificate() -> None:
     cert = credentials_of(Identity.ip(("192.0.2.1", 5))).signed_certificate
-    assert find_peer_identity(cert, NO_IDENTITY, CLIENT_AT, POLICY_ACCEPT) == Identity.ip(("192.0.2.1", 5))
+    assert find_peer_identity(cert, NO_IDENTITY, CLIENT_AT) == Identity.ip(("192.0.2.1", 5))
     with pytest.raises(WireError, match="must be in the certificate"):
-        find_peer_identity(SignedCertificate(b""), IP_IDENTITY, CLIENT_AT, POLICY_ACCEPT)
+        find_peer_identity(SignedCertificate(b""), IP_IDENTITY, CLIENT_AT)
 
 
 def test_under_trust_key_names_and_addresses_stay_outside() -> None:
     for who in (Identity.of("alice"), ANONYMOUS, Identity.generic_bytes(bytes(32))):
-        run = new_run(new_client(credentials_of(who)), Server(key_credentials(8), Config(trust="key")))
+        run = new_run(new_client(credentials_of(who)), Server(key_credentials(8, Trust("key"))))
         run.until_over()
         assert run.server.waiting is None
-        assert all(text.startswith("Only identities that are their own key") for text in run.server.refused)
+        expected = (
+            "is a key, and the certificate has another one" if who.public_key_bytes else "that are their own key may connect"
+        )
+        assert all(expected in text for text in run.server.refused)
         assert run.server.refused
         assert run.client.outcome == Failed(EndReason.MISC_TIMEOUT, "Timed out attempting to connect")
 
 
 def test_under_trust_key_a_client_refuses_a_server_with_a_name() -> None:
-    run = new_run(new_client(key_credentials(7), Config(trust="key")), Server())
+    run = new_run(new_client(key_credentials(7, Trust("key"))), Server())
     run.until_over()
     assert isinstance(run.client.outcome, Failed)
     assert run.client.outcome.reason == EndReason.REMOTE_BAD_CERT
@@ -1074,7 +1074,7 @@ def replayed(conversation: dict[str, Any], *, as_client: bool) -> Established:
     own_role, peer_role = ("client", "server") if as_client else ("server", "client")
     own, (request, answer) = conversation["inputs"][own_role], conversation_sides(conversation)
     theirs = answer if as_client else request
-    identity = find_peer_identity(theirs.cert, theirs.identity_fields, CLIENT_AT, POLICY_ACCEPT)
+    identity = find_peer_identity(theirs.cert, theirs.identity_fields, CLIENT_AT)
     claims = PeerClaims(
         theirs.cert,
         theirs.crypt,
@@ -1231,9 +1231,10 @@ def test_an_authority_proves_every_identity_but_an_address(who: str, proof: str)
     for certified, expected in ((signed, proof), (SignedCertificate(cert), "nothing")):
         shown = replace(peer, signed_certificate=certified)
         local = local_crypt_info(shown, AgreementKey(b"d" * 32), (CIPHER_AES_256_GCM,), entropy_of(6), connection_id=5)
-        claims = PeerClaims(certified, local.signed, peer.identity, connection_id=5, trust_store=store, wall_s=WALL_S)
+        trust = Trust(authorities=store)
+        claims = PeerClaims(certified, local.signed, peer.identity, connection_id=5, trust=trust, wall_s=WALL_S)
         assert run_checks(PEER_CHECKS, claims) is None
-        assert proven_by(claims) == expected
+        assert claims.proven_by == expected
 
 
 def test_a_replayed_hello_gives_a_session_that_the_replayer_cannot_use() -> None:

@@ -10,14 +10,13 @@ import pytest
 from peergram.connection.peer_checks import (
     AGREEMENT_CHECKS,
     PEER_CHECKS,
-    POLICY_ACCEPT,
-    POLICY_DEMAND,
     Failed,
     PeerClaims,
     ciphers_of_option,
     run_checks,
 )
-from peergram.crypto.keys import AgreementKey, SigningKey, key_id
+from peergram.crypto.keys import KEY_BYTES, AgreementKey, SigningKey, key_id
+from peergram.crypto.policy import Policy, Trust
 from peergram.crypto.trust import TrustStore
 from peergram.errors import EndReason
 from peergram.identity import Identity
@@ -59,9 +58,8 @@ class Hello:
     signature: bytes | None = None
     cert_bytes: bytes | None = None
     info_bytes: bytes | None = None
-    policy: int = POLICY_ACCEPT
+    trust: Policy = "open"
     store: TrustStore | None = None
-    trust_key: bool = False
     earlier_version: int | None = None
     lanes: int = 1
     local_ciphers: tuple[int, ...] = (AES,)
@@ -78,9 +76,7 @@ class Hello:
             cert=signed,
             crypt=SignedCryptInfo(info, KEY.sign(info) if self.signature is None else self.signature),
             identity=self.identity,
-            policy=self.policy,
-            trust="key" if self.trust_key else "open",
-            trust_store=self.store,
+            trust=Trust(self.trust, authorities=self.store or TrustStore()),
             wall_s=WALL_S,
             earlier_version=self.earlier_version,
             lanes=self.lanes,
@@ -137,10 +133,10 @@ NOT_A_GAME_SERVER = "Certs with no identity can only by anonymous gameservers, n
 ROWS: list[tuple[str, Callable[[], Hello], int, str]] = [
     ("1 no cert", lambda: hello(cert_bytes=b""), BAD_CRYPT, MISSING),
     ("1 no info", lambda: hello(info_bytes=b""), BAD_CRYPT, MISSING),
-    ("2 unknown", lambda: hello(ca_key=ROOT, policy=POLICY_DEMAND), BAD_CERT, f"Bad cert: CA key {ROOT_ID} is not known to us"),
+    ("2 unknown", lambda: hello(ca_key=ROOT, trust="ca"), BAD_CERT, f"Bad cert: CA key {ROOT_ID} is not known to us"),
     (
         "2 bad",
-        lambda: hello(ca_key=ROOT, ca_signature=bytes(64), policy=POLICY_DEMAND, store=store()),
+        lambda: hello(ca_key=ROOT, ca_signature=bytes(64), trust="ca", store=store()),
         BAD_CERT,
         "Bad cert: Signature verification failed",
     ),
@@ -190,10 +186,10 @@ ROWS: list[tuple[str, Callable[[], Hello], int, str]] = [
         BAD_CERT,
         "Cert is not restricted by appid, but CA trust chain is, and does not authorize 0",
     ),
-    ("11", lambda: hello(policy=POLICY_DEMAND), BAD_CERT, "Unsigned certs are not allowed"),
+    ("11", lambda: hello(trust="ca"), BAD_CERT, "Unsigned certs are not allowed"),
     (
         "key: a name",
-        lambda: hello(trust_key=True),
+        lambda: hello(trust="key"),
         BAD_CERT,
         "Only identities that are their own key may connect: gen: and 64 hex digits, not str:alice",
     ),
@@ -263,7 +259,7 @@ GOOD: list[tuple[str, Callable[[], Hello]]] = [
     ("unknown authority, policy accepts", lambda: hello(ca_key=ROOT)),
     ("bad authority signature, policy accepts", lambda: hello(ca_key=ROOT, ca_signature=bytes(64), store=store())),
     ("known authority", lambda: hello(ca_key=AUTHORITY, store=store())),
-    ("known authority, policy demands", lambda: hello(ca_key=AUTHORITY, store=store(0), policy=POLICY_DEMAND)),
+    ("known authority, policy demands", lambda: hello(ca_key=AUTHORITY, store=store(0), trust="ca")),
     (
         "anonymous game server",
         lambda: hello(
@@ -271,7 +267,7 @@ GOOD: list[tuple[str, Callable[[], Hello]]] = [
             identity=GAME_SERVER,
             ca_key=ROOT,
             store=store(),
-            policy=POLICY_DEMAND,
+            trust="ca",
         ),
     ),
     ("no cipher listed", lambda: hello(info=info(ciphers=()))),
@@ -291,13 +287,13 @@ def test_an_earlier_row_wins_over_a_later_one() -> None:
         info=info(protocol_version=7, ciphers=(), key_type=0),
         identity=Identity.string("bob"),
         signature=b"",
-        policy=POLICY_DEMAND,
+        trust="ca",
     )
     repairs: list[tuple[str, dict[str, object]]] = [
         ("Cert was issued to str:alice, not str:bob", {"identity": ALICE}),
         ("Cert must be bound to an AppID.", {"certificate": cert(app_ids=(5,), key_type=0)}),
         ("Cert is not authorized for appid 0, only 5", {"certificate": cert(key_type=0)}),
-        ("Unsigned certs are not allowed", {"policy": POLICY_ACCEPT}),
+        ("Unsigned certs are not allowed", {"trust": "open"}),
         ("No signature", {"signature": None}),
         ("Unsupported key type 0", {"certificate": cert()}),
         (OLD.format(7), {"info": info(ciphers=(), key_type=0), "local_ciphers": (NONE,)}),
@@ -325,14 +321,14 @@ def test_a_long_or_odd_identity_in_a_sentence_is_escaped() -> None:
 def self_proving(key: SigningKey, named: bytes) -> Hello:
     identity = Identity.generic_bytes(named)
     return hello(
-        certificate=cert(key_data=key.public_bytes, identity_fields=write_identity(identity)), identity=identity, trust_key=True
+        certificate=cert(key_data=key.public_bytes, identity_fields=write_identity(identity)), identity=identity, trust="key"
     )
 
 
 def test_an_identity_that_is_the_key_gets_in_under_trust_key() -> None:
     claims = self_proving(KEY, KEY.public_bytes).claims(peer_is_server=False)
     assert run_checks(PEER_CHECKS, claims) is None
-    assert claims.is_proven_by_key
+    assert claims.proven_by == "key"
 
 
 @pytest.mark.parametrize("named", [ROOT.public_bytes, KEY.public_bytes[:31], b"\0" * 32])
@@ -341,8 +337,8 @@ def test_an_identity_that_is_another_key_stays_outside_under_trust_key(named: by
     failed = judged(given, peer_is_server=True)
     assert failed is not None
     assert failed.reason == BAD_CERT
-    assert failed.debug.startswith("Only identities that are their own key may connect")
-    assert not given.claims(peer_is_server=True).is_proven_by_key
+    own_key = len(named) == KEY_BYTES
+    assert ("is a key, and the certificate has another one" if own_key else "that are their own key may connect") in failed.debug
 
 
 def test_a_key_that_did_not_sign_proves_nothing() -> None:

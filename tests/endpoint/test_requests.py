@@ -14,6 +14,7 @@ from __future__ import annotations
 import pytest
 
 from peergram.config import Config
+from peergram.crypto.policy import Trust
 from peergram.errors import End, EndReason, Result
 from peergram.events import ConnectionState
 from peergram.identity import Identity
@@ -55,7 +56,7 @@ def test_an_identity_that_is_a_key_is_proven_by_it() -> None:
     """Row: request callback; how it was proven."""
     world = World()
     key, name = world.add(""), world.add("just a name")
-    bob = world.add("bob", Config(trust="key"), accepts=False)
+    bob = world.add("bob", accepts=False, trust=Trust("key"))
     key.send(bob, b"hello")
     name.send(bob, b"hello")
     world.run(SECOND_US)

@@ -15,6 +15,7 @@ from peergram.config import Config
 from peergram.connection.connection import Connection
 from peergram.connection.flow import Flow
 from peergram.crypto.keys import SigningKey
+from peergram.crypto.policy import Trust
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.link import Link
 from peergram.errors import Result
@@ -22,6 +23,7 @@ from peergram.events import (
     ConnectionInfo,
     Event,
     Message,
+    PeerRefused,
     RealTimeStatus,
     SendFlags,
     SessionFailed,
@@ -31,6 +33,7 @@ from peergram.events import (
 from peergram.identity import Identity
 from peergram.io_requests import CloseSocket, OpenSocket
 from peergram.timing import NEVER
+from peergram.wire.certificates import SignedCertificate
 
 RELIABLE = int(SendFlags.RELIABLE)
 UNRELIABLE = int(SendFlags.UNRELIABLE)
@@ -76,6 +79,10 @@ class Host:
         """The name by which others reach it."""
         self.config = config
         self.listens = listens
+        self.trust: Trust | None = None
+        """Whom it believes, from its next start on; None is anyone."""
+        self.certificate: SignedCertificate | None = None
+        self.refused: list[PeerRefused] = []
         self.accepts = True
         self.reads = True
         self.polls = True
@@ -92,6 +99,11 @@ class Host:
         return SigningKey.generate(Random(f"{self._name} key {self._key_number}").randbytes)
 
     @property
+    def key(self) -> SigningKey:
+        """What it signs with."""
+        return self._key()
+
+    @property
     def endpoint(self) -> Endpoint:
         """The process's endpoint."""
         assert self.running is not None, "the host does not run"
@@ -102,7 +114,15 @@ class Host:
         self._key_number += new_key
         self._runs += 1
         entropy = Random(f"{self.world.seed} {self.ip} run {self._runs}").randbytes
-        self.running = Endpoint(self.identity, config=self.config, entropy=entropy, key=self._key())
+        self.running = Endpoint(
+            self.identity,
+            config=self.config,
+            entropy=entropy,
+            key=self.key,
+            certificate=self.certificate,
+            trust=self.trust,
+            wall_offset_us=self.world.wall_offset_us,
+        )
         if self.listens:
             self.running.listen(self.address)
         self.drain()
@@ -219,6 +239,9 @@ class Host:
         if isinstance(event, SessionFailed):
             self.failures.append(event)
             return
+        if isinstance(event, PeerRefused):
+            self.refused.append(event)
+            return
         assert isinstance(event, SessionRequested)
         self.requests.append(event)
         if self.accepts:
@@ -239,6 +262,8 @@ class World:
     def __init__(self, network: Network | None = None, *, seed: int = 1) -> None:
         self.seed = seed
         self.now_us = 10 * SECOND_US
+        self.wall_offset_us = 0
+        """Unix time less our clock."""
         self.network = network or steady()
         self.hosts: list[Host] = []
         self.bound: dict[Address, tuple[Host, int]] = {}
@@ -262,10 +287,12 @@ class World:
         accepts: bool = True,
         reads: bool = True,
         starts: bool = True,
+        trust: Trust | None = None,
+        certificate: SignedCertificate | None = None,
     ) -> Host:
         """One more host, running unless told otherwise; without a name its identity is its key."""
         host = Host(self, name, f"10.0.{len(self.hosts) >> 8}.{len(self.hosts) % 256}", config or Config(), listens=listens)
-        host.accepts, host.reads = accepts, reads
+        host.accepts, host.reads, host.trust, host.certificate = accepts, reads, trust, certificate
         self.hosts.append(host)
         if starts:
             host.start()
