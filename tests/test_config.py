@@ -151,6 +151,11 @@ REACHED_BY = {
     "LINE_SERVER_UNSENT_BYTES_MAX": "signaling/test_line_protocol.py::test_who_does_not_read_is_cut_off",
     "IN_PROCESS_SIGNALS_MAX": ("drivers/signaling/test_in_process.py::test_so_many_signals_are_under_way_and_no_more"),
     "CONNECTIONS_MAX": ("endpoint/test_link_table.py::test_an_endpoint_that_is_full_refuses_others_and_keeps_whom_it_has"),
+    "IMPOSTOR_REPEAT_US": (
+        "endpoint/test_trust.py::test_a_name_with_another_key_stays_out_and_people_hear_of_both_keys_and_of_the_command"
+    ),
+    "IMPOSTORS_KEPT_MAX": "endpoint/test_trust.py::test_impostors_without_number_cost_no_memory",
+    "KNOWN_PEERS_MAX": "endpoint/test_trust.py::test_no_more_than_so_many_keys_are_remembered",
     "REQUEST_REPEAT_US": ("endpoint/test_event_queue.py::test_a_stranger_who_keeps_asking_is_announced_again_after_a_pause"),
     "PENDING_REQUESTS_MAX": "threats/test_handshake_floods.py::test_one_host_may_have_16_requests_waiting_and_everybody_256",
     "PENDING_REQUESTS_PER_HOST_MAX": (
@@ -189,7 +194,6 @@ REACHED_BY = {
         "connection/test_limits.py::test_a_reference_peer_hears_the_time_since_the_packet_before_only_if_asked_for"
     ),
     "framing": "endpoint/test_sending.py::test_raw_framing_sends_the_payload_alone_on_channel_0",
-    "trust": "connection/test_handshake.py::test_under_trust_key_names_and_addresses_stay_outside",
     "linger_us": "endpoint/test_requests.py::test_what_the_linger_time_did_not_suffice_for_is_reported",
     "session_idle_us": "endpoint/test_requests.py::test_the_idle_time_can_be_set_and_ends_with_1002",
     "ICE_CANDIDATE_BYTES_MAX": "routes/test_candidates.py::test_text_is_read_up_to_its_longest",
