@@ -1,8 +1,8 @@
 """A host that sees the packets of a session sends them once more, from its own address and from a victim's, to both ends (I4).
 
-From the first check on each copy leaves at once and overtakes the original: it is authentic and new, and comes from a place nobody
-knows. At the end all of them go out again, now old. Short by default; PEERGRAM_SOAK=1 takes half a minute. Needs root and the
-`netlab` module (see `tests.lab`).
+From the first check on each copy leaves at once and overtakes the original: it is authentic and new, and comes from a place
+nobody knows. At the end all of them go out again, now old. Short by default; PEERGRAM_SOAK=1 takes half a minute. Needs root
+and the `netlab` module (see `tests.lab`).
 """
 
 from __future__ import annotations
