@@ -51,9 +51,13 @@ class Watch:
         self._calm(now_us)
 
     def suspect(self, now_us: int) -> None:
-        """Ask at once, and quickly from now on."""
+        """Ask at once, and quickly from now on.
+
+        An answer that has just come puts it off: a connection may miss acknowledgements for long on a way that works.
+        """
         if self.pair is not None and not self.is_suspicious:
-            self.suspicious_since_us = self._next_at_us = now_us
+            self.suspicious_since_us = now_us
+            self._next_at_us = max(now_us, self.pair.answered_at_us + ICE_PROBE_INTERVAL_US)
             self._reply_due_us = NEVER
 
     def answered(self, pair: CandidatePair, sent_at_us: int, now_us: int) -> None:

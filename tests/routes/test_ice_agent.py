@@ -17,6 +17,7 @@ from peergram.config import (
     ICE_CONSENT_MAX_US,
     ICE_MOVED_PAUSE_US,
     ICE_MOVED_US,
+    ICE_PROBE_INTERVAL_US,
     ICE_SETTLE_US,
 )
 from peergram.routes.candidates import Base, Candidate, CandidateKind, LocalCandidate
@@ -507,6 +508,18 @@ def test_a_suspicion_that_proves_wrong_changes_nothing() -> None:
     lab.run(10 * SECOND)
     assert one.route == (direct, TWO)
     assert len(one.selections()) <= 2
+
+
+def test_a_connection_that_is_suspicious_all_the_time_has_a_way_that_works_asked_no_faster_than_one_that_does_not() -> None:
+    lab, one, _two, direct, _ = with_relay()
+    asked = len(one.checks)
+    until_us = lab.now_us + 3 * SECOND
+    while lab.now_us < until_us:
+        one.do(lambda agent, now_us: agent.note_silent(now_us))
+        lab.run(5 * MS)
+    on_direct = [packet for packet in one.checks[asked:] if packet.base == direct]
+    assert 2 <= len(on_direct) <= 3 * SECOND // ICE_PROBE_INTERVAL_US + 1
+    assert one.route == (direct, TWO)
 
 
 def test_the_direct_path_is_used_again_once_it_has_proven_itself() -> None:

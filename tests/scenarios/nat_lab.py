@@ -127,12 +127,10 @@ class NatLab:
 
     def start_relays(self, count: int) -> None:
         """One on `turn`, and if two are wanted one on `turn2`."""
-        if not (program := shutil.which("turnserver")):
-            pytest.skip("needs coturn (Debian: coturn)")
         if not self.certificate.exists():
             write_certificate(self.certificate)
         for host in RELAYS[:count]:
-            self._start_relay(program, host)
+            self.start_relay(host)
 
     def kill(self, service: str) -> None:
         """kill -9 of `signal`, `stun`, `turn` or `turn2`."""
@@ -162,7 +160,10 @@ class NatLab:
     def _addresses(self, host: str) -> list[str]:
         return [self.lab.addr(host, family) for family in ((4, 6) if self._v6 else (4,))]
 
-    def _start_relay(self, program: str, host: str) -> None:
+    def start_relay(self, host: str) -> None:
+        """Also anew, after `kill`."""
+        if not (program := shutil.which("turnserver")):
+            pytest.skip("needs coturn (Debian: coturn)")
         words = {
             "listening-port": TURN_PORT,
             "tls-listening-port": TURN_TLS_PORT,

@@ -1,7 +1,8 @@
 """Two peers behind every pair of NAT kinds, on real kernel NATs: whether they meet, how, and how soon.
 
 Short by default: a few pairs; PEERGRAM_SOAK=1 runs all 21, and for two sides that differ all 36 ordered ones. Who takes part is
-said in `nat_lab.SIDES`. Needs root, the `netlab` module (see `tests.lab`), coturn, and for the reference its library.
+said in `nat_lab.SIDES`. Where the reference has no way to meet, the test says what was seen and is no pass. Needs root, the
+`netlab` module (see `tests.lab`), coturn, and for the reference its library.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ def test_two_peers_meet_directly_where_a_path_exists_and_over_a_relay_where_none
             began_us = alice.send(bob.identity, b"hello")
             alice.until(lambda: bool(alice.events("failed")), "alice is told that it failed", GIVES_UP_S + GIVES_UP_MARGIN_S)
             (failure,) = alice.events("failed")
-            print(f"\n{sides}, {kinds}: fails after {(failure['at_us'] - began_us) / 1e6:.1f} s with {failure['end_reason']}")
+            seen = f"{sides}, {kinds}: fails after {(failure['at_us'] - began_us) / 1e6:.1f} s with {failure['end_reason']}"
+            print(f"\n{seen}")
             assert not bob.request("receive", channel=0)["messages"]
-            return
+            pytest.xfail(f"the reference knows relays by UDP only: {seen}")
         meeting = meet(alice, bob)
         print(f"\n{sides}, {kinds}: {meeting}")
         assert meeting.route == expected
