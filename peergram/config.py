@@ -415,6 +415,10 @@ SIGNAL_CLOSE_REPEATS_US: Final = (500_000, 1_000_000, 2_000_000)
 SIGNAL_OLD_RUN_US: Final = 80_000
 """How long a connect request waits for the peer to confirm that the connections of our earlier run are over: a reference peer
 drops a request that comes before it has dealt with that, and hears the next one half a second later."""
+SIGNAL_TELL_AGAIN_US: Final = 3_000_000
+SIGNAL_TELL_AGAIN_MAX_US: Final = 24_000_000
+"""How long after everything was said, and taken, a call without any way says its password and candidates once more, doubled each
+time: a service may have changed an address on the way, and nobody else would notice. Toward default time-outs that is twice."""
 REMEMBERED_CALLS_MAX: Final = 1_024
 """Calls of one endpoint that its next run will know of."""
 REMEMBERED_PER_PEER_MAX: Final = 4

@@ -14,6 +14,8 @@ from peergram.config import (
     ICE_BUDGETS_KEPT_MAX,
     ICE_BUDGETS_KEPT_US,
     ICE_TRANSACTIONS_KEPT,
+    SIGNAL_TELL_AGAIN_MAX_US,
+    SIGNAL_TELL_AGAIN_US,
     SIGNALS_QUEUED_MAX,
     Config,
 )
@@ -34,7 +36,7 @@ from peergram.routes.checks import HostBudgets
 from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
 from peergram.routes.ice_agent import IceAgent
 from peergram.signaling.rendezvous import NO_CONNECTION, Phase, Rendezvous, denial, rejection
-from peergram.timing import NEVER
+from peergram.timing import NEVER, Deadline
 from peergram.wire.signals import ReliableSignal, Signal
 from peergram.wire.stun import Class, StunMessage
 
@@ -201,8 +203,24 @@ class Calls:
     def _offer(call: Call, agent: IceAgent, candidate: LocalCandidate, now_us: int) -> None:
         """Use one of our addresses for this call, and tell the peer."""
         agent.add_local(candidate, now_us)
-        text = encode_candidate(agent.announced(candidate))
-        call.rendezvous.queue(ReliableSignal(candidate=text.encode()), now_us)
+        _tell_candidate(call, agent, candidate, now_us)
+
+    def _tell_again(self, call: Call, agent: IceAgent, now_us: int) -> None:
+        """Where no way is found although everything was said, somebody may have changed it on the way: say it once more."""
+        if call.way is not None or call.rendezvous.phase != Phase.TALKING:
+            call.tell_again_at_us, call.tell_again_wait_us = NEVER, SIGNAL_TELL_AGAIN_US
+            return
+        if now_us >= call.tell_again_at_us and not call.rendezvous.has_unconfirmed:
+            call.tell_again_wait_us = min(2 * call.tell_again_wait_us, SIGNAL_TELL_AGAIN_MAX_US)
+            call.tell_again_at_us = NEVER
+            call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
+            for candidate in self._gatherer.candidates:
+                _tell_candidate(call, agent, candidate, now_us)
+        if call.rendezvous.has_unconfirmed:
+            # Until it is taken it is repeated anyway.
+            call.tell_again_at_us = NEVER
+        elif call.tell_again_at_us == NEVER:
+            call.tell_again_at_us = now_us + call.tell_again_wait_us
 
     def _note_peer_id(self, call: Call) -> None:
         peer_id = call.rendezvous.peer_connection_id
@@ -417,6 +435,7 @@ class Calls:
             self._follow(call, agent, now_us)
             if call.way is None and connection.state == ConnectionState.FINDING_ROUTE:
                 connection.route_trouble = self._trouble(call, agent)
+            self._tell_again(call, agent, now_us)
             if connection.doubts_route:
                 agent.note_silent(now_us)
                 if call.way is not None and call.way[0].relay_id:
@@ -426,6 +445,8 @@ class Calls:
         while (signal := call.rendezvous.poll_signal(now_us)) is not None:
             self._signals.append((call.peer_identity, signal))
         deadlines = [call.rendezvous.poll_timeout(), agent.poll_timeout() if agent is not None else None]
+        if call.tell_again_at_us != NEVER:
+            deadlines.append(Deadline(call.tell_again_at_us, "no way found"))
         self._schedule.arm(call, min((deadline for deadline in deadlines if deadline is not None), default=None))
 
     def _trouble(self, call: Call, agent: IceAgent) -> str:
@@ -499,6 +520,11 @@ class Calls:
         self.is_closed = True
         self._gatherer.close(now_us)
         self._schedule.is_touched = True
+
+
+def _tell_candidate(call: Call, agent: IceAgent, candidate: LocalCandidate, now_us: int) -> None:
+    text = encode_candidate(agent.announced(candidate))
+    call.rendezvous.queue(ReliableSignal(candidate=text.encode()), now_us)
 
 
 def _is_own_peer(connection: Connection) -> bool:

@@ -158,6 +158,11 @@ class Rendezvous:
         if self.phase not in (Phase.CLOSED, Phase.OVER):
             self._outbox.queue(entry, now_us)
 
+    @property
+    def has_unconfirmed(self) -> bool:
+        """Whether the peer has not taken all that was queued."""
+        return len(self._outbox) > 0
+
     def close(self, reason: int, debug: str, now_us: int) -> None:
         """We are done with this connection; a peer whose request we never answered is told, too."""
         if self.phase in (Phase.CLOSED, Phase.OVER):

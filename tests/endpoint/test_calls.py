@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from peergram.config import (
     ICE_RTO_INITIAL_US,
     ICE_TRANSACTIONS_KEPT,
     ICE_UNANSWERED_PACKETS_MAX,
+    SIGNAL_TELL_AGAIN_MAX_US,
     SIGNALS_QUEUED_MAX,
     Config,
 )
@@ -219,6 +221,40 @@ def test_a_signal_of_somebody_else_says_nothing_about_a_session() -> None:
         world.deliver_signal(sender, bob.identity, encode_signal(closed))
         world.run(5_000_000)
         assert state_of(bob, alice) == ConnectionState.CONNECTED
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_addresses_that_a_service_changed_cost_the_way_only_until_they_are_told_again(who: str) -> None:
+    """They were taken and acknowledged, so that nobody would notice: without any way, all is told once more."""
+    world = World("alice", "bob", config=Config(timeout_initial_us=60_000_000))
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    lies_until_us = world.now_us + 20_000_000
+
+    def moves(host: Host, to: Identity, blob: bytes) -> bool:
+        if host.name == who and world.now_us < lies_until_us and b"candidate:" in blob:
+            other = re.sub(rb"192\.168\.1\.1\d", b"192.168.1.99", blob)
+            world.at(world.signal_us, lambda: world.deliver_signal(host.identity, to, other))
+            return True
+        return False
+
+    world.loses_signal = moves
+    opened = set()
+
+    def filters(source: Address, to: Address, _packet: bytes) -> bool:
+        """The other side lets in only what it has sent something to: no check shows it the right address."""
+        opened.add((source[0], to[0]))
+        return source[0] == world.hosts[who].address and (to[0], source[0]) not in opened
+
+    world.loses_packet = filters
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    assert not world.run(20_000_000, lambda: bob.endpoint.unread_messages > 0)
+    signals_before = alice.signals_sent + bob.signals_sent
+    assert signals_before < 40
+    assert world.run(SIGNAL_TELL_AGAIN_MAX_US, lambda: bob.endpoint.unread_messages > 0)
+    world.run(60_000_000)
+    assert alice.signals_sent + bob.signals_sent <= signals_before + 8, "who has a way says nothing more"
 
 
 def test_garbage_from_the_service_is_counted_and_dropped() -> None:
