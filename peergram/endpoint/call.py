@@ -28,6 +28,7 @@ class Call:
         "armed_at_us",
         "caller_key",
         "entries",
+        "is_asked",
         "is_end_said",
         "is_nominated",
         "is_ready",
@@ -68,5 +69,7 @@ class Call:
         self.told: tuple[str, str] | None = None
         """The route and address that the application was last told."""
         self.is_end_said = False
+        self.is_asked = False
+        """Whether the peer was asked by signal if it is over for him, as somebody says."""
         self.is_ready = False
         self.armed_at_us = NEVER
