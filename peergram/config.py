@@ -134,8 +134,10 @@ CHALLENGE_TICKS_MAX: Final = 3
 CLAIM_WAIT_US: Final = 250_000
 CLAIM_WAIT_OWN_PEER_US: Final = 2_000_000
 """How long an unauthenticated close of a live connection must stay uncontradicted; own peers say goodbye inside the encryption,
-so
-from them it means little (E16)."""
+so that from them it means little (E16)."""
+CLAIM_WAIT_SIGNALED_US: Final = 2_000_000
+"""The same where no packet can go and only a signal may contradict: on a local network everybody sees the ids of a call, and
+could end it (E16)."""
 PIECE_CHARGE_BYTES: Final = 128
 """What a piece kept by itself costs beside its bytes (E8)."""
 KEEPALIVE_US: Final = 10_000_000
@@ -419,6 +421,19 @@ SIGNAL_CLOSE_REPEATS_US: Final = (500_000, 1_000_000, 2_000_000)
 SIGNAL_OLD_RUN_US: Final = 80_000
 """How long a connect request waits for the peer to confirm that the connections of our earlier run are over: a reference peer
 drops a request that comes before it has dealt with that, and hears the next one half a second later."""
+SIGNAL_TELL_AGAIN_US: Final = 3_000_000
+SIGNAL_TELL_AGAIN_MAX_US: Final = 24_000_000
+"""How long after everything was said, and taken, a call without any way says its password and candidates once more, doubled each
+time: a service may have changed an address on the way, and nobody else would notice. Toward default time-outs that is twice."""
+SIGNAL_DENIALS_PER_S: Final = 10
+SIGNAL_DENIALS_BURST: Final = 20
+"""Answers by signal to somebody whose request nobody will see, or who speaks of a connection that is not ours: to one name, as
+much as a service carries (S3),"""
+SIGNAL_DENIALS_ALL_PER_S: Final = 50
+SIGNAL_DENIALS_ALL_BURST: Final = 100
+"""and to all of them: requests by signal cost whoever makes them up nothing."""
+SIGNAL_DENIAL_KEYS_MAX: Final = 1_024
+"""Names that are counted one by one."""
 REMEMBERED_CALLS_MAX: Final = 1_024
 """Calls of one endpoint that its next run will know of."""
 KNOWN_PEERS_MAX: Final = 65_536

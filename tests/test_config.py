@@ -95,6 +95,7 @@ REACHED_BY = {
     "BAD_ANSWERS_MAX": "connection/test_handshake.py::test_a_client_ends_with_the_reason_to_tell_the_server",
     "CHALLENGE_TICK_US": "crypto/test_cookie.py::test_a_challenge_is_dead_after_four_ticks_and_stays_dead",
     "CHALLENGE_TICKS_MAX": "crypto/test_cookie.py::test_a_challenge_is_dead_after_four_ticks_and_stays_dead",
+    "CLAIM_WAIT_SIGNALED_US": "endpoint/test_unsigned_closes.py::test_a_close_that_nobody_contradicts_ends_a_call",
     "CLAIM_WAIT_US": "endpoint/test_restart.py::test_an_unproven_close_is_believed_when_a_reference_peer_is_silent",
     "CLAIM_WAIT_OWN_PEER_US": "endpoint/test_restart.py::test_an_unproven_close_is_believed_when_an_own_peer_is_silent",
     "PIECE_CHARGE_BYTES": "connection/test_limits.py::test_a_piece_by_itself_costs_its_bookkeeping_too",
@@ -363,6 +364,13 @@ REACHED_BY = {
     "ICE_TRANSACTIONS_KEPT": "endpoint/test_calls.py::test_signals_and_checks_that_nobody_takes_are_bounded",
     "SIGNALS_QUEUED_MAX": "endpoint/test_calls.py::test_signals_and_checks_that_nobody_takes_are_bounded",
     "SIGNAL_ACK_US": "signaling/test_rendezvous.py::test_an_acknowledgement_waits_a_moment_for_company",
+    "SIGNAL_DENIALS_ALL_BURST": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
+    "SIGNAL_DENIALS_ALL_PER_S": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
+    "SIGNAL_DENIALS_BURST": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
+    "SIGNAL_DENIALS_PER_S": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
+    "SIGNAL_DENIAL_KEYS_MAX": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
+    "SIGNAL_TELL_AGAIN_MAX_US": "endpoint/test_calls.py::test_addresses_that_a_service_changed_are_told_again",
+    "SIGNAL_TELL_AGAIN_US": "endpoint/test_calls.py::test_addresses_that_a_service_changed_are_told_again",
     "SIGNAL_CLOSE_REPEATS_US": "signaling/test_rendezvous.py::test_a_close_is_repeated_until_it_is_confirmed",
     "SIGNAL_DISTANCE_US": (
         "signaling/test_rendezvous.py::test_what_is_found_a_moment_later_waits_only_for_the_distance_of_two_signals"

@@ -18,6 +18,7 @@ from typing import Final
 from peergram.address import Address
 from peergram.config import (
     CLAIM_WAIT_OWN_PEER_US,
+    CLAIM_WAIT_SIGNALED_US,
     CLAIM_WAIT_US,
     CLOSE_DEBUG_BYTES_MAX,
     CLOSE_REPLIES_MAX,
@@ -86,16 +87,6 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteLost:
-    """The peer is silent for so long that another way to him must be looked for (connections by signals, own peers)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RouteFound:
-    """He is heard again."""
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """The connection ended, for good; what was not confirmed by then."""
 
@@ -104,7 +95,7 @@ class Ended:
     unconfirmed: Unconfirmed
 
 
-ConnectionEvent = Opened | RouteLost | RouteFound | Ended
+ConnectionEvent = Opened | Ended
 
 
 class Connection:
@@ -207,7 +198,7 @@ class Connection:
         self._unconfirmed_at_end = Unconfirmed()
         self._taken_at_end: list[tuple[int, int]] = []
         """(lane, position) up to which the peer's reliable data was taken."""
-        self._route_is_open = not isinstance(handshake, SignaledClientHandshake | SignaledServerHandshake)
+        self._route_is_open = not self._is_signaled
         """Whether packets can go at all."""
         self.route_trouble = ""
         """What is known about why there is no route; for the sentence that goes with the end (D27)."""
@@ -240,6 +231,11 @@ class Connection:
     def is_proven(self) -> bool:
         """Whether the peer has shown that he holds the keys: his first hello may have been a replay."""
         return self.flow is not None and self.flow.is_proven
+
+    @property
+    def authentic_packets(self) -> int:
+        """How many packets of the peer have opened, none counted twice."""
+        return 0 if self.flow is None else self.flow.stats.sequenced
 
     @property
     def server_handshake(self) -> ServerHandshake | SignaledServerHandshake | None:
@@ -325,10 +321,16 @@ class Connection:
         """A signal says that the peer is done with this connection; nobody signed that (D21)."""
         if self.is_live:
             end = End(reason, debug or "The remote host closed the connection.", by_peer=True)
-            if self.state == ConnectionState.FINDING_ROUTE and not self.is_proven:
-                self._finish(Cause.PEER_CLOSED, end, now_us)
-            else:
-                self._believe_later(end, self._claim_wait_us, now_us)
+            self._believe_later(end, self._claim_wait_us, now_us)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether somebody said, unsigned, that the peer is done with this connection; it ends if nothing contradicts."""
+        return self._claimed is not None
+
+    def handle_contradiction(self) -> None:
+        """The peer speaks of this connection as one that goes on. Who forges that only makes us wait longer."""
+        self._claimed = None
 
     def handle_route(self, is_open: bool, now_us: int, *, changed: bool = True) -> None:
         """Whether there is a way for packets now; `changed`: another one than before, about which nothing is known."""
@@ -623,8 +625,7 @@ class Connection:
 
     def _note_authentic(self) -> None:
         """The peer lives, and has the keys."""
-        if self._claimed is not None:
-            self._claimed = None
+        self._claimed = None
         if self._unconfirmed_handshake is not None:
             self._unconfirmed_handshake.confirm()
             self._unconfirmed_handshake = None
@@ -681,6 +682,7 @@ class Connection:
                 self._agree_until_us = now_us + self._config.timeout_initial_us
             self.stranger = outcome
         elif self.flow is None:
+            self._claimed = None
             self._open(outcome, now_us)
             if isinstance(handshake, ClientHandshake):
                 self._unconfirmed_handshake = handshake
@@ -705,6 +707,8 @@ class Connection:
         """Do what is due."""
         if self.state == ConnectionState.CONNECTING:
             self._handle_handshake_timeout(now_us)
+            if self.state == ConnectionState.CONNECTING:
+                self._look_at_claim(now_us)
         if self.state in _FLOWING:
             if self._unconfirmed_handshake is not None:
                 self._unconfirmed_handshake.handle_timeout(now_us)
@@ -763,19 +767,23 @@ class Connection:
             receiver.handle_timeout(now_us)
         if self._route_is_open:
             transmitter.handle_timeout(now_us)
-        if self._claimed is not None and now_us >= self._claim_probe_at_us:
-            self._claim_probes_left -= 1
-            if self._claim_probes_left:
-                # From now on, however late we are: he has as long to answer this probe as any other.
-                self._claim_probe_at_us = now_us + self._claim_step_us
-                flow.probe_wanted = True
-            else:
-                self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
+        self._look_at_claim(now_us)
+
+    def _look_at_claim(self, now_us: int) -> None:
+        if self._claimed is None or now_us < self._claim_probe_at_us:
+            return
+        self._claim_probes_left -= 1
+        if not self._claim_probes_left:
+            self._finish(Cause.PEER_CLOSED, self._claimed, now_us)
+            return
+        # From now on, however late we are: he has as long to answer this probe as any other.
+        self._claim_probe_at_us = now_us + self._claim_step_us
+        if self.flow is not None:
+            self.flow.probe_wanted = True
 
     def _may_resume(self, flow: Flow, now_us: int) -> bool:
         """Whether silence means that another route must be found, rather than the end: own peers that meet by signals."""
-        is_signaled = isinstance(self._handshake, SignaledClientHandshake | SignaledServerHandshake)
-        return is_signaled and flow.own_peer and self.state is _CONNECTED and now_us < self._resume_until_us(flow)
+        return self._is_signaled and flow.own_peer and self.state is _CONNECTED and now_us < self._resume_until_us(flow)
 
     def _resume_until_us(self, flow: Flow) -> int:
         """How long a silent peer may take to be heard again."""
@@ -832,6 +840,8 @@ class Connection:
             earliest = self._handshake.poll_timeout()
             if self.stranger is not None:
                 earliest = _earlier(earliest, Deadline(self._agree_until_us, "agreement to a key"))
+            if self._claimed is not None:
+                earliest = _earlier(earliest, Deadline(self._claim_probe_at_us, "close to be confirmed"))
         if self._ends_at_us != NEVER:
             earliest = _earlier(earliest, Deadline(self._ends_at_us, "end"))
         if self._control:
@@ -862,7 +872,7 @@ class Connection:
         )
         self._receiver = Receiver(flow, take_report)
         self._transmitter = Transmitter(flow, fill_report)
-        if isinstance(self._handshake, SignaledClientHandshake | SignaledServerHandshake):
+        if self._is_signaled:
             self._enter(Cause.RENDEZVOUS_DONE)
             self._route_until_us = now_us + self._config.timeout_initial_us
             if self._route_is_open:
@@ -977,17 +987,26 @@ class Connection:
     def _claim_wait_us(self) -> int:
         return CLAIM_WAIT_OWN_PEER_US if self.flow is not None and self.flow.own_peer else CLAIM_WAIT_US
 
+    @property
+    def _is_signaled(self) -> bool:
+        return isinstance(self._handshake, SignaledClientHandshake | SignaledServerHandshake)
+
     def _believe_later(self, end: End, wait_us: int, now_us: int) -> None:
-        """Nobody signed this close: before the handshake is done it counts, afterwards only if a probe stays unanswered."""
+        """Nobody signed this close: it counts if a probe stays unanswered, or at once in a handshake that goes by packets. Where
+        no packet can go, the peer has to answer by signal (`is_doubted`), which takes longer."""
         flow = self.flow
-        if flow is None:
+        if flow is None and not self._is_signaled:
             self._finish(Cause.PEER_CLOSED, end, now_us)
         elif self._claimed is None:
             self._claimed = end
-            self._claim_step_us = -(-max(3 * flow.round_trip.smoothed_us, wait_us) // _CLAIM_PROBES)
+            if flow is None or self.state is _FINDING_ROUTE:
+                wait_us = max(wait_us, CLAIM_WAIT_SIGNALED_US)
+            trip_us = flow.round_trip.smoothed_us if flow is not None else 0
+            self._claim_step_us = -(-max(3 * trip_us, wait_us) // _CLAIM_PROBES)
             self._claim_probe_at_us = now_us + self._claim_step_us
             self._claim_probes_left = _CLAIM_PROBES
-            self._ask(flow, self._claim_probe_at_us, now_us)
+            if flow is not None:
+                self._ask(flow, self._claim_probe_at_us, now_us)
 
     def _ask(self, flow: Flow, again_at_us: int, now_us: int) -> None:
         """Ask the peer for a sign of life, unless that was done a moment ago: others could make us talk all the time (E14)."""
@@ -1009,7 +1028,6 @@ class Connection:
         self._enter(Cause.ROUTE_FOUND)
         self._queue_held(flow, now_us, only_reliable=False)
         if was_open:
-            self._events.append(RouteFound())
             flow.probe_wanted = True
         else:
             assert self.established is not None
@@ -1019,7 +1037,6 @@ class Connection:
     def _lose_route(self, now_us: int) -> None:
         """The peer is silent: keep what there is for a while, in case he comes back by another way."""
         self._enter(Cause.ROUTE_LOST)
-        self._events.append(RouteLost())
 
     def _settle_linger(self, now_us: int) -> None:
         if self.state == ConnectionState.LINGER and self.flow is not None and not self.flow.owes_anything:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
 from peergram.address import canonical_address
@@ -29,6 +29,13 @@ class SupportsOptions(Protocol):
     """A socket, or what asyncio shows of one."""
 
     def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+class SupportsAddresses(Protocol):
+    """The same."""
+
+    def getsockname(self) -> Any: ...
+    def getpeername(self) -> Any: ...
 
 
 def monotonic_us() -> int:
@@ -57,13 +64,28 @@ def give_up_unacknowledged(connection: SupportsOptions, after_us: int) -> None:
 def default_source_host(family: Literal[4, 6]) -> str | None:
     """The address of this machine that packets to the internet come from; None without such a route. Sends nothing."""
     af, elsewhere = _ELSEWHERE[family]
+    return source_host(af, (elsewhere, 9))
+
+
+def source_host(family: int, remote: tuple[Any, ...]) -> str | None:
+    """The address of this machine that packets to `remote` come from now; None without a route. Sends nothing."""
     try:
-        with socket.socket(af, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(remote)
             host, port = probe.getsockname()[:2]
     except OSError:
         return None
     return canonical_address(host, port)[0]
+
+
+def is_routed_as_before(connection: SupportsAddresses) -> bool:
+    """Whether a connection like this one would leave from the same address if it were made now. If not, the network is another
+    one, and nobody tells a TCP connection that it is dead."""
+    try:
+        (host, port), remote = connection.getsockname()[:2], connection.getpeername()
+    except OSError:
+        return False
+    return source_host(socket.AF_INET6 if len(remote) > 2 else socket.AF_INET, remote) == canonical_address(host, port)[0]
 
 
 def has_family(family: Literal[4, 6]) -> bool:

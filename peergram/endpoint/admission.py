@@ -83,7 +83,7 @@ class Admission:
             # Which key we know the name with is our application's business only.
             why = "The name is known with another key." if handshake.impostor is not None else handshake.text
             text = f"Internal error accepting connection.  {why}"
-            calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text)
+            calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text, now_us)
             return
         peer = self._remotes.peers.get(peer_identity)
         ours = peer.link if peer is not None else None
@@ -117,12 +117,13 @@ class Admission:
             link.connection.send_message(data, flags, lane, now_us)
         self._remotes.accept(link, now_us)
 
-    def _refuse(self, caller: Caller, reason: int, text: str) -> None:
+    def _refuse(self, caller: Caller, reason: int, text: str, now_us: int) -> None:
         """Tell somebody why he does not get in."""
         if caller.signal is None:
             self._remotes.strangers.refuse(caller.socket_id, caller.remote, caller.handshake.client_connection_id, reason, text)
         elif self._remotes.calls is not None:
-            self._remotes.calls.reject(caller.handshake.peer_identity, caller.handshake.client_connection_id, reason, text)
+            handshake = caller.handshake
+            self._remotes.calls.reject(handshake.peer_identity, handshake.client_connection_id, reason, text, now_us)
 
     def handle_connect_request(self, socket_id: int, remote: Address, message: ConnectRequest, now_us: int) -> None:
         strangers = self._remotes.strangers
@@ -238,13 +239,13 @@ class Admission:
         peer = dialed or self._remotes.peer_of(handshake.peer_identity, now_us)
         if len(peer.draining) >= ENDED_CONNECTIONS_UNREAD_MAX:
             text = "Messages of earlier connections are still unread; try again later"
-            self._refuse(caller, EndReason.MISC_GENERIC, text)
+            self._refuse(caller, EndReason.MISC_GENERIC, text, now_us)
             return
         if peer.pending is not None:
             waiting = peer.pending.connection.server_handshake
             if waiting is not None and waiting.peer_key != handshake.peer_key:
                 text = "Somebody else waits under this name; try again later"
-                self._refuse(caller, EndReason.MISC_GENERIC, text)
+                self._refuse(caller, EndReason.MISC_GENERIC, text, now_us)
                 return
             self._remotes.drop_pending(peer, "A newer request replaced this one", now_us)
             # Without that request there may have been nothing left worth remembering him for.

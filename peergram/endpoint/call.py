@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peergram.address import Address
+from peergram.config import SIGNAL_TELL_AGAIN_US
 from peergram.identity import Identity
 from peergram.routes.candidates import Base
 from peergram.routes.ice_agent import IceAgent
@@ -27,6 +28,7 @@ class Call:
         "armed_at_us",
         "caller_key",
         "entries",
+        "is_asked",
         "is_end_said",
         "is_nominated",
         "is_ready",
@@ -35,6 +37,8 @@ class Call:
         "peer_identity",
         "peer_password",
         "rendezvous",
+        "tell_again_at_us",
+        "tell_again_wait_us",
         "told",
         "was_checked",
         "way",
@@ -58,8 +62,14 @@ class Call:
         """Whether both sides have agreed on that way."""
         self.was_checked = False
         """Whether the peer has just checked that way."""
+        self.tell_again_at_us = NEVER
+        """When our password and candidates go once more, since there is no way yet,"""
+        self.tell_again_wait_us = SIGNAL_TELL_AGAIN_US
+        """and how long after the last time that is."""
         self.told: tuple[str, str] | None = None
         """The route and address that the application was last told."""
         self.is_end_said = False
+        self.is_asked = False
+        """Whether the peer was asked by signal if it is over for him, as somebody says."""
         self.is_ready = False
         self.armed_at_us = NEVER

@@ -14,6 +14,13 @@ from peergram.config import (
     ICE_BUDGETS_KEPT_MAX,
     ICE_BUDGETS_KEPT_US,
     ICE_TRANSACTIONS_KEPT,
+    SIGNAL_DENIAL_KEYS_MAX,
+    SIGNAL_DENIALS_ALL_BURST,
+    SIGNAL_DENIALS_ALL_PER_S,
+    SIGNAL_DENIALS_BURST,
+    SIGNAL_DENIALS_PER_S,
+    SIGNAL_TELL_AGAIN_MAX_US,
+    SIGNAL_TELL_AGAIN_US,
     SIGNALS_QUEUED_MAX,
     Config,
 )
@@ -25,7 +32,7 @@ from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.link import Link
 from peergram.endpoint.memory import Memory
 from peergram.endpoint.schedule import Schedule
-from peergram.errors import WireError
+from peergram.errors import EndReason, WireError
 from peergram.events import ConnectionState, RouteChanged
 from peergram.identity import Identity
 from peergram.io_requests import InterfaceAddress, Transmit
@@ -33,8 +40,9 @@ from peergram.routes.candidates import Base, LocalCandidate, decode_candidate, e
 from peergram.routes.checks import HostBudgets
 from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
 from peergram.routes.ice_agent import IceAgent
+from peergram.signaling.rates import TokenBuckets
 from peergram.signaling.rendezvous import NO_CONNECTION, Phase, Rendezvous, denial, rejection
-from peergram.timing import NEVER
+from peergram.timing import NEVER, Deadline
 from peergram.wire.signals import ReliableSignal, Signal
 from peergram.wire.stun import Class, StunMessage
 
@@ -84,6 +92,8 @@ class Calls:
         """Whose question an answer belongs to: our connection id."""
         self._budgets: OrderedDict[Identity, tuple[HostBudgets, int]] = OrderedDict()
         """What each peer may still have us send, and since when that counts; the longest ago first."""
+        self._denials = TokenBuckets(SIGNAL_DENIALS_PER_S, SIGNAL_DENIALS_BURST, SIGNAL_DENIAL_KEYS_MAX)
+        self._all_denials = TokenBuckets(SIGNAL_DENIALS_ALL_PER_S, SIGNAL_DENIALS_ALL_BURST, 1)
         self._signals: deque[tuple[Identity, bytes]] = deque(maxlen=SIGNALS_QUEUED_MAX)
         self._ready: deque[Call] = deque()
 
@@ -142,16 +152,21 @@ class Calls:
         self._set_remote(call, now_us)
         self._hear(call, signal, now_us)
 
-    def reject(self, to: Identity, to_connection_id: int, reason: int, debug: str) -> None:
+    def reject(self, to: Identity, to_connection_id: int, reason: int, debug: str, now_us: int) -> None:
         """Tell somebody whose request nobody will see why that is so."""
-        self._signals.append((to, rejection(to_connection_id, to.text_bytes, reason, debug)))
+        if self._may_deny(to, now_us):
+            self._signals.append((to, rejection(to_connection_id, to.text_bytes, reason, debug)))
 
-    def deny(self, to: Identity, signal: Signal) -> None:
+    def deny(self, to: Identity, signal: Signal, now_us: int) -> None:
         """Tell a peer that the connection he speaks of is not one of ours: he took a request for new that was an old one, or we
         started over."""
         closed = signal.connection_closed
-        if signal.to_connection_id and signal.from_connection_id and (closed is None or closed.reason != NO_CONNECTION):
+        is_heeded = bool(signal.to_connection_id and signal.from_connection_id)
+        if is_heeded and (closed is None or closed.reason != NO_CONNECTION) and self._may_deny(to, now_us):
             self._signals.append((to, denial(signal, self._identity.text_bytes, to.text_bytes)))
+
+    def _may_deny(self, to: Identity, now_us: int) -> bool:
+        return self._denials.has(to, now_us) and self._all_denials.take(None, now_us) and self._denials.take(to, now_us)
 
     def _add(self, link: Link, peer_identity: Identity) -> Call:
         connection_id = link.connection.connection_id
@@ -201,8 +216,24 @@ class Calls:
     def _offer(call: Call, agent: IceAgent, candidate: LocalCandidate, now_us: int) -> None:
         """Use one of our addresses for this call, and tell the peer."""
         agent.add_local(candidate, now_us)
-        text = encode_candidate(agent.announced(candidate))
-        call.rendezvous.queue(ReliableSignal(candidate=text.encode()), now_us)
+        _tell_candidate(call, agent, candidate, now_us)
+
+    def _tell_again(self, call: Call, agent: IceAgent, now_us: int) -> None:
+        """Where no way is found although everything was said, somebody may have changed it on the way: say it once more."""
+        if call.way is not None or call.rendezvous.phase != Phase.TALKING:
+            call.tell_again_at_us, call.tell_again_wait_us = NEVER, SIGNAL_TELL_AGAIN_US
+            return
+        if now_us >= call.tell_again_at_us and not call.rendezvous.has_unconfirmed:
+            call.tell_again_wait_us = min(2 * call.tell_again_wait_us, SIGNAL_TELL_AGAIN_MAX_US)
+            call.tell_again_at_us = NEVER
+            call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
+            for candidate in self._gatherer.candidates:
+                _tell_candidate(call, agent, candidate, now_us)
+        if call.rendezvous.has_unconfirmed:
+            # Until it is taken it is repeated anyway.
+            call.tell_again_at_us = NEVER
+        elif call.tell_again_at_us == NEVER:
+            call.tell_again_at_us = now_us + call.tell_again_wait_us
 
     def _note_peer_id(self, call: Call) -> None:
         peer_id = call.rendezvous.peer_connection_id
@@ -248,6 +279,8 @@ class Calls:
         if heard.closed is not None:
             connection.handle_signaled_close(heard.closed.reason, heard.closed.debug, now_us)
             return
+        if heard.is_contradicted:
+            connection.handle_contradiction()
         if call.agent is None:
             call.entries += heard.entries[: self._config_entries_left(call)]
         else:
@@ -336,7 +369,7 @@ class Calls:
     def note_connection(self, call: Call) -> None:
         """Something happened to its connection, which is no matter of ours while all is well: packets come by the thousand."""
         connection = call.link.connection
-        if connection.doubts_route or not (connection.is_live or call.is_end_said):
+        if connection.doubts_route or connection.is_doubted or not (connection.is_live or call.is_end_said):
             self.touch(call)
 
     def handle_timeout(self, call: Call, now_us: int) -> None:
@@ -417,15 +450,23 @@ class Calls:
             self._follow(call, agent, now_us)
             if call.way is None and connection.state == ConnectionState.FINDING_ROUTE:
                 connection.route_trouble = self._trouble(call, agent)
+            self._tell_again(call, agent, now_us)
             if connection.doubts_route:
                 agent.note_silent(now_us)
                 if call.way is not None and call.way[0].relay_id:
                     self._gatherer.check_relay(call.way[0], now_us)
+        if not connection.is_doubted:
+            call.is_asked = False
+        elif not call.is_asked:
+            call.is_asked = True
+            call.rendezvous.ask(ReliableSignal(password=call.local_password), now_us)
         if not connection.is_live and not call.is_end_said:
             self._say_end(call, connection, now_us)
         while (signal := call.rendezvous.poll_signal(now_us)) is not None:
             self._signals.append((call.peer_identity, signal))
         deadlines = [call.rendezvous.poll_timeout(), agent.poll_timeout() if agent is not None else None]
+        if call.tell_again_at_us != NEVER:
+            deadlines.append(Deadline(call.tell_again_at_us, "no way found"))
         self._schedule.arm(call, min((deadline for deadline in deadlines if deadline is not None), default=None))
 
     def _trouble(self, call: Call, agent: IceAgent) -> str:
@@ -472,7 +513,10 @@ class Calls:
     def _say_end(self, call: Call, connection: Connection, now_us: int) -> None:
         call.is_end_said = True
         end = connection.end
-        if end is None or end.by_peer:
+        if call.rendezvous.phase == Phase.RINGING and (end is None or end.by_peer or end.reason == EndReason.MISC_TIMEOUT):
+            # Our application said nothing to him, so that he learns nothing, not even that we are here (M5).
+            call.rendezvous.end()
+        elif end is None or end.by_peer:
             call.rendezvous.end_by_peer(now_us)
         else:
             call.rendezvous.close(end.reason, end.debug, now_us)
@@ -499,6 +543,11 @@ class Calls:
         self.is_closed = True
         self._gatherer.close(now_us)
         self._schedule.is_touched = True
+
+
+def _tell_candidate(call: Call, agent: IceAgent, candidate: LocalCandidate, now_us: int) -> None:
+    text = encode_candidate(agent.announced(candidate))
+    call.rendezvous.queue(ReliableSignal(candidate=text.encode()), now_us)
 
 
 def _is_own_peer(connection: Connection) -> bool:

@@ -277,7 +277,7 @@ class Endpoint:
             known = self._peers.get(peer)
             if known is not None and known.link is not None:
                 # Before we had anything with him, he would learn that we are here.
-                self._calls.deny(peer, signal)
+                self._calls.deny(peer, signal, now_us)
 
     # --- the five verbs ---
 
@@ -288,9 +288,10 @@ class Endpoint:
             return
         link = self._links.for_data(socket_id, remote, data) if data and data[0] >= 0x80 else None
         if link is not None:
-            others = link.connection.handle_datagrams(data, segment_bytes, now_us)
-            if link.call is not None:
-                self._note_way(link, link.call, Base(socket_id), remote, now_us)
+            if link.call is None:
+                others = link.connection.handle_datagrams(data, segment_bytes, now_us)
+            else:
+                others = self._handle_called(link, link.call, Base(socket_id), remote, data, segment_bytes, now_us)
             self._remotes.after(link, now_us)
             for datagram in others:
                 self._handle_datagram(socket_id, remote, datagram, now_us)
@@ -362,11 +363,17 @@ class Endpoint:
         # A relay that cannot take them yet may have something to ask its server.
         return routed or self._calls.poll_transmit(now_us)
 
-    def _note_way(self, link: Link, call: Call, base: Base, remote: Address, now_us: int) -> None:
-        """If what came was authentic, the way it came by works."""
-        flow = link.connection.flow
-        if self._calls is not None and flow is not None and flow.liveness.last_heard_us == now_us:
+    def _handle_called(
+        self, link: Link, call: Call, base: Base, remote: Address, data: bytes, segment_bytes: int, now_us: int
+    ) -> list[bytes]:
+        """Give datagrams to a connection that was called; if there is something authentic and new in them, the way they came by
+        works."""
+        connection = link.connection
+        heard = connection.authentic_packets
+        others = connection.handle_datagrams(data, segment_bytes, now_us)
+        if self._calls is not None and connection.authentic_packets > heard:
             self._calls.note_data(call, base, remote, now_us)
+        return others
 
     def _wait_for_socket(self, link: Link, now_us: int) -> None:
         """What a link would send waits until its socket is open; where the socket is gone, it is lost as on any network."""
@@ -686,8 +693,8 @@ class Endpoint:
             if link is None or link.call is None:
                 self.dropped.unknown += 1
                 return
-            self.dropped.malformed += len(link.connection.handle_datagrams(datagram, len(datagram), now_us))
-            self._note_way(link, link.call, base, remote, now_us)
+            others = self._handle_called(link, link.call, base, remote, datagram, len(datagram), now_us)
+            self.dropped.malformed += len(others)
             self._remotes.after(link, now_us)
         elif looks_like_stun(datagram):
             try:
@@ -716,9 +723,11 @@ class Endpoint:
     def _handle_data(self, socket_id: int, remote: Address, datagram: bytes, now_us: int) -> None:
         link = self._links.for_data(socket_id, remote, datagram)
         if link is not None:
-            self.dropped.malformed += len(link.connection.handle_datagrams(datagram, len(datagram), now_us))
-            if link.call is not None:
-                self._note_way(link, link.call, Base(socket_id), remote, now_us)
+            if link.call is None:
+                others = link.connection.handle_datagrams(datagram, len(datagram), now_us)
+            else:
+                others = self._handle_called(link, link.call, Base(socket_id), remote, datagram, len(datagram), now_us)
+            self.dropped.malformed += len(others)
             self._remotes.after(link, now_us)
             return
         self.dropped.unknown += 1

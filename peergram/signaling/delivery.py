@@ -42,12 +42,17 @@ class SignalOutbox:
     def __len__(self) -> int:
         return len(self._queued)
 
-    def queue(self, entry: ReliableSignal, now_us: int) -> bool:
-        """Give `entry` the next number; it is due at once. False, and nothing done, if too many wait already."""
+    @property
+    def acked(self) -> int:
+        """Number of the last entry that the peer has; 0 if he has none."""
+        return self._first - 1
+
+    def queue(self, entry: ReliableSignal, now_us: int) -> int | None:
+        """Give `entry` the next number; it is due at once. None, and nothing done, if too many wait already."""
         if len(self._queued) >= SIGNAL_RELIABLE_QUEUED_MAX:
-            return False
+            return None
         self._queued.append(_Queued(entry, now_us))
-        return True
+        return self.acked + len(self._queued)
 
     def take(self, kind: SignalKind, now_us: int) -> tuple[int | None, list[ReliableSignal]]:
         """`first_reliable` and `reliable` of the signal that goes now; (None, []) if it carries none.

@@ -63,6 +63,8 @@ class Heard:
     """To be checked; `Rendezvous.handle_answered` says that it held."""
     entries: list[ReliableSignal] = field(default_factory=list)
     closed: SignalClosed | None = None
+    is_contradicted: bool = False
+    """Whether the peer shows that he has not closed it: he asks on, or answers what he was asked since."""
 
 
 class Rendezvous:
@@ -70,6 +72,7 @@ class Rendezvous:
 
     __slots__ = (
         "_ack_at_us",
+        "_asked",
         "_close",
         "_close_repeats",
         "_has_asked",
@@ -105,6 +108,8 @@ class Rendezvous:
         self._old_said = 0
         """How many of them were closed since the last request."""
         self._has_asked = False
+        self._asked: int | None = None
+        """Number of the entry whose acknowledgement shows that the peer goes on."""
         self._outbox = SignalOutbox()
         self._inbox = SignalInbox()
         self._say_at_us = NEVER
@@ -158,6 +163,16 @@ class Rendezvous:
         if self.phase not in (Phase.CLOSED, Phase.OVER):
             self._outbox.queue(entry, now_us)
 
+    def ask(self, entry: ReliableSignal, now_us: int) -> None:
+        """Somebody says that it is over for the peer: see whether he acknowledges one more entry."""
+        if self.phase == Phase.TALKING:
+            self._asked = self._outbox.queue(entry, now_us)
+
+    @property
+    def has_unconfirmed(self) -> bool:
+        """Whether the peer has not taken all that was queued."""
+        return len(self._outbox) > 0
+
     def close(self, reason: int, debug: str, now_us: int) -> None:
         """We are done with this connection; a peer whose request we never answered is told, too."""
         if self.phase in (Phase.CLOSED, Phase.OVER):
@@ -193,6 +208,9 @@ class Rendezvous:
         heard = Heard()
         if signal.ack_reliable is not None:
             self._outbox.ack(signal.ack_reliable)
+            if self._asked is not None and self._outbox.acked >= self._asked:
+                self._asked = None
+                heard.is_contradicted = True
         self._note_sender(signal, now_us)
         heard.entries = self._inbox.take(signal.first_reliable, signal.reliable)
         if self._inbox.ack_wanted and self.phase != Phase.RINGING:
@@ -201,9 +219,11 @@ class Rendezvous:
             heard.connect_ok = signal.connect_ok
             if not signal.ack_reliable:
                 self._outbox.resend_all(now_us)
-        elif signal.connect_request is not None and self._ok is not None:
-            # He has not heard our answer.
-            self._say_at_us = min(self._say_at_us, now_us)
+        elif signal.connect_request is not None:
+            heard.is_contradicted = True
+            if self._ok is not None:
+                # He has not heard our answer.
+                self._say_at_us = min(self._say_at_us, now_us)
         return heard
 
     def _note_sender(self, signal: Signal, now_us: int) -> None:
@@ -217,7 +237,8 @@ class Rendezvous:
                 text = "Received unexpected P2P 'no connection' signal"
                 return Heard(closed=SignalClosed(EndReason.MISC_PEER_SENT_NO_CONNECTION, text))
             return Heard(closed=closed)
-        if closed.reason == NO_CONNECTION:
+        if closed.reason == NO_CONNECTION or self._close is None:
+            # Whom nothing was ever said to is told nothing now.
             self.end()
         else:
             self.end_by_peer(now_us)

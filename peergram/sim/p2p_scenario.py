@@ -468,9 +468,7 @@ class P2PRun:
     def _prove_liveness(self) -> None:
         world, has_way = self.world, self.still_has_way
         probes = [_Probe(self, index) for index in range(2)]
-        # A session that began on candidates somebody altered is in the way until it times out: no peer asks for them again.
-        times_out = not has_way or self.scenario.signals.altered_candidates > 0
-        until_us = world.now_us + LIVENESS_US + (TIMEOUT_INITIAL_US if times_out else 0)
+        until_us = world.now_us + LIVENESS_US + (0 if has_way else TIMEOUT_INITIAL_US)
         while world.now_us < until_us and not world.stopped:
             for probe in probes:
                 probe.advance()

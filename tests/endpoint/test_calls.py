@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,12 +10,19 @@ import pytest
 
 from peergram.address import Address
 from peergram.config import (
+    CLAIM_WAIT_SIGNALED_US,
     ICE_BUDGETS_KEPT_MAX,
     ICE_BUDGETS_KEPT_US,
     ICE_CHECK_INTERVAL_US,
     ICE_RTO_INITIAL_US,
     ICE_TRANSACTIONS_KEPT,
     ICE_UNANSWERED_PACKETS_MAX,
+    SIGNAL_DENIAL_KEYS_MAX,
+    SIGNAL_DENIALS_ALL_BURST,
+    SIGNAL_DENIALS_ALL_PER_S,
+    SIGNAL_DENIALS_BURST,
+    SIGNAL_DENIALS_PER_S,
+    SIGNAL_TELL_AGAIN_MAX_US,
     SIGNALS_QUEUED_MAX,
     Config,
 )
@@ -221,6 +229,40 @@ def test_a_signal_of_somebody_else_says_nothing_about_a_session() -> None:
         assert state_of(bob, alice) == ConnectionState.CONNECTED
 
 
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_addresses_that_a_service_changed_are_told_again(who: str) -> None:
+    """They were taken and acknowledged, so that nobody would notice: without any way, all is told once more."""
+    world = World("alice", "bob", config=Config(timeout_initial_us=60_000_000))
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    lies_until_us = world.now_us + 20_000_000
+
+    def moves(host: Host, to: Identity, blob: bytes) -> bool:
+        if host.name == who and world.now_us < lies_until_us and b"candidate:" in blob:
+            other = re.sub(rb"192\.168\.1\.1\d", b"192.168.1.99", blob)
+            world.at(world.signal_us, lambda: world.deliver_signal(host.identity, to, other))
+            return True
+        return False
+
+    world.loses_signal = moves
+    opened = set()
+
+    def filters(source: Address, to: Address, _packet: bytes) -> bool:
+        """The other side lets in only what it has sent something to: no check shows it the right address."""
+        opened.add((source[0], to[0]))
+        return source[0] == world.hosts[who].address and (to[0], source[0]) not in opened
+
+    world.loses_packet = filters
+    alice.send(bob)
+    world.run(1_000_000, lambda: bool(bob.events))
+    bob.accept(alice)
+    assert not world.run(20_000_000, lambda: bob.endpoint.unread_messages > 0)
+    signals_before = alice.signals_sent + bob.signals_sent
+    assert signals_before < 40
+    assert world.run(SIGNAL_TELL_AGAIN_MAX_US, lambda: bob.endpoint.unread_messages > 0)
+    world.run(60_000_000)
+    assert alice.signals_sent + bob.signals_sent <= signals_before + 8, "who has a way says nothing more"
+
+
 def test_garbage_from_the_service_is_counted_and_dropped() -> None:
     world = World("alice", "bob")
     bob = world.hosts["bob"]
@@ -267,17 +309,44 @@ def test_very_many_strangers_cost_no_more_than_the_requests_that_may_wait() -> N
     assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 0)
 
 
+def signals_waiting(host: Host) -> int:
+    """How many signals its driver would be given."""
+    waiting = 0
+    while host.endpoint.poll_signal() is not None:
+        waiting += 1
+    return waiting
+
+
+def test_who_makes_up_requests_gets_few_answers() -> None:
+    world = World("alice", "bob")
+    bob = world.hosts["bob"]
+    calls = bob.endpoint._calls
+    assert calls is not None
+    names = [Identity.of(f"str:stranger{number}") for number in range(SIGNAL_DENIALS_ALL_BURST + 10)]
+    about = Signal(to_connection_id=0x10001, from_connection_id=0x20002)
+    for number in range(SIGNAL_DENIALS_BURST + 10):
+        calls.reject(names[0], number, 5001, "no", world.now_us)
+        calls.deny(names[0], about, world.now_us)
+    assert signals_waiting(bob) == SIGNAL_DENIALS_BURST
+    for name in names:
+        calls.reject(name, 1, 5001, "no", world.now_us)
+    assert signals_waiting(bob) == SIGNAL_DENIALS_ALL_BURST - SIGNAL_DENIALS_BURST
+    for _ in range(2 * SIGNAL_DENIALS_ALL_PER_S):
+        calls.deny(names[0], about, world.now_us + 1_000_000)
+    assert signals_waiting(bob) == SIGNAL_DENIALS_PER_S
+    for number in range(2 * SIGNAL_DENIAL_KEYS_MAX):
+        calls.reject(Identity.of(f"str:another{number}"), 1, 5001, "no", world.now_us + 2_000_000 + number * 20_000)
+    assert len(calls._denials) <= SIGNAL_DENIAL_KEYS_MAX
+
+
 def test_signals_and_checks_that_nobody_takes_are_bounded() -> None:
     world = World("alice")
     alice = world.hosts["alice"]
     calls = alice.endpoint._calls
     assert calls is not None
     for number in range(SIGNALS_QUEUED_MAX + 10):
-        calls.reject(alice.identity, number, 5001, "no")
-    waiting = 0
-    while alice.endpoint.poll_signal() is not None:
-        waiting += 1
-    assert waiting == SIGNALS_QUEUED_MAX
+        calls.reject(alice.identity, number, 5001, "no", world.now_us + number * 1_000_000)
+    assert signals_waiting(alice) == SIGNALS_QUEUED_MAX
     call = Call(None, Rendezvous(b"str:alice", b"str:bob", 0x10001), alice.identity)  # type: ignore[arg-type]
     for number in range(ICE_TRANSACTIONS_KEPT + 10):
         calls._note_transaction(call, b"\x00\x01" + bytes(6) + number.to_bytes(12, "big"))
@@ -414,7 +483,7 @@ def test_who_sees_the_checks_cannot_spoil_them_by_answering_first() -> None:
     assert world.run(2_000_000, lambda: bob.endpoint.unread_messages > 0)
 
 
-def test_two_who_let_in_requests_of_former_runs_find_out_at_once() -> None:
+def test_two_who_let_in_requests_of_former_runs_find_out_soon() -> None:
     """A service that brings old requests again has each of them wait for somebody who is not there any more."""
     world = World("alice", "bob")
     caught = world.catch_signals(loses=True)
@@ -426,7 +495,7 @@ def test_two_who_let_in_requests_of_former_runs_find_out_at_once() -> None:
     for sender, receiver, request in ((alice, bob, requests[0]), (bob, alice, requests[1])):
         world.deliver_signal(sender.identity, receiver.identity, request)
         receiver.accept(sender)
-    world.run(200_000)
+    world.run(CLAIM_WAIT_SIGNALED_US + 200_000)
     assert state_of(alice, bob) == state_of(bob, alice) == ConnectionState.NONE
     alice.events.clear()
     bob.events.clear()
@@ -478,6 +547,7 @@ def test_a_goodbye_is_heard_through_a_relay_too() -> None:
     assert calls is not None
     [call] = calls._calls.values()
     world.loses_packet = lambda _source, _to, _packet: True
+    world.lose_signals(1.0)
     relay, remote = Base(next(iter(bob.sockets)), 1), ("203.0.113.5", 50_000)
     own_id, peer_id = call.rendezvous.connection_id, call.rendezvous.peer_connection_id
     sent = bob.packets_sent

@@ -16,14 +16,17 @@ from typing import Final
 
 from peergram.address import PORT_MAX
 from peergram.config import SIGNALING_CONNECT_TIMEOUT_US, SIGNALING_UNACKNOWLEDGED_US
+from peergram.drivers.interfaces import InterfaceWatch
 from peergram.drivers.log_limit import LogLimit
+from peergram.drivers.signaling.network_change import MakeWatch, NetworkChange
 from peergram.drivers.socket_watch import ReadableFlag
-from peergram.drivers.system import give_up_unacknowledged, monotonic_us, watch_process
+from peergram.drivers.system import give_up_unacknowledged, is_routed_as_before, monotonic_us, watch_process
 from peergram.errors import ClosedError, UsageError
 from peergram.identity import Identity
 from peergram.signaling.line_protocol import LineClientCore
 from peergram.signaling.reconnect import Reconnect
 from peergram.signaling.service import Deliver, LocalParty
+from peergram.timing import NEVER
 
 DEFAULT_PORT: Final = 10_000
 """The example server's."""
@@ -39,9 +42,19 @@ _log = logging.getLogger(__name__)
 
 
 class LineSignaling:
-    """Signals by way of a server of the reference's example protocol at `host` (an address or a name) and `port`."""
+    """Signals by way of a server of the reference's example protocol at `host` (an address or a name) and `port`.
 
-    def __init__(self, host: str, port: int = DEFAULT_PORT, *, connect_timeout_us: int = SIGNALING_CONNECT_TIMEOUT_US) -> None:
+    `make_watch` is for tests.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int = DEFAULT_PORT,
+        *,
+        connect_timeout_us: int = SIGNALING_CONNECT_TIMEOUT_US,
+        make_watch: MakeWatch = InterfaceWatch,
+    ) -> None:
         if not host or not 1 <= port <= PORT_MAX:
             raise UsageError(f"a signaling server needs a host and a port from 1 to {PORT_MAX}, not {host!r} and {port!r}")
         self._host, self._port = host, port
@@ -53,6 +66,8 @@ class LineSignaling:
         self._thread: threading.Thread | None = None
         self._bell: ReadableFlag | None = None
         self._socket: socket.socket | None = None
+        self._make_watch = make_watch
+        self._network: NetworkChange | None = None
         self._closed = threading.Event()
         self._log_limit = LogLimit()
         self._state = "not started"
@@ -108,25 +123,29 @@ class LineSignaling:
         if self._bell is not None:
             self._bell.close()
             self._bell = None
+        if self._network is not None:
+            self._network.close()
 
     # The thread
 
     def _run(self, core: LineClientCore, bell: ReadableFlag) -> None:
         reconnect = Reconnect()
+        network = self._network = NetworkChange(self._make_watch)
         try:
             while not self._closed.is_set():
                 try:
-                    why = self._be_connected(core, bell, reconnect)
+                    why = self._be_connected(core, bell, network, reconnect)
                 except Exception:  # noqa: BLE001 - logged; the thread must live
                     self._log_defect("a turn of the line client failed")
                     why = "a defect of ours"
-                self._wait_to_reconnect(bell, reconnect, why)
+                self._wait_to_reconnect(bell, network, reconnect, why)
         finally:
+            network.close()
             with self._lock:
                 self._bell = None
             bell.close()
 
-    def _be_connected(self, core: LineClientCore, bell: ReadableFlag, reconnect: Reconnect) -> str:
+    def _be_connected(self, core: LineClientCore, bell: ReadableFlag, network: NetworkChange, reconnect: Reconnect) -> str:
         """One connection from its beginning to its end; returns why it ended."""
         try:
             connection = socket.create_connection((self._host, self._port), self._connect_timeout_s)
@@ -141,14 +160,14 @@ class LineSignaling:
                 core.handle_connected()
                 if not self._closed.is_set():
                     self._state = f"connected to the line server at {self._where}"
-            return self._exchange(core, bell, connection)
+            return self._exchange(core, bell, network, connection)
         except OSError as error:
             return _reason_of(error)
         finally:
             self._socket = None
             connection.close()
 
-    def _exchange(self, core: LineClientCore, bell: ReadableFlag, connection: socket.socket) -> str:
+    def _exchange(self, core: LineClientCore, bell: ReadableFlag, network: NetworkChange, connection: socket.socket) -> str:
         while not self._closed.is_set():
             bell.put_down()
             with self._lock:
@@ -158,7 +177,12 @@ class LineSignaling:
                     waiting = core.poll_write()
             if self._closed.is_set():
                 break
-            if _wait(bell, connection, is_writing=bool(waiting)):
+            is_readable = _wait(bell, network, connection, is_writing=bool(waiting))
+            if network.has_changed:
+                if not is_routed_as_before(connection):
+                    return "this machine moved to another network"
+                network.forget()
+            if is_readable:
                 data = _receive_some(connection)
                 if data == b"":
                     return "the server closed the connection"
@@ -175,19 +199,20 @@ class LineSignaling:
             except Exception:  # noqa: BLE001 - whoever takes signals must not end the service
                 self._log_defect("taking a signal failed")
 
-    def _wait_to_reconnect(self, bell: ReadableFlag, reconnect: Reconnect, why: str) -> None:
+    def _wait_to_reconnect(self, bell: ReadableFlag, network: NetworkChange, reconnect: Reconnect, why: str) -> None:
         now_us = monotonic_us()
         until_us = now_us + reconnect.handle_lost(now_us, random.random())
         with self._lock:
             if not self._closed.is_set():
                 wait_s = (until_us - now_us) / 1e6
                 self._state = f"not connected to the line server at {self._where} ({why}); trying again within {wait_s:.1f} s"
-        # The bell also rings for signals, which only wait in their queue meanwhile.
-        while not self._closed.is_set() and (now_us := monotonic_us()) < until_us:
+        # The bell also rings for signals, which only wait in their queue meanwhile. Another network may be one that works.
+        while not self._closed.is_set() and monotonic_us() < until_us and not network.has_changed:
             bell.put_down()
             if self._closed.is_set():
                 return
-            _wait(bell, timeout_s=(until_us - now_us) / 1e6)
+            _wait(bell, network, until_us=until_us)
+        network.forget()
 
     def _log_defect(self, text: str) -> None:
         note = self._log_limit.note(text, monotonic_us())
@@ -196,14 +221,27 @@ class LineSignaling:
 
 
 def _wait(
-    bell: ReadableFlag, connection: socket.socket | None = None, *, is_writing: bool = False, timeout_s: float | None = None
+    bell: ReadableFlag,
+    network: NetworkChange,
+    connection: socket.socket | None = None,
+    *,
+    is_writing: bool = False,
+    until_us: int = NEVER,
 ) -> bool:
-    """Until the bell rings, the connection is ready or the time is over; returns whether there is something to read."""
+    """Until the bell rings, the connection is ready, the network may have changed or the time has come; returns whether there is
+    something to read."""
+    until_us = min(until_us, network.due_us)
     with _Selector() as selector:
         selector.register(bell.fileno(), selectors.EVENT_READ)
+        if (signs := network.fileno()) >= 0:
+            selector.register(signs, selectors.EVENT_READ)
         if connection is not None:
             selector.register(connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if is_writing else 0))
-        return any(key.fileobj is connection and events & selectors.EVENT_READ for key, events in selector.select(timeout_s))
+        timeout_s = None if until_us >= NEVER else max(0, until_us - monotonic_us()) / 1e6
+        ready = selector.select(timeout_s)
+        if any(key.fd == signs for key, _ in ready):
+            network.handle_signs()
+        return any(key.fileobj is connection and events & selectors.EVENT_READ for key, events in ready)
 
 
 def _send_some(connection: socket.socket, data: bytes) -> int:

@@ -19,8 +19,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from peergram import config as limits
+from peergram.drivers.interfaces import InterfaceWatch
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.system import give_up_unacknowledged, monotonic_us, secure_entropy, watch_process
+from peergram.drivers.signaling.network_change import MakeWatch, NetworkChange
+from peergram.drivers.system import (
+    give_up_unacknowledged,
+    is_routed_as_before,
+    monotonic_us,
+    secure_entropy,
+    watch_process,
+)
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
 from peergram.signaling.reconnect import Reconnect
@@ -44,6 +52,7 @@ from peergram.signaling.websocket_protocol import (
     encode_client_message,
     login_text,
 )
+from peergram.timing import NEVER
 
 _FAREWELL_S = 0.5
 
@@ -69,11 +78,18 @@ class WebSocketSignaling:
     """A client of the server at `url`, as `peergram serve` prints it.
 
     Raises UsageError for a URL that is none. `ca_file` holds certificates to trust rather than those of the system, for servers
-    without a fingerprint in their URL; `ping_us` is how often the connection is tried. When another client logs in with the same
-    key, this one stays away for good, and its status says so.
+    without a fingerprint in their URL; `ping_us` is how often the connection is tried, `make_watch` is for tests. When another
+    client logs in with the same key, this one stays away for good, and its status says so.
     """
 
-    def __init__(self, url: str, *, ca_file: Path | None = None, ping_us: int = limits.SIGNALING_PING_US) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        ping_us: int = limits.SIGNALING_PING_US,
+        make_watch: MakeWatch = InterfaceWatch,
+    ) -> None:
         self.url: ServerUrl = parse_server_url(url)
         self._tls = _tls_context(self.url, ca_file)
         self._party: LocalParty | None = None
@@ -89,6 +105,9 @@ class WebSocketSignaling:
         # Made by the thread, set from any.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bell = asyncio.Event()
+        self._make_watch = make_watch
+        self._has_moved = asyncio.Event()
+        """Set when this machine's addresses have changed, until somebody has looked at that."""
         self._end = asyncio.Event()
 
     # For the library
@@ -153,11 +172,39 @@ class WebSocketSignaling:
         if self._closed:
             return
         living, ending = asyncio.ensure_future(self._live()), asyncio.ensure_future(self._end.wait())
+        watching = asyncio.ensure_future(self._watch_network())
         await asyncio.wait((living, ending), return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        living.cancel()
+        for task in (ending, watching, living):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
         with suppress(asyncio.CancelledError):
             await living
+
+    async def _watch_network(self) -> None:
+        """Until cancelled."""
+        network, signs = NetworkChange(self._make_watch), asyncio.Event()
+        loop, descriptor = asyncio.get_running_loop(), network.fileno()
+
+        def take_signs() -> None:
+            network.handle_signs()
+            signs.set()
+
+        try:
+            if descriptor >= 0:
+                loop.add_reader(descriptor, take_signs)
+            while True:
+                if network.has_changed:
+                    network.forget()
+                    self._has_moved.set()
+                wait_s = None if network.due_us >= NEVER else max(0, network.due_us - monotonic_us()) / 1e6
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(signs.wait(), wait_s)
+                signs.clear()
+        finally:
+            if descriptor >= 0:
+                loop.remove_reader(descriptor)
+            network.close()
 
     async def _live(self) -> None:
         """Until cancelled, or replaced."""
@@ -173,7 +220,13 @@ class WebSocketSignaling:
                 self._set_status(f"{lost}; trying again")
             finally:
                 self._is_welcome = False
-            await asyncio.sleep(pause_us / 1e6)
+            await self._pause(pause_us)
+
+    async def _pause(self, pause_us: int) -> None:
+        """Shorter if there is another network, which may be one that works."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._has_moved.wait(), pause_us / 1e6)
+        self._has_moved.clear()
 
     async def _connect_once(self, reconnect: Reconnect) -> NoReturn:
         """One connection from beginning to end, which is _Lost or _Replaced."""
@@ -250,13 +303,23 @@ class WebSocketSignaling:
                 self._bell.clear()
                 if self._unsent:
                     continue
-                ringing = asyncio.ensure_future(self._bell.wait())
-                await asyncio.wait((ringing, receiving), return_when=asyncio.FIRST_COMPLETED)
+                ringing, moving = asyncio.ensure_future(self._bell.wait()), asyncio.ensure_future(self._has_moved.wait())
+                await asyncio.wait((ringing, moving, receiving), return_when=asyncio.FIRST_COMPLETED)
                 ringing.cancel()
+                moving.cancel()
                 if receiving.done():
                     receiving.result()
+                if self._has_moved.is_set():
+                    self._look_at_network(connection)
         finally:
             receiving.cancel()
+
+    def _look_at_network(self, connection: ClientConnection) -> None:
+        """This machine's addresses have changed: does that concern this connection?"""
+        if not is_routed_as_before(connection.transport.get_extra_info("socket")):
+            # Left set, so that the next attempt does not wait.
+            raise _Lost("this machine moved to another network")
+        self._has_moved.clear()
 
     async def _receive(self, connection: ClientConnection) -> None:
         assert self._deliver is not None

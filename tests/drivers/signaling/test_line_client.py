@@ -25,6 +25,7 @@ from peergram.servers.line_server import LineServer
 from tests.drivers.fake_endpoint import until
 
 from .mailbox import WAIT_S, Join, Mailbox, party
+from .moving import MovingMachine
 
 ALICE, BOB = Identity.string("alice"), Identity.string("bob")
 
@@ -236,3 +237,43 @@ def test_what_a_server_does_not_acknowledge_ends_the_connection_soon(server: Lin
     assert until(lambda: server.named == 1)
     assert alice._socket is not None
     assert alice._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) * 1_000 == SIGNALING_UNACKNOWLEDGED_US
+
+
+def test_who_moves_to_another_network_connects_again_at_once(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who only waits to be called would find out at the next keepalive."""
+    machine, listener = MovingMachine(monkeypatch), Listener()
+    join(LineSignaling("127.0.0.1", listener.port, make_watch=machine.watch), "alice")
+    with listener.accept() as first:
+        assert read_lines(first, 1) == [b"str:alice"]
+        machine.move()
+        with listener.accept() as second:
+            assert read_lines(second, 1) == [b"str:alice"]
+            assert first.recv(1) == b""
+    listener.close()
+
+
+def test_a_change_that_does_not_concern_the_way_to_the_server_leaves_the_connection(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, listener = MovingMachine(monkeypatch), Listener()
+    alice = LineSignaling("127.0.0.1", listener.port, make_watch=machine.watch)
+    join(alice, "alice")
+    with listener.accept() as first:
+        assert read_lines(first, 1) == [b"str:alice"]
+        machine.change()
+        time.sleep(0.1)
+        alice.send(BOB, b"\x01")
+        assert read_lines(first, 1) == [b"str:bob 01"]
+    listener.close()
+
+
+def test_another_network_ends_the_wait_after_failures(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, listener = MovingMachine(monkeypatch), Listener()
+    listener.close()
+    alice = LineSignaling("127.0.0.1", listener.port, make_watch=machine.watch)
+    join(alice, "alice")
+    assert until(lambda: "trying again" in alice.status)
+    listener = Listener(port=listener.port)
+    machine.change()
+    listener.accept().close()
+    listener.close()

@@ -19,6 +19,7 @@ from peergram.identity import Identity
 from peergram.signaling.websocket_protocol import Hello, Welcome, encode_server_message
 from tests.servers.running import RunningServer, running_server
 
+from .moving import MovingMachine
 from .parties import Inbox, key_of, party, wait_until
 
 ALICE, BOB = Identity.of("alice"), Identity.of("bob")
@@ -270,3 +271,29 @@ def test_what_a_server_does_not_acknowledge_ends_the_connection_soon(monkeypatch
     with running_server() as running:
         welcomed(running.url, "alice").close()
     assert limits_us == [config.SIGNALING_UNACKNOWLEDGED_US]
+
+
+def test_who_moves_to_another_network_logs_in_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who only waits to be called would find out at the next ping."""
+    machine = MovingMachine(monkeypatch)
+    with running_server() as running:
+        alice = WebSocketSignaling(running.url, make_watch=machine.watch)
+        alice.start(party("alice"), Inbox())
+        wait_until(lambda: alice.is_welcome and machine.is_watched)
+        machine.change()
+        time.sleep(0.1)
+        assert running.count("logins") == 1, "the way to the server is as before"
+        machine.move()
+        wait_until(lambda: running.count("logins") == 2 and alice.is_welcome)
+        alice.close()
+
+
+def test_another_network_ends_the_wait_after_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, port = MovingMachine(monkeypatch), free_tcp_port()
+    alice = WebSocketSignaling(f"ws://127.0.0.1:{port}/", make_watch=machine.watch)
+    alice.start(party("alice"), Inbox())
+    wait_until(lambda: "trying again" in alice.status)
+    with running_server(bind=("127.0.0.1", port)):
+        machine.change()
+        wait_until(lambda: alice.is_welcome)
+        alice.close()
