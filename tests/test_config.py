@@ -346,6 +346,17 @@ REACHED_BY = {
     "SERVER_NAME_KEPT_US": "servers/test_signaling_core.py::test_a_name_that_was_used_is_kept_for_a_month",
     "SERVER_NAME_KEPT_SHORT_US": "servers/test_signaling_core.py::test_every_table_shrinks_back_to_nothing",
     "SERVER_SWEEP_US": "servers/test_signaling_core.py::test_every_table_shrinks_back_to_nothing",
+    "SERVER_NAME_NOTED_US": (
+        "servers/test_signaling_core.py::test_a_name_in_use_for_ten_minutes_is_kept_for_a_month_whenever_the_server_crashes"
+    ),
+    "SERVER_NAME_NOTED_SHORT_US": (
+        "servers/test_signaling_core.py::test_who_comes_and_goes_under_a_known_name_is_news_every_ten_minutes_at_most"
+    ),
+    "SERVER_NAMES_SAVE_US": "servers/test_names_file.py::test_saving_takes_little_of_the_time_and_failing_even_less",
+    "SERVER_NAMES_SAVE_SHARE": "servers/test_names_file.py::test_saving_takes_little_of_the_time_and_failing_even_less",
+    "SERVER_NAMES_SAVE_RETRY_US": "servers/test_names_file.py::test_saving_takes_little_of_the_time_and_failing_even_less",
+    "SERVER_NAMES_FILE_BYTES_MAX": "servers/test_names_file.py::test_what_is_no_file_of_names_is_refused_and_left_alone",
+    "SERVER_NAMES_COMPLAINTS_MAX": "servers/test_names_file.py::test_of_many_bad_lines_a_few_are_named_and_the_others_counted",
     "SERVER_CLOSE_US": "servers/test_run.py::test_stopping_takes_less_than_a_second_whatever_clients_do",
     "STUN_ANSWERS_PER_HOST_PER_S": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",
     "STUN_ANSWERS_PER_HOST_BURST": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",

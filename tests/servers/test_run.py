@@ -15,13 +15,14 @@ import pytest
 
 from peergram import config
 from peergram.drivers.signaling.websocket import WebSocketSignaling
-from peergram.errors import AddressInUseError
+from peergram.errors import AddressInUseError, UsageError
 from peergram.identity import Identity
+from peergram.servers.names_file import NamesFile
 from peergram.servers.run import _host_matches
 from peergram.servers.tls_files import given_tls, own_tls
 from peergram.signaling.websocket_protocol import CarriedSignal
 from peergram.wire.stun import Class, Method, StunMessage, decode_stun, encode_stun
-from tests.drivers.signaling.parties import Inbox, party, wait_until
+from tests.drivers.signaling.parties import Inbox, key_of, party, wait_until
 from tests.threats.world import SOAK, full_or
 
 from .authority import issue
@@ -160,6 +161,51 @@ def test_signals_go_both_ways() -> None:
         assert at_alice.next() == (Identity.of("bob"), b"")
         alice.close()
         bob.close()
+
+
+# --- names ---
+
+
+def refusal_of(url: str, name: str, key_name: str) -> str:
+    """What a client hears who says he is `name` and has another key."""
+    service = WebSocketSignaling(url)
+    service.start(party(name, key_of(key_name)), Inbox())
+    wait_until(lambda: "refuses" in service.status)
+    refusal = service.status
+    service.close()
+    return refusal
+
+
+def test_a_name_is_saved_soon_and_a_last_time_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    with running_server(names=NamesFile(path)) as running:
+        welcomed(running.url, "alice", Inbox()).close()
+        wait_until(lambda: running.count("names_saved") == 1)
+        assert "str:alice  " in path.read_text()
+        with pytest.raises(UsageError, match="another server"):
+            NamesFile(path)
+        welcomed(running.url, "bob", Inbox()).close()
+    assert "str:bob  " in path.read_text()
+    with running_server(names=NamesFile(path)) as running:
+        assert "another key has this name" in refusal_of(running.url, "alice", "mallory")
+        welcomed(running.url, "alice", Inbox()).close()
+
+
+def test_a_file_that_cannot_be_written_costs_nobody_anything_until_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "names.txt"
+    (tmp_path / "names.txt.new").mkdir()
+    with running_server(names=NamesFile(path)) as running:
+        alice = welcomed(running.url, "alice", Inbox())
+        wait_until(lambda: running.count("names_not_saved") == 1)
+        assert "another key has this name" in refusal_of(running.url, "alice", "mallory")
+        assert alice.is_welcome
+        (tmp_path / "names.txt.new").rmdir()
+        alice.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "names cannot be kept in" in caplog.text
+    assert "str:alice  " in path.read_text()
 
 
 # --- S10 ---
