@@ -521,6 +521,9 @@ SERVER_QUIET_US: Final = 30_000_000
 """Silence after which a client is asked for a sign of life, and again until it is cut (S4)."""
 SERVER_QUIET_SLOT_US: Final = 1_000_000
 """Silent clients are asked together at the end of such a slot, so that ten thousand of them wake the server once a second."""
+SERVER_NOBODIES: Final = 32
+"""Connections of the server to itself, for what is sent to those who are not here: so many that they are about as rarely in use
+as a client's, and take as long (S6)."""
 SERVER_HEADER_BYTES_MAX: Final = 8_192
 """Of an HTTP request with all its headers (S4)."""
 SERVER_UNSENT_BYTES_MAX: Final = 262_144

@@ -318,6 +318,7 @@ REACHED_BY = {
     "SERVER_LOGIN_US": "servers/test_signaling_core.py::test_who_does_not_log_in_within_five_seconds_is_cut",
     "SERVER_QUIET_US": "servers/test_signaling_core.py::test_silence_is_asked_about_and_then_ends",
     "SERVER_QUIET_SLOT_US": "servers/test_signaling_core.py::test_thousands_of_silent_clients_wake_the_server_once_a_second",
+    "SERVER_NOBODIES": "servers/test_who_is_here.py::test_neither_answers_nor_times_tell_who_is_here",
     "SERVER_HEADER_BYTES_MAX": "servers/test_run.py::test_a_header_without_end_is_cut_at_8_kib",
     "SERVER_UNSENT_BYTES_MAX": "servers/test_run.py::test_who_never_reads_is_cut_when_256_kib_wait",
     "SERVER_UNSENT_TOTAL_BYTES_MAX": "servers/test_run.py::test_all_who_never_read_together_hold_no_more_than_the_limit",

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from peergram.address import Address, canonical_address, format_address
 from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy, wall_offset_us
 from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
-from peergram.servers.signaling_core import Ask, Cut, NamesChanged, Send, SignalingCore
+from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.tls_files import ServerTls
 from peergram.signaling.server_url import ServerUrl
@@ -85,6 +86,7 @@ class SignalingServer:
         self.stun_addresses: list[Address] = []
         self._started_us = monotonic_us()
         self._connections: dict[int, _Connection] = {}
+        self._nobodies = _Nobodies(self)
         self._last_id = 0
         self._servers: list[asyncio.Server] = []
         self._stun_transports: list[asyncio.DatagramTransport] = []
@@ -112,12 +114,13 @@ class SignalingServer:
                 )
                 # The kernel may hold many that want in; a turn of the loop takes a few of them, and serves others in between.
                 listener.listen(_BACKLOG)
+            await self._nobodies.open()
             for bind in self.settings.stun_binds:
                 udp = _open_socket(bind, socket.SOCK_DGRAM)
                 self.stun_addresses.append(_address_of(udp.getsockname()))
                 transport, _ = await loop.create_datagram_endpoint(partial(_StunSocket, self), sock=udp)
                 self._stun_transports.append(transport)
-        except PeergramError:
+        except (PeergramError, OSError):
             await self.close()
             raise
         if self.settings.names is not None:
@@ -138,6 +141,7 @@ class SignalingServer:
             await asyncio.sleep(0.01)
         for connection in list(self._connections.values()):
             connection.abort()
+        self._nobodies.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._keeping_names is not None:
@@ -210,6 +214,10 @@ class SignalingServer:
         while (output := self.core.poll_output()) is not None:
             if isinstance(output, NamesChanged):
                 self._names_changed.set()
+                continue
+            if output.client_id == NOBODY:
+                assert isinstance(output, Send)
+                self._nobodies.send(output.frame)
                 continue
             connection = self._connections.get(output.client_id)
             if connection is None:
@@ -308,6 +316,15 @@ class _Connection(asyncio.Protocol):
         self._raw: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
 
+    @classmethod
+    def to_nobody(cls, server: SignalingServer, transport: asyncio.Transport) -> _Connection:
+        """One that is open and has no client."""
+        made = cls(server)
+        made._id = NOBODY
+        made._ws = ServerProtocol(state=State.OPEN, max_size=FRAME_BYTES_MAX, logger=_frame_log)
+        made._raw = made._transport = transport
+        return made
+
     # From the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -369,6 +386,8 @@ class _Connection(asyncio.Protocol):
                 self.abort()
                 return
         self._ws.receive_data(data)
+        # A pong goes before anything is done for others, which might delay it (S6).
+        self._flush()
         for event in self._ws.events_received():
             if self._cut_off:
                 return
@@ -471,6 +490,49 @@ class _Connection(asyncio.Protocol):
             self.abort()
         else:
             self._server.note_unsent(self._id, unsent)
+
+
+class _Nobodies:
+    """Take what is for those who are not here, and take as long for it as a client's connection does (S6).
+
+    They are connections of the server to itself, so the system does the same work, too; several, by turns, since what was in use
+    a moment ago is faster. What arrives is thrown away in large pieces.
+    """
+
+    def __init__(self, server: SignalingServer) -> None:
+        self._server = server
+        self._ends: deque[tuple[_Connection, socket.socket]] = deque()
+        self._sent_bytes: Counter[_Connection] = Counter()
+
+    async def open(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            for _ in range(limits.SERVER_NOBODIES):
+                near_end = socket.create_connection(listener.getsockname())
+                far_end, _ = listener.accept()
+                for end in (near_end, far_end):
+                    end.setblocking(False)
+                transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near_end)
+                self._ends.append((_Connection.to_nobody(self._server, transport), far_end))
+
+    def send(self, frame: bytes) -> None:
+        """One frame, as if somebody were here."""
+        if not self._ends:
+            return
+        connection, far_end = self._ends[0]
+        self._ends.rotate()
+        self._sent_bytes[connection] += len(frame)
+        if self._sent_bytes[connection] > limits.SERVER_SOCKET_BUFFER_BYTES // 4:
+            self._sent_bytes[connection] = 0
+            with suppress(BlockingIOError):
+                far_end.recv(limits.SERVER_SOCKET_BUFFER_BYTES)
+        if not connection.unsent_bytes:
+            connection.send(frame)
+
+    def close(self) -> None:
+        while self._ends:
+            connection, far_end = self._ends.popleft()
+            connection.abort()
+            far_end.close()
 
 
 _tasks: set[asyncio.Task[None]] = set()

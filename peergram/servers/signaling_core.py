@@ -4,7 +4,7 @@ A client proves a key. `gen:` identities are their own key; any other name belon
 server names the sender of each signal itself, says nothing about whether a receiver is here (S6), and keeps no signal: who is not
 connected does not get it. Which name is whose outlasts the process if the runner keeps it: it is told when that has changed.
 
-The runner gives every connection a number, reports what happens to it, and then takes `poll_output` until it is None.
+The runner gives every connection a number from 1, reports what happens to it, and then takes `poll_output` until it is None.
 """
 
 from __future__ import annotations
@@ -42,9 +42,13 @@ AcceptsUrl = Callable[[ServerUrl, Address], bool]
 """Whether a client that dialed this URL, and arrived at this address of ours, was meant to come here."""
 
 
+NOBODY = 0
+"""No connection has this number: a frame for it is to be sent nowhere, at the price of one for a client."""
+
+
 @dataclass(slots=True)
 class Send:
-    """One frame for a connection."""
+    """One frame for a connection, or for `NOBODY`."""
 
     client_id: int
     frame: bytes
@@ -149,9 +153,10 @@ class SignalingCore:
         self._sent_to = TokenBuckets(limits.SIGNALS_PAIR_PER_S, limits.SIGNALS_PAIR_BURST, keys)
         self._host_sent_to = TokenBuckets(limits.SIGNALS_HOST_PAIR_PER_S, limits.SIGNALS_HOST_PAIR_BURST, keys)
         self._received = TokenBuckets(limits.SIGNALS_VICTIM_PER_S, limits.SIGNALS_VICTIM_BURST, keys)
+        self._received_by_nobody = TokenBuckets(limits.SIGNALS_VICTIM_PER_S, limits.SIGNALS_VICTIM_BURST, 1)
         self._buckets = (
             self._logins, self._logins_of_host, self._logins_of_name, self._new_names, self._frames,
-            self._sent, self._sent_to, self._host_sent_to, self._received,
+            self._sent, self._sent_to, self._host_sent_to, self._received, self._received_by_nobody,
         )  # fmt: skip
 
     # Numbers of the moment
@@ -344,14 +349,17 @@ class SignalingCore:
         if not allowed:
             self.counters["dropped_sender_rate"] += 1
             return
-        receiver_id = self._by_identity.get(receiver)
-        if receiver_id is None:
+        # The same steps whoever is here: what is sent to nobody costs as much, so that no pong tells by its time (S6).
+        receiver_id = self._by_identity.get(receiver, NOBODY)
+        is_in_rate = (self._received if receiver_id else self._received_by_nobody).take(receiver if receiver_id else None, now_us)
+        if not receiver_id:
             self.counters["dropped_absent"] += 1
-        elif not self._received.take(receiver, now_us):
+        elif not is_in_rate:
             self.counters["dropped_receiver_rate"] += 1
+            receiver_id = NOBODY
         else:
             self.counters["signals"] += 1
-            self._send(receiver_id, CarriedSignal(sender, signal.blob))
+        self._send(receiver_id, CarriedSignal(sender, signal.blob))
 
     # Ending
 

@@ -9,7 +9,7 @@ from peergram.address import Address
 from peergram.config import SERVER_LOGINS_PER_S
 from peergram.crypto.keys import SigningKey
 from peergram.identity import Identity
-from peergram.servers.signaling_core import Ask, Cut, NamesChanged, OwnedName, Send, SignalingCore
+from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, OwnedName, Send, SignalingCore
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
     Hello,
@@ -46,7 +46,7 @@ class Server:
         self.said: dict[int, list[ServerMessage]] = {}
         self.cut: set[int] = set()
         self.asked: list[int] = []
-        self.news_of_names = 0
+        self.news_of_names = self.sent_to_nobody = 0
         self.kept: list[OwnedName] = []
         self.connections = 0
 
@@ -58,6 +58,9 @@ class Server:
             if isinstance(output, NamesChanged):
                 self.news_of_names += 1
                 self.kept = self.core.owned_names()
+                continue
+            if output.client_id == NOBODY:
+                self.sent_to_nobody += 1
                 continue
             assert output.client_id not in self.cut, "something was said after the end"
             if output.frame is not None:

@@ -466,6 +466,17 @@ def test_the_server_says_nothing_about_who_is_here() -> None:
     assert set(before) == set(server.said)
 
 
+def test_what_is_for_somebody_who_is_not_here_takes_the_same_way_to_nobody() -> None:
+    server = Server()
+    server.log_in("bob")
+    alice = server.log_in("alice", host="192.0.2.2")
+    for number in range(10):
+        alice.send("bob")
+        alice.send(f"nobody{number}")
+    assert server.sent_to_nobody == 10
+    assert server.core.counters["signals"] == server.core.counters["dropped_absent"] == 10
+
+
 # --- S9 ---
 
 
