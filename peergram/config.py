@@ -542,6 +542,9 @@ SERVER_QUIET_US: Final = 30_000_000
 """Silence after which a client is asked for a sign of life, and again until it is cut (S4)."""
 SERVER_QUIET_SLOT_US: Final = 1_000_000
 """Silent clients are asked together at the end of such a slot, so that ten thousand of them wake the server once a second."""
+SERVER_NOBODIES: Final = 32
+"""Connections of the server to itself, for what is sent to those who are not here: so many that they are about as rarely in use
+as a client's, and take as long (S6)."""
 SERVER_HEADER_BYTES_MAX: Final = 8_192
 """Of an HTTP request with all its headers (S4)."""
 SERVER_UNSENT_BYTES_MAX: Final = 262_144
@@ -574,6 +577,20 @@ SERVER_NAME_KEPT_US: Final = 2_592_000_000_000
 SERVER_NAME_KEPT_SHORT_US: Final = 3_600_000_000
 """A name stays its key's for 30 days after its last use, if it was in use for ten minutes at a stretch; else for an hour, so that
 a table full of names that nobody wants empties itself (S9)."""
+SERVER_NAME_NOTED_US: Final = 86_400_000_000
+SERVER_NAME_NOTED_SHORT_US: Final = 600_000_000
+"""How old the last use of a name may be in the file of names, for the two kinds: by so much a crash may shorten its time, and the
+file need not be written for everybody who comes and goes."""
+SERVER_NAMES_SAVE_US: Final = 1_000_000
+SERVER_NAMES_SAVE_SHARE: Final = 20
+"""Names are saved together once a second at most, and so rarely that it takes one part in so many of the time: 100 000 names are
+10 MB of text."""
+SERVER_NAMES_SAVE_RETRY_US: Final = 60_000_000
+"""A file that could not be written is tried again."""
+SERVER_NAMES_FILE_BYTES_MAX: Final = 67_108_864
+"""A file of names that is larger is none: 100 000 names of the greatest length take 50 MB."""
+SERVER_NAMES_COMPLAINTS_MAX: Final = 5
+"""Lines of it that are named at the start because they cannot be read; for the others a number will do."""
 SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000

@@ -323,6 +323,7 @@ REACHED_BY = {
     "SERVER_LOGIN_US": "servers/test_signaling_core.py::test_who_does_not_log_in_within_five_seconds_is_cut",
     "SERVER_QUIET_US": "servers/test_signaling_core.py::test_silence_is_asked_about_and_then_ends",
     "SERVER_QUIET_SLOT_US": "servers/test_signaling_core.py::test_thousands_of_silent_clients_wake_the_server_once_a_second",
+    "SERVER_NOBODIES": "servers/test_who_is_here.py::test_neither_answers_nor_times_tell_who_is_here",
     "SERVER_HEADER_BYTES_MAX": "servers/test_run.py::test_a_header_without_end_is_cut_at_8_kib",
     "SERVER_UNSENT_BYTES_MAX": "servers/test_run.py::test_who_never_reads_is_cut_when_256_kib_wait",
     "SERVER_UNSENT_TOTAL_BYTES_MAX": "servers/test_run.py::test_all_who_never_read_together_hold_no_more_than_the_limit",
@@ -351,6 +352,17 @@ REACHED_BY = {
     "SERVER_NAME_KEPT_US": "servers/test_signaling_core.py::test_a_name_that_was_used_is_kept_for_a_month",
     "SERVER_NAME_KEPT_SHORT_US": "servers/test_signaling_core.py::test_every_table_shrinks_back_to_nothing",
     "SERVER_SWEEP_US": "servers/test_signaling_core.py::test_every_table_shrinks_back_to_nothing",
+    "SERVER_NAME_NOTED_US": (
+        "servers/test_signaling_core.py::test_a_name_in_use_for_ten_minutes_is_kept_for_a_month_whenever_the_server_crashes"
+    ),
+    "SERVER_NAME_NOTED_SHORT_US": (
+        "servers/test_signaling_core.py::test_who_comes_and_goes_under_a_known_name_is_news_every_ten_minutes_at_most"
+    ),
+    "SERVER_NAMES_SAVE_US": "servers/test_names_file.py::test_saving_takes_little_of_the_time_and_failing_even_less",
+    "SERVER_NAMES_SAVE_SHARE": "servers/test_names_file.py::test_saving_takes_little_of_the_time_and_failing_even_less",
+    "SERVER_NAMES_SAVE_RETRY_US": "servers/test_names_file.py::test_saving_takes_little_of_the_time_and_failing_even_less",
+    "SERVER_NAMES_FILE_BYTES_MAX": "servers/test_names_file.py::test_what_is_no_file_of_names_is_refused_and_left_alone",
+    "SERVER_NAMES_COMPLAINTS_MAX": "servers/test_names_file.py::test_of_many_bad_lines_a_few_are_named_and_the_others_counted",
     "SERVER_CLOSE_US": "servers/test_run.py::test_stopping_takes_less_than_a_second_whatever_clients_do",
     "STUN_ANSWERS_PER_HOST_PER_S": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",
     "STUN_ANSWERS_PER_HOST_BURST": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",

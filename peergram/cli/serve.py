@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from peergram.address import Address, format_address, parse_address
-from peergram.cli.terminal import say
+from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
+from peergram.servers.names_file import NamesFile, default_names_file
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
@@ -27,8 +28,9 @@ from peergram.signaling.server_url import parse_server_url
 @click.option("--no-tls", is_flag=True, help="Plain ws:// also outside this machine; for a web server in front that has TLS.")
 @click.option("--url", "urls", metavar="URL", multiple=True, help="An address clients use for this server (repeatable).")
 @click.option(
-    "--state", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the server's own certificate is kept."
+    "--state", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the server keeps its certificate and names."
 )
+@click.option("--names", metavar="FILE", help="Where it keeps which key each name belongs to; 'off' for nowhere.")
 def serve(
     bind: str | None,
     stun_bind: str | None,
@@ -37,6 +39,7 @@ def serve(
     no_tls: bool,
     urls: tuple[str, ...],
     folder: Path | None,
+    names: str | None,
 ) -> int:
     """Help others find each other.
 
@@ -45,6 +48,9 @@ def serve(
     Connections are encrypted with a certificate that the server makes for itself at its first start; its fingerprint is part of
     the address that clients use. Give --tls-cert and --tls-key to use one that browsers would trust. On 127.0.0.1 and ::1 nothing
     is encrypted, since nobody can listen in.
+
+    A name belongs to the key that uses it first: for a month after its last use once it was in use for ten minutes, else for an
+    hour, and also after a restart.
 
     \b
     Examples:
@@ -58,9 +64,13 @@ def serve(
         stun_binds=() if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds),
         tls=tls,
         urls=tuple(parse_server_url(url) for url in urls),
+        names=_names(names, folder),
     )
-    asyncio.run(run_until_stopped(settings, _say_started))
-    say("Stopped.")
+    clients = asyncio.run(run_until_stopped(settings, _say_started))
+    told = (
+        f"; {clients} {'client was' if clients == 1 else 'clients were'} told, and will try this server again" if clients else ""
+    )
+    say_over_interrupt(f"Stopped{told}.")
     return 0
 
 
@@ -88,6 +98,11 @@ def _tls(
     return own_tls(folder if folder is not None else default_state_folder())
 
 
+def _names(text: str | None, folder: Path | None) -> NamesFile | None:
+    path = default_names_file(folder) if text is None else Path(text)
+    return NamesFile(path) if path is not None and text != "off" else None
+
+
 def _say_started(server: SignalingServer) -> None:
     tls = server.settings.tls
     listening = " and ".join(format_address(address) for address in server.addresses)
@@ -103,6 +118,14 @@ def _say_started(server: SignalingServer) -> None:
         say("Nothing is encrypted: whoever is on the way sees who calls whom.", "yellow")
     if server.stun_addresses:
         say(f"STUN is answered at UDP {' and '.join(format_address(address) for address in server.stun_addresses)}.")
+    names = server.settings.names
+    if names is not None:
+        count = len(names.names)
+        say(f"Who has which name is kept in {str(names.path)!r}{f': {count} so far' if count else ''}.")
+        for complaint in names.complaints:
+            say(complaint, "yellow")
+    else:
+        say("Who has which name is forgotten when this server stops.", "yellow")
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"

@@ -6,6 +6,8 @@ import sys
 from datetime import timedelta
 
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 from rich.text import Text
 
 from peergram.events import ConnectionInfo, SessionRequested
@@ -29,6 +31,13 @@ class Failure(Exception):
 def say(text: str, style: str = "") -> None:
     """One line, never interpreted; wrapped between words, but only on a terminal."""
     out.print(Text(text, style=style), soft_wrap=not on_terminal())
+
+
+def say_over_interrupt(text: str) -> None:
+    """One line where a terminal may just have shown `^C`."""
+    if on_terminal():
+        out.control(Control((ControlType.CARRIAGE_RETURN,)))
+    say(text)
 
 
 def say_error(text: str) -> None:

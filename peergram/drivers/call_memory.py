@@ -21,19 +21,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_FILE_BYTES_MAX, REMEMBERED_FILES_MAX
+from peergram.drivers.file_lock import lock_file
 from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.io_requests import CallNote
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 _FIRST_LINE = b"peergram calls 1\n"
 _SUFFIX = ".calls"
-_LOCKED_BYTE = 1 << 30
-"""Far behind the end: on Windows a locked part cannot be read by others."""
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +131,7 @@ class CallMemory:
         first = path if sys.platform == "win32" else path.with_suffix(".new")
         file = os.open(first, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            _lock(file)
+            lock_file(file)
             lines = [_line_of(CallNote(peer, connection_id, is_live=True)) for connection_id, peer in self._live.items()]
             content = _FIRST_LINE + b"".join(lines)
             os.write(file, content)
@@ -180,7 +174,7 @@ def _open_if_left(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        _lock(file)
+        lock_file(file)
         # Its owner may have deleted it just now.
         if os.fstat(file).st_nlink:
             return file
@@ -189,16 +183,6 @@ def _open_if_left(path: Path) -> int | None:
         pass
     os.close(file)
     return None
-
-
-def _lock(file: int) -> None:
-    """Until the file is closed. Raises OSError if another holds it."""
-    if sys.platform == "win32":
-        os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        os.lseek(file, 0, os.SEEK_SET)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read(file: int) -> dict[int, Identity]:

@@ -13,9 +13,10 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -27,9 +28,10 @@ from websockets.server import ServerProtocol
 
 from peergram import config as limits
 from peergram.address import Address, canonical_address, format_address
-from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy
+from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy, wall_offset_us
 from peergram.errors import AddressInUseError, PeergramError
-from peergram.servers.signaling_core import Ask, Cut, Send, SignalingCore
+from peergram.servers.names_file import NamesFile, pause_between_saves_us
+from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.tls_files import ServerTls
 from peergram.signaling.server_url import ServerUrl
@@ -40,6 +42,7 @@ _BACKLOG = 4_096
 _FEED_BYTES = 4_096
 _FAREWELL_S = 1.0
 
+_log = logging.getLogger(__name__)
 _frame_log = logging.getLogger(f"{__name__}.frames")
 # What strangers send must not write lines (E15).
 _frame_log.setLevel(logging.CRITICAL + 1)
@@ -47,12 +50,16 @@ _frame_log.setLevel(logging.CRITICAL + 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """`binds` and `stun_binds` may have port 0. Without `tls` everything is plain. `urls` are more addresses of this server."""
+    """`binds` and `stun_binds` may have port 0. Without `tls` everything is plain. `urls` are more addresses of this server.
+
+    Without `names`, which the server closes at its end, it forgets who has which name.
+    """
 
     binds: tuple[Address, ...]
     stun_binds: tuple[Address, ...] = ()
     tls: ServerTls | None = None
     urls: tuple[ServerUrl, ...] = ()
+    names: NamesFile | None = None
     clients_max: int = limits.SERVER_CLIENTS_MAX
     login_us: int = limits.SERVER_LOGIN_US
     unsent_total_bytes: int = limits.SERVER_UNSENT_TOTAL_BYTES_MAX
@@ -63,12 +70,15 @@ class SignalingServer:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
+        offset_us = wall_offset_us()
+        names = settings.names.names if settings.names is not None else ()
         self.core = SignalingCore(
             entropy=secure_entropy,
             accepts_url=self._accepts_url,
             now_us=monotonic_us(),
             clients_max=settings.clients_max,
             login_us=settings.login_us,
+            names=[replace(each, used_at_us=each.used_at_us - offset_us) for each in names],
         )
         self.stun = StunResponder()
         self.addresses: list[Address] = []
@@ -76,6 +86,7 @@ class SignalingServer:
         self.stun_addresses: list[Address] = []
         self._started_us = monotonic_us()
         self._connections: dict[int, _Connection] = {}
+        self._nobodies = _Nobodies(self)
         self._last_id = 0
         self._servers: list[asyncio.Server] = []
         self._stun_transports: list[asyncio.DatagramTransport] = []
@@ -85,7 +96,9 @@ class SignalingServer:
         self._unsent: dict[int, int] = {}
         self._unsent_total = 0
         self._will_drain = False
-        self._closing = False
+        self._closing = asyncio.Event()
+        self._names_changed = asyncio.Event()
+        self._keeping_names: asyncio.Task[None] | None = None
 
     # Life
 
@@ -101,19 +114,22 @@ class SignalingServer:
                 )
                 # The kernel may hold many that want in; a turn of the loop takes a few of them, and serves others in between.
                 listener.listen(_BACKLOG)
+            await self._nobodies.open()
             for bind in self.settings.stun_binds:
                 udp = _open_socket(bind, socket.SOCK_DGRAM)
                 self.stun_addresses.append(_address_of(udp.getsockname()))
                 transport, _ = await loop.create_datagram_endpoint(partial(_StunSocket, self), sock=udp)
                 self._stun_transports.append(transport)
-        except PeergramError:
+        except (PeergramError, OSError):
             await self.close()
             raise
+        if self.settings.names is not None:
+            self._keeping_names = loop.create_task(self._keep_names(self.settings.names))
         self.arm()
 
     async def close(self) -> None:
         """Say goodbye to all clients and end, in less than a second."""
-        self._closing = True
+        self._closing.set()
         for server in self._servers:
             server.close()
         for transport in self._stun_transports:
@@ -125,8 +141,14 @@ class SignalingServer:
             await asyncio.sleep(0.01)
         for connection in list(self._connections.values()):
             connection.abort()
+        self._nobodies.close()
         if self._timer is not None:
             self._timer.cancel()
+        if self._keeping_names is not None:
+            self._names_changed.set()
+            await self._keeping_names
+        if self.settings.names is not None:
+            self.settings.names.close()
         # Transports report their end on the next turns.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -190,6 +212,13 @@ class SignalingServer:
         """Do everything the core wants."""
         self._will_drain = False
         while (output := self.core.poll_output()) is not None:
+            if isinstance(output, NamesChanged):
+                self._names_changed.set()
+                continue
+            if output.client_id == NOBODY:
+                assert isinstance(output, Send)
+                self._nobodies.send(output.frame)
+                continue
             connection = self._connections.get(output.client_id)
             if connection is None:
                 continue
@@ -205,7 +234,7 @@ class SignalingServer:
     def arm(self) -> None:
         """See that the core is called in time."""
         deadline = self.core.poll_timeout()
-        if deadline is None or self._closing:
+        if deadline is None or self._closing.is_set():
             return
         if self._timer is None or deadline.at_us < self._timer_us or self._timer.when() <= time.monotonic():
             if self._timer is not None:
@@ -220,6 +249,30 @@ class SignalingServer:
         self.drain()
 
     # Names and numbers
+
+    async def _keep_names(self, file: NamesFile) -> None:
+        """Save names soon after they have changed, and a last time at the end; the file is written by another thread."""
+        took_us: int | None = 0
+        is_last = False
+        while not is_last:
+            await self._names_changed.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause_between_saves_us(took_us) / 1e6)
+            self._names_changed.clear()
+            is_last, was_failing = self._closing.is_set(), took_us is None
+            begin_us, offset_us = monotonic_us(), wall_offset_us()
+            names = [replace(each, used_at_us=each.used_at_us + offset_us) for each in self.core.owned_names()]
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, file.save, names)
+            except OSError as error:
+                if is_last or not was_failing:
+                    _log.error("names cannot be kept in %s: %s", file.path, error.strerror or error)
+                self.core.counters["names_not_saved"] += 1
+                self._names_changed.set()
+                took_us = None
+            else:
+                self.core.counters["names_saved"] += 1
+                took_us = monotonic_us() - begin_us
 
     def _accepts_url(self, url: ServerUrl, local: Address) -> bool:
         """Whether this URL is ours. By its certificate, where the client checked that; else by host and port.
@@ -262,6 +315,15 @@ class _Connection(asyncio.Protocol):
         self._ws: ServerProtocol | None = None
         self._raw: asyncio.Transport | None = None
         self._transport: asyncio.Transport | None = None
+
+    @classmethod
+    def to_nobody(cls, server: SignalingServer, transport: asyncio.Transport) -> _Connection:
+        """One that is open and has no client."""
+        made = cls(server)
+        made._id = NOBODY
+        made._ws = ServerProtocol(state=State.OPEN, max_size=FRAME_BYTES_MAX, logger=_frame_log)
+        made._raw = made._transport = transport
+        return made
 
     # From the event loop
 
@@ -324,6 +386,8 @@ class _Connection(asyncio.Protocol):
                 self.abort()
                 return
         self._ws.receive_data(data)
+        # A pong goes before anything is done for others, which might delay it (S6).
+        self._flush()
         for event in self._ws.events_received():
             if self._cut_off:
                 return
@@ -428,6 +492,49 @@ class _Connection(asyncio.Protocol):
             self._server.note_unsent(self._id, unsent)
 
 
+class _Nobodies:
+    """Take what is for those who are not here, and take as long for it as a client's connection does (S6).
+
+    They are connections of the server to itself, so the system does the same work, too; several, by turns, since what was in use
+    a moment ago is faster. What arrives is thrown away in large pieces.
+    """
+
+    def __init__(self, server: SignalingServer) -> None:
+        self._server = server
+        self._ends: deque[tuple[_Connection, socket.socket]] = deque()
+        self._sent_bytes: Counter[_Connection] = Counter()
+
+    async def open(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            for _ in range(limits.SERVER_NOBODIES):
+                near_end = socket.create_connection(listener.getsockname())
+                far_end, _ = listener.accept()
+                for end in (near_end, far_end):
+                    end.setblocking(False)
+                transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near_end)
+                self._ends.append((_Connection.to_nobody(self._server, transport), far_end))
+
+    def send(self, frame: bytes) -> None:
+        """One frame, as if somebody were here."""
+        if not self._ends:
+            return
+        connection, far_end = self._ends[0]
+        self._ends.rotate()
+        self._sent_bytes[connection] += len(frame)
+        if self._sent_bytes[connection] > limits.SERVER_SOCKET_BUFFER_BYTES // 4:
+            self._sent_bytes[connection] = 0
+            with suppress(BlockingIOError):
+                far_end.recv(limits.SERVER_SOCKET_BUFFER_BYTES)
+        if not connection.unsent_bytes:
+            connection.send(frame)
+
+    def close(self) -> None:
+        while self._ends:
+            connection, far_end = self._ends.popleft()
+            connection.abort()
+            far_end.close()
+
+
 _tasks: set[asyncio.Task[None]] = set()
 """The event loop itself keeps no more than a weak reference to a task."""
 
@@ -450,8 +557,11 @@ class _StunSocket(asyncio.DatagramProtocol):
         """An earlier answer could not be delivered; nobody waits for it."""
 
 
-async def run_until_stopped(settings: ServerSettings, say_started: Callable[[SignalingServer], None]) -> None:
-    """Serve until SIGINT or SIGTERM, or until cancelled; `say_started` is called once every socket is open."""
+async def run_until_stopped(settings: ServerSettings, say_started: Callable[[SignalingServer], None]) -> int:
+    """Serve until SIGINT or SIGTERM, or until cancelled; `say_started` is called once every socket is open.
+
+    Returns how many clients were told of the end.
+    """
     server = SignalingServer(settings)
     await server.start()
     stopped = asyncio.Event()
@@ -463,6 +573,7 @@ async def run_until_stopped(settings: ServerSettings, say_started: Callable[[Sig
     try:
         say_started(server)
         await stopped.wait()
+        return server.core.clients
     finally:
         await server.close()
 

@@ -2,15 +2,15 @@
 
 A client proves a key. `gen:` identities are their own key; any other name belongs to the key that was the first to use it. The
 server names the sender of each signal itself, says nothing about whether a receiver is here (S6), and keeps no signal: who is not
-connected does not get it.
+connected does not get it. Which name is whose outlasts the process if the runner keeps it: it is told when that has changed.
 
-The runner gives every connection a number, reports what happens to it, and then takes `poll_output` until it is None.
+The runner gives every connection a number from 1, reports what happens to it, and then takes `poll_output` until it is None.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from peergram import config as limits
@@ -42,9 +42,13 @@ AcceptsUrl = Callable[[ServerUrl, Address], bool]
 """Whether a client that dialed this URL, and arrived at this address of ours, was meant to come here."""
 
 
+NOBODY = 0
+"""No connection has this number: a frame for it is to be sent nowhere, at the price of one for a client."""
+
+
 @dataclass(slots=True)
 class Send:
-    """One frame for a connection."""
+    """One frame for a connection, or for `NOBODY`."""
 
     client_id: int
     frame: bytes
@@ -65,7 +69,22 @@ class Ask:
     client_id: int
 
 
-Output = Send | Cut | Ask
+@dataclass(slots=True)
+class NamesChanged:
+    """`owned_names` has news that a runner should keep for the next run."""
+
+
+Output = Send | Cut | Ask | NamesChanged
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedName:
+    """A name and the key that it belongs to. One that `is_proven` was in use for ten minutes at a stretch, and is kept longer."""
+
+    identity: Identity
+    public_key: bytes
+    used_at_us: int
+    is_proven: bool
 
 
 @dataclass(slots=True)
@@ -85,6 +104,8 @@ class _Name:
     key: bytes
     used_at_us: int
     is_proven: bool = False
+    noted_at_us: int = 0
+    """The use that the runner was told of."""
 
 
 class SignalingCore:
@@ -99,7 +120,9 @@ class SignalingCore:
         clients_max: int = limits.SERVER_CLIENTS_MAX,
         names_max: int = limits.SERVER_NAMES_MAX,
         login_us: int = limits.SERVER_LOGIN_US,
+        names: Iterable[OwnedName] = (),
     ) -> None:
+        """`names` are those of the run before; of too many, those that were used last stay."""
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
         self._accepts_url = accepts_url
@@ -110,6 +133,9 @@ class SignalingCore:
         self._by_identity: dict[Identity, int] = {}
         self._by_host: Counter[bytes] = Counter()
         self._names: dict[Identity, _Name] = {}
+        for each in sorted(names, key=lambda name: name.used_at_us, reverse=True)[:names_max]:
+            used_at_us = min(each.used_at_us, now_us)
+            self._names[each.identity] = _Name(each.public_key, used_at_us, each.is_proven, used_at_us)
         # In the order of their times, which are always a constant ahead of now.
         self._login_until_us: OrderedDict[int, int] = OrderedDict()
         self._quiet_until_us: OrderedDict[int, int] = OrderedDict()
@@ -127,9 +153,10 @@ class SignalingCore:
         self._sent_to = TokenBuckets(limits.SIGNALS_PAIR_PER_S, limits.SIGNALS_PAIR_BURST, keys)
         self._host_sent_to = TokenBuckets(limits.SIGNALS_HOST_PAIR_PER_S, limits.SIGNALS_HOST_PAIR_BURST, keys)
         self._received = TokenBuckets(limits.SIGNALS_VICTIM_PER_S, limits.SIGNALS_VICTIM_BURST, keys)
+        self._received_by_nobody = TokenBuckets(limits.SIGNALS_VICTIM_PER_S, limits.SIGNALS_VICTIM_BURST, 1)
         self._buckets = (
             self._logins, self._logins_of_host, self._logins_of_name, self._new_names, self._frames,
-            self._sent, self._sent_to, self._host_sent_to, self._received,
+            self._sent, self._sent_to, self._host_sent_to, self._received, self._received_by_nobody,
         )  # fmt: skip
 
     # Numbers of the moment
@@ -153,6 +180,10 @@ class SignalingCore:
     def rates_watched(self) -> int:
         """Senders, receivers, addresses and so on whose recent use is remembered."""
         return sum(len(each) for each in self._buckets)
+
+    def owned_names(self) -> list[OwnedName]:
+        """All names that belong to somebody, for the next run; the uses of those who are here are a minute old at most."""
+        return [OwnedName(identity, name.key, name.used_at_us, name.is_proven) for identity, name in self._names.items()]
 
     # What happens
 
@@ -254,8 +285,12 @@ class SignalingCore:
             return
         identity = login.identity
         if identity.public_key_bytes is None:
-            name = self._names.setdefault(identity, _Name(login.public_key, now_us))
-            name.used_at_us = now_us
+            name = self._names.get(identity)
+            if name is None:
+                self._names[identity] = _Name(login.public_key, now_us, noted_at_us=now_us)
+                self._outputs.append(NamesChanged())
+            elif self._note_use(name, now_us, now_us):
+                self._outputs.append(NamesChanged())
         before = self._by_identity.get(identity)
         if before is not None:
             self._cut(before, Replaced(), now_us)
@@ -314,14 +349,17 @@ class SignalingCore:
         if not allowed:
             self.counters["dropped_sender_rate"] += 1
             return
-        receiver_id = self._by_identity.get(receiver)
-        if receiver_id is None:
+        # The same steps whoever is here: what is sent to nobody costs as much, so that no pong tells by its time (S6).
+        receiver_id = self._by_identity.get(receiver, NOBODY)
+        is_in_rate = (self._received if receiver_id else self._received_by_nobody).take(receiver if receiver_id else None, now_us)
+        if not receiver_id:
             self.counters["dropped_absent"] += 1
-        elif not self._received.take(receiver, now_us):
+        elif not is_in_rate:
             self.counters["dropped_receiver_rate"] += 1
+            receiver_id = NOBODY
         else:
             self.counters["signals"] += 1
-            self._send(receiver_id, CarriedSignal(sender, signal.blob))
+        self._send(receiver_id, CarriedSignal(sender, signal.blob))
 
     # Ending
 
@@ -359,16 +397,38 @@ class SignalingCore:
         if client.identity is not None and self._by_identity.get(client.identity) == client_id:
             del self._by_identity[client.identity]
             name = self._names.get(client.identity)
-            if name is not None:
-                name.used_at_us = now_us
-                name.is_proven |= now_us - client.logged_in_at_us >= limits.SERVER_NAME_PROVEN_US
+            if name is not None and self._note_use(name, client.logged_in_at_us, now_us):
+                self._outputs.append(NamesChanged())
+
+    @staticmethod
+    def _note_use(name: _Name, since_us: int, now_us: int) -> bool:
+        """The name is in use, and has been since then; whether the runner should hear of it.
+
+        Rarely, since nearly all that happens to names is that they are used again; what a crash may take off the time that a name
+        is kept must only be small beside it.
+        """
+        was_proven = name.is_proven
+        name.used_at_us = now_us
+        name.is_proven |= now_us - since_us >= limits.SERVER_NAME_PROVEN_US
+        noted_us = limits.SERVER_NAME_NOTED_US if name.is_proven else limits.SERVER_NAME_NOTED_SHORT_US
+        if name.is_proven == was_proven and now_us - name.noted_at_us < noted_us:
+            return False
+        name.noted_at_us = now_us
+        return True
 
     def _sweep(self, now_us: int) -> None:
-        """Names whose time is over, and counters that are back to nothing."""
+        """Names whose time is over, uses that go on, and counters that are back to nothing."""
+        have_changed = False
         for identity, name in list(self._names.items()):
+            client_id = self._by_identity.get(identity)
             kept_us = limits.SERVER_NAME_KEPT_US if name.is_proven else limits.SERVER_NAME_KEPT_SHORT_US
-            if identity not in self._by_identity and now_us - name.used_at_us > kept_us:
+            if client_id is not None:
+                have_changed |= self._note_use(name, self._clients[client_id].logged_in_at_us, now_us)
+            elif now_us - name.used_at_us > kept_us:
                 del self._names[identity]
+                have_changed = True
+        if have_changed:
+            self._outputs.append(NamesChanged())
         for buckets in self._buckets:
             buckets.sweep(now_us)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from peergram.crypto.tls import make_tls_certificate, tls_fingerprint, tls_host_names
 from peergram.errors import UsageError
+from peergram.servers.private_files import make_private_folder, write_private
 
 _CERTIFICATE_FILE, _KEY_FILE = "certificate.pem", "key.pem"
 
@@ -41,10 +42,10 @@ def own_tls(folder: Path) -> ServerTls:
     certificate, key = folder / _CERTIFICATE_FILE, folder / _KEY_FILE
     try:
         if not (certificate.exists() and key.exists()):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
             made = make_tls_certificate(time.time())
-            _write_private(key, made.private_key)
-            _write_private(certificate, made.certificate)
+            write_private(key, made.private_key)
+            write_private(certificate, made.certificate)
     except OSError as error:
         raise UsageError(f"the server's certificate cannot be kept in {str(folder)!r}: {error.strerror or error}") from None
     return _load(certificate, key, is_own=True)
@@ -67,13 +68,3 @@ def _load(certificate: Path, key: Path, *, is_own: bool) -> ServerTls:
     except OSError as error:
         raise UsageError(f"{str(error.filename or certificate)!r} cannot be read: {error.strerror or error}") from None
     return ServerTls(context, fingerprint, host_names, is_own)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """For the owner's eyes only, and whole or not at all."""
-    part = path.with_suffix(".new")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    part.replace(path)

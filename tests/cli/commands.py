@@ -98,7 +98,7 @@ def running(*arguments: str, cwd: Path | None = None) -> Iterator[Running]:
     process = subprocess.Popen(
         [sys.executable, "-m", "peergram.cli", *arguments],
         cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-        preexec_fn=_heed_interrupts,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
     command = Running(process)
     try:
@@ -111,7 +111,8 @@ def running(*arguments: str, cwd: Path | None = None) -> Iterator[Running]:
             pipe.close()
 
 
-def _heed_interrupts() -> None:
+def heed_interrupts() -> None:
+    """In a child before it becomes the command."""
     # A test run in the background of a shell may have been told to ignore them, and children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,9 @@ from peergram import config
 from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.identity import Identity
 from peergram.signaling.server_url import parse_server_url
-from tests.drivers.signaling.parties import Inbox, party, wait_until
+from tests.drivers.signaling.parties import Inbox, key_of, party, wait_until
 
-from .commands import Running, run_command, running
+from .commands import Running, environment, heed_interrupts, run_command, running
 
 
 def printed_url(command: Running) -> str:
@@ -78,6 +82,84 @@ def test_signals_end_it_within_a_second(number: int) -> None:
         wait_until(lambda: not service.is_welcome)
         service.close()
         assert command.errors == []
+
+
+def restart_command(tmp_path: Path) -> tuple[str, ...]:
+    return "serve", "--bind", "127.0.0.1:0", "--stun-bind", "off", "--names", str(tmp_path / "names.txt")
+
+
+def log_in(url: str, name: str, key_name: str) -> str:
+    """What the client says of the server once that has answered."""
+    service = WebSocketSignaling(url)
+    service.start(party(name, key_of(key_name)), Inbox())
+    wait_until(lambda: service.is_welcome or "refuses" in service.status)
+    status = service.status
+    service.close()
+    return status
+
+
+def test_names_outlast_a_server_that_is_killed(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    with running(*restart_command(tmp_path)) as command:
+        assert "connected" in log_in(printed_url(command), "alice", "alice")
+        wait_until(lambda: names.exists() and "str:alice  " in names.read_text())
+        command.process.kill()
+    with running(*restart_command(tmp_path)) as command:
+        url = printed_url(command)
+        command.wait_line(f"Who has which name is kept in {str(names)!r}: 1 so far.")
+        assert "another key has this name" in log_in(url, "alice", "mallory")
+        assert "connected" in log_in(url, "alice", "alice")
+
+
+def test_lines_of_the_names_that_cannot_be_read_are_told_and_the_rest_counts(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text(
+        f"# peergram names 1\nstr:alice {key_of('alice').public_bytes.hex()} 2099-01-01\nstr:bob\n"
+    )
+    with running(*restart_command(tmp_path)) as command:
+        url = printed_url(command)
+        command.wait_line("Line 3 of ")
+        assert "another key has this name" in log_in(url, "alice", "mallory")
+
+
+def test_a_second_server_is_told_that_the_names_are_in_use(tmp_path: Path) -> None:
+    with running(*restart_command(tmp_path)) as command:
+        command.wait_line("Health")
+        second = run_command(*restart_command(tmp_path))
+        assert second.returncode == 2
+        assert "those of another server that runs; give this one a file of its own with --names, or 'off'" in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+    with running("serve", "--bind", "127.0.0.1:0", "--stun-bind", "off", "--names", "off") as command:
+        command.wait_line("is forgotten when this server stops")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_ctrl_c_in_a_terminal_ends_with_a_line_of_its_own() -> None:
+    terminal, far_end = os.openpty()
+
+    def enter_terminal() -> None:
+        heed_interrupts()
+        os.login_tty(far_end)
+
+    command = [sys.executable, "-m", "peergram.cli", "serve", "--bind", "127.0.0.1:0", "--stun-bind", "off", "--names", "off"]
+    process = subprocess.Popen(command, env=environment() | {"TERM": "xterm"}, pass_fds=(far_end,), preexec_fn=enter_terminal)
+    os.close(far_end)
+    shown = b""
+    while b"/metrics." not in shown:
+        shown += os.read(terminal, 4_096)
+    url = next(line.strip() for line in shown.decode().splitlines() if "://" in line)
+    service = WebSocketSignaling(url)
+    service.start(party("alice"), Inbox())
+    wait_until(lambda: service.is_welcome)
+    os.write(terminal, b"\x03")
+    with suppress(OSError):
+        # Linux reports the other end's exit as an error.
+        while piece := os.read(terminal, 4_096):
+            shown += piece
+    service.close()
+    os.close(terminal)
+    assert process.wait(10) == 0
+    # The terminal's own `^C` is written over.
+    assert shown.endswith(b"^C\rStopped; 1 client was told, and will try this server again.\r\n")
 
 
 def test_the_help_names_the_ports() -> None:

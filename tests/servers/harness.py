@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from peergram.address import Address
 from peergram.config import SERVER_LOGINS_PER_S
 from peergram.crypto.keys import SigningKey
 from peergram.identity import Identity
-from peergram.servers.signaling_core import Ask, Cut, Send, SignalingCore
+from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, OwnedName, Send, SignalingCore
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
     Hello,
@@ -33,20 +34,33 @@ def key_of(name: str) -> SigningKey:
 class Server:
     """The core and what it said to each connection."""
 
-    def __init__(self, **options: int) -> None:
-        self.now_us = SECOND
+    def __init__(self, *, names: Sequence[OwnedName] = (), now_us: int = SECOND, **options: int) -> None:
+        self.now_us = now_us
         self.core = SignalingCore(
-            entropy=Random(0).randbytes, accepts_url=lambda url, local: str(url) == URL, now_us=self.now_us, **options
+            entropy=Random(0).randbytes,
+            accepts_url=lambda url, local: str(url) == URL,
+            now_us=now_us,
+            names=names,
+            **options,
         )
         self.said: dict[int, list[ServerMessage]] = {}
         self.cut: set[int] = set()
         self.asked: list[int] = []
+        self.news_of_names = self.sent_to_nobody = 0
+        self.kept: list[OwnedName] = []
         self.connections = 0
 
     def drain(self) -> None:
         while (output := self.core.poll_output()) is not None:
             if isinstance(output, Ask):
                 self.asked.append(output.client_id)
+                continue
+            if isinstance(output, NamesChanged):
+                self.news_of_names += 1
+                self.kept = self.core.owned_names()
+                continue
+            if output.client_id == NOBODY:
+                self.sent_to_nobody += 1
                 continue
             assert output.client_id not in self.cut, "something was said after the end"
             if output.frame is not None:

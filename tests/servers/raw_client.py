@@ -31,6 +31,13 @@ UPGRADE = (
 )
 
 
+def masked(frame: bytes, opcode: int = 2) -> bytes:
+    """As a client sends it; the mask is nothing."""
+    length = len(frame)
+    head = struct.pack("!BB", 0x80 | opcode, 0x80 | length) if length < 126 else struct.pack("!BBH", 0x80 | opcode, 0xFE, length)
+    return head + bytes(4) + frame
+
+
 class RawClient:
     """Logged in once made."""
 
@@ -65,12 +72,8 @@ class RawClient:
         self.write(encode_client_message(CarriedSignal(Identity.of(to), blob)))
 
     def write(self, frame: bytes, opcode: int = 2) -> None:
-        """One masked frame; the mask is nothing."""
-        length = len(frame)
-        head = (
-            struct.pack("!BB", 0x80 | opcode, 0x80 | length) if length < 126 else struct.pack("!BBH", 0x80 | opcode, 0xFE, length)
-        )
-        self.socket.sendall(head + bytes(4) + frame)
+        """One frame."""
+        self.socket.sendall(masked(frame, opcode))
 
     def read(self) -> ServerMessage:
         """The next message of the server."""
@@ -78,6 +81,12 @@ class RawClient:
             opcode, content = self.read_frame()
             if opcode == 2:
                 return decode_server_message(content)
+
+    def read_signal(self) -> CarriedSignal:
+        """The next message, which is a signal."""
+        message = self.read()
+        assert isinstance(message, CarriedSignal), message
+        return message
 
     def read_frame(self) -> tuple[int, bytes]:
         self._need(2)

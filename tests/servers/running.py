@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from peergram import config
 from peergram.address import Address
+from peergram.servers.names_file import NamesFile
 from peergram.servers.run import ServerSettings, SignalingServer
 from peergram.servers.tls_files import ServerTls
 
@@ -47,6 +48,7 @@ def running_server(
     bind: Address = ("127.0.0.1", 0),
     stun: bool = False,
     tls: ServerTls | None = None,
+    names: NamesFile | None = None,
     login_us: int = config.SERVER_LOGIN_US,
     unsent_total_bytes: int = config.SERVER_UNSENT_TOTAL_BYTES_MAX,
 ) -> Iterator[RunningServer]:
@@ -61,6 +63,7 @@ def running_server(
             binds=(bind,),
             stun_binds=(("127.0.0.1", 0),) if stun else (),
             tls=tls,
+            names=names,
             login_us=login_us,
             unsent_total_bytes=unsent_total_bytes,
         )

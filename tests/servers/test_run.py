@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,16 +12,18 @@ import pytest
 
 from peergram import config
 from peergram.drivers.signaling.websocket import WebSocketSignaling
-from peergram.errors import AddressInUseError
+from peergram.errors import AddressInUseError, UsageError
 from peergram.identity import Identity
+from peergram.servers.names_file import NamesFile
 from peergram.servers.run import _host_matches
 from peergram.servers.tls_files import given_tls, own_tls
 from peergram.signaling.websocket_protocol import CarriedSignal
 from peergram.wire.stun import Class, Method, StunMessage, decode_stun, encode_stun
-from tests.drivers.signaling.parties import Inbox, party, wait_until
+from tests.drivers.signaling.parties import Inbox, key_of, party, wait_until
 from tests.threats.world import SOAK, full_or
 
 from .authority import issue
+from .processes import allow_files, server_process
 from .raw_client import UPGRADE, RawClient
 from .running import answer_to, running_server, tcp
 
@@ -162,6 +161,51 @@ def test_signals_go_both_ways() -> None:
         bob.close()
 
 
+# --- names ---
+
+
+def refusal_of(url: str, name: str, key_name: str) -> str:
+    """What a client hears who says he is `name` and has another key."""
+    service = WebSocketSignaling(url)
+    service.start(party(name, key_of(key_name)), Inbox())
+    wait_until(lambda: "refuses" in service.status)
+    refusal = service.status
+    service.close()
+    return refusal
+
+
+def test_a_name_is_saved_soon_and_a_last_time_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    with running_server(names=NamesFile(path)) as running:
+        welcomed(running.url, "alice", Inbox()).close()
+        wait_until(lambda: running.count("names_saved") == 1)
+        assert "str:alice  " in path.read_text()
+        with pytest.raises(UsageError, match="another server"):
+            NamesFile(path)
+        welcomed(running.url, "bob", Inbox()).close()
+    assert "str:bob  " in path.read_text()
+    with running_server(names=NamesFile(path)) as running:
+        assert "another key has this name" in refusal_of(running.url, "alice", "mallory")
+        welcomed(running.url, "alice", Inbox()).close()
+
+
+def test_a_file_that_cannot_be_written_costs_nobody_anything_until_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "names.txt"
+    (tmp_path / "names.txt.new").mkdir()
+    with running_server(names=NamesFile(path)) as running:
+        alice = welcomed(running.url, "alice", Inbox())
+        wait_until(lambda: running.count("names_not_saved") == 1)
+        assert "another key has this name" in refusal_of(running.url, "alice", "mallory")
+        assert alice.is_welcome
+        (tmp_path / "names.txt.new").rmdir()
+        alice.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "names cannot be kept in" in caplog.text
+    assert "str:alice  " in path.read_text()
+
+
 # --- S10 ---
 
 
@@ -293,78 +337,48 @@ def test_stopping_takes_less_than_a_second_whatever_clients_do() -> None:
 # --- many clients ---
 
 
-def rss_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError("no VmRSS")
-
-
-SERVE = """
-import asyncio, sys
-from peergram.servers.run import ServerSettings, run_until_stopped
-settings = ServerSettings(binds=(("127.0.0.1", 0),), clients_max=int(sys.argv[1]))
-asyncio.run(run_until_stopped(settings, lambda server: print(server.addresses[0][1], flush=True)))
-"""
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 def test_silent_and_non_reading_clients_cost_little_and_keep_nobody_out() -> None:
     """S4: 5 000 silent and 500 that never read."""
     silent_count, deaf_count = full_or(5_000, 200), full_or(500, 20)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < silent_count + deaf_count + 200:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 30_000), hard))
-    with subprocess.Popen([sys.executable, "-c", SERVE, "20000"], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            port = int(process.stdout.readline())
-            begin_kib = rss_kib(process.pid)
-            address = ("127.0.0.1", port)
-            deaf = [RawClient(address, f"deaf{number}", retry_busy=True) for number in range(deaf_count)]
-            senders = [RawClient(address, f"sender{number}", retry_busy=True) for number in range(full_or(40, 2))]
-            for begin in range(0, deaf_count * full_or(40, 4), 50):
-                # As much as one sender may send in a second, to one after another of those who do not read.
-                sender = senders[begin // 50 % len(senders)]
-                for number in range(begin, begin + 50):
-                    sender.send(f"deaf{number % deaf_count}", bytes(8_192))
-                time.sleep(1 / len(senders) if SOAK else 0)
-            silent = [tcp(address) for _ in range(silent_count)]
-            # The kernel has taken them; wait until the server has, too.
-            answer_to(address, get(b"/healthz"))
-            begin_s = time.perf_counter()
-            RawClient(address, "newcomer").close()
-            login_ms = (time.perf_counter() - begin_s) * 1e3
-            rss = rss_kib(process.pid)
-            print(f"{silent_count} silent, {deaf_count} deaf: RSS {begin_kib} -> {rss} KiB; a login takes {login_ms:.1f} ms")
-            assert rss < 150 * 1024
-            if SOAK:
-                assert login_ms < 200
-            for connection in silent:
-                connection.close()
-            for client in [*deaf, *senders]:
-                client.close()
-        finally:
-            process.terminate()
-            assert process.wait(10) == 0
+    allow_files(silent_count + deaf_count + 200)
+    with server_process() as server:
+        begin_kib = server.rss_kib
+        address = server.address
+        deaf = [RawClient(address, f"deaf{number}", retry_busy=True) for number in range(deaf_count)]
+        senders = [RawClient(address, f"sender{number}", retry_busy=True) for number in range(full_or(40, 2))]
+        for begin in range(0, deaf_count * full_or(40, 4), 50):
+            # As much as one sender may send in a second, to one after another of those who do not read.
+            sender = senders[begin // 50 % len(senders)]
+            for number in range(begin, begin + 50):
+                sender.send(f"deaf{number % deaf_count}", bytes(8_192))
+            time.sleep(1 / len(senders) if SOAK else 0)
+        silent = [tcp(address) for _ in range(silent_count)]
+        # The kernel has taken them; wait until the server has, too.
+        answer_to(address, get(b"/healthz"))
+        begin_s = time.perf_counter()
+        RawClient(address, "newcomer").close()
+        login_ms = (time.perf_counter() - begin_s) * 1e3
+        rss = server.rss_kib
+        print(f"{silent_count} silent, {deaf_count} deaf: RSS {begin_kib} -> {rss} KiB; a login takes {login_ms:.1f} ms")
+        assert rss < 150 * 1024
+        if SOAK:
+            assert login_ms < 200
+        for connection in silent:
+            connection.close()
+        for client in [*deaf, *senders]:
+            client.close()
 
 
 @pytest.mark.skipif(not SOAK, reason="ten thousand clients: set PEERGRAM_SOAK=1")
 def test_what_an_idle_client_costs() -> None:
     count = 10_000
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 30_000), hard))
-    with subprocess.Popen([sys.executable, "-c", SERVE, "20000"], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            port = int(process.stdout.readline())
-            begin_kib = rss_kib(process.pid)
-            clients = [RawClient(("127.0.0.1", port), f"idle{number}", retry_busy=True) for number in range(count)]
-            kib = rss_kib(process.pid) - begin_kib
-            print(f"{count} idle clients: {kib / count:.2f} KiB each ({begin_kib} -> {begin_kib + kib} KiB)")
-            assert kib / count < 20
-            for each in clients:
-                each.close()
-        finally:
-            process.terminate()
-            assert process.wait(20) == 0
+    allow_files(count + 200)
+    with server_process() as server:
+        begin_kib = server.rss_kib
+        clients = [RawClient(server.address, f"idle{number}", retry_busy=True) for number in range(count)]
+        kib = server.rss_kib - begin_kib
+        print(f"{count} idle clients: {kib / count:.2f} KiB each ({begin_kib} -> {begin_kib + kib} KiB)")
+        assert kib / count < 20
+        for each in clients:
+            each.close()

@@ -13,7 +13,7 @@ import pytest
 
 from peergram import config
 from peergram.identity import Identity
-from peergram.servers.signaling_core import SignalingCore
+from peergram.servers.signaling_core import OwnedName, SignalingCore
 from peergram.signaling.reconnect import Reconnect
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
@@ -466,6 +466,17 @@ def test_the_server_says_nothing_about_who_is_here() -> None:
     assert set(before) == set(server.said)
 
 
+def test_what_is_for_somebody_who_is_not_here_takes_the_same_way_to_nobody() -> None:
+    server = Server()
+    server.log_in("bob")
+    alice = server.log_in("alice", host="192.0.2.2")
+    for number in range(10):
+        alice.send("bob")
+        alice.send(f"nobody{number}")
+    assert server.sent_to_nobody == 10
+    assert server.core.counters["signals"] == server.core.counters["dropped_absent"] == 10
+
+
 # --- S9 ---
 
 
@@ -559,3 +570,83 @@ def test_closing_tells_everybody() -> None:
     server.drain()
     assert [each.refusal for each in clients] == [Refusal.CLOSING] * 3
     assert (server.core.clients, server.core.pending) == (0, 0)
+
+
+# --- names from one run to the next ---
+
+
+def restarted(server: Server, away_us: int = 0) -> Server:
+    """Another core, which is given what the runner of this one last wrote down."""
+    return Server(names=server.kept, now_us=server.now_us + away_us)
+
+
+def claim(server: Server, name: str, key: str) -> Client:
+    server.pass_time(SECOND)
+    client = server.connect(wide_host(server.connections))
+    client.log_in(name, key_of(key))
+    return client
+
+
+def test_after_a_restart_names_are_still_their_owners() -> None:
+    server = Server()
+    server.log_in("alice")
+    server.log_in("key", key_of("bob"))
+    after = restarted(server, 50 * 60 * SECOND)
+    assert [str(each.identity) for each in server.kept] == ["str:alice"]
+    assert claim(after, "alice", "mallory").refusal == Refusal.NAME_TAKEN
+    assert claim(after, "alice", "alice").refusal is None
+
+
+def test_names_run_out_while_the_server_is_away() -> None:
+    server = Server()
+    server.log_in("alice")
+    after = restarted(server, config.SERVER_NAME_KEPT_SHORT_US)
+    assert claim(after, "alice", "mallory").refusal == Refusal.NAME_TAKEN
+    after = restarted(server, config.SERVER_NAME_KEPT_SHORT_US)
+    after.pass_time(config.SERVER_SWEEP_US)
+    assert claim(after, "alice", "mallory").refusal is None
+
+
+def test_a_name_in_use_for_ten_minutes_is_kept_for_a_month_whenever_the_server_crashes() -> None:
+    server = Server()
+    alice = server.log_in("alice")
+    for _ in range(40 * 24 * 60):
+        # Forty days, with a sign of life each minute.
+        server.pass_time(60 * SECOND)
+        alice.say(None)
+        if server.now_us > config.SERVER_NAME_PROVEN_US + 2 * config.SERVER_SWEEP_US:
+            (kept,) = server.kept
+            assert kept.is_proven
+            assert server.now_us - kept.used_at_us <= config.SERVER_NAME_NOTED_US + config.SERVER_SWEEP_US
+    after = restarted(server, 28 * 86_400 * SECOND)
+    assert claim(after, "alice", "mallory").refusal == Refusal.NAME_TAKEN
+
+
+def test_who_comes_and_goes_under_a_known_name_is_news_every_ten_minutes_at_most() -> None:
+    server = Server()
+    for _ in range(360):
+        server.log_in("alice").leave()
+        server.pass_time(10 * SECOND)
+        assert server.now_us - server.kept[0].used_at_us <= config.SERVER_NAME_NOTED_SHORT_US + 11 * SECOND
+    assert server.news_of_names <= 1 + 3_600 * SECOND // config.SERVER_NAME_NOTED_SHORT_US
+
+
+def test_a_name_that_ran_out_is_news() -> None:
+    server = Server()
+    server.log_in("alice").leave()
+    server.pass_time(config.SERVER_NAME_KEPT_SHORT_US + 2 * config.SERVER_SWEEP_US)
+    assert server.kept == []
+    assert server.news_of_names == 2
+
+
+def test_of_too_many_kept_names_those_that_were_used_last_stay() -> None:
+    names = [OwnedName(Identity.of(f"name{number}"), bytes(32), number, is_proven=True) for number in range(10)]
+    server = Server(names=names, names_max=3, now_us=100)
+    assert {str(each.identity) for each in server.core.owned_names()} == {"str:name7", "str:name8", "str:name9"}
+
+
+def test_a_use_in_the_future_counts_from_now() -> None:
+    """The clock was set back, or somebody has mistyped a date."""
+    server = Server(names=[OwnedName(ALICE, key_of("alice").public_bytes, 10**18, is_proven=False)])
+    server.pass_time(config.SERVER_NAME_KEPT_SHORT_US + 2 * config.SERVER_SWEEP_US)
+    assert server.core.names == 0
