@@ -444,6 +444,12 @@ REMEMBERED_FILES_MAX: Final = 64
 """Files of earlier runs that are looked at, so that the start takes no longer where something fills the folder."""
 REMEMBERED_FILE_BYTES_MAX: Final = 262_144
 """What is read of such a file, and how long ours may grow before it is written anew; an entry has some 50 bytes, at most 400."""
+KEY_FILE_BYTES_MAX: Final = 8_192
+"""A key file that is longer is none; ours have 119 bytes, and people may write comments above the key."""
+KEY_FILES_DEFAULT_MAX: Final = 16
+"""Programs of one user that run at once without a name, each with a key of its own."""
+KEY_FILES_LISTED_MAX: Final = 1_024
+"""Key files that are looked at when one is searched for by its key, or all are listed."""
 SIGNALS_QUEUED_MAX: Final = 1_024
 """Signals that wait for the driver; the newest win. As many entries of a caller are kept until the application accepts him."""
 ICE_TRANSACTIONS_KEPT: Final = 16_384

@@ -31,6 +31,10 @@ class AddressInUseError(PeergramError, OSError):
     """The UDP port asked for belongs to somebody else; choose another or 0."""
 
 
+class IdentityInUseError(UsageError):
+    """Another program uses the key of this identity; end it, or be somebody else."""
+
+
 class Result(IntEnum):
     """What a send returns (`EResult` of the reference)."""
 

@@ -394,6 +394,9 @@ REACHED_BY = {
     "REMEMBERED_CALLS_MAX": "drivers/test_call_memory.py::test_no_more_calls_are_kept_than_may_be",
     "REMEMBERED_FILES_MAX": "drivers/test_call_memory.py::test_only_so_many_files_are_looked_at",
     "REMEMBERED_FILE_BYTES_MAX": "drivers/test_call_memory.py::test_a_long_run_does_not_let_its_file_grow",
+    "KEY_FILE_BYTES_MAX": "drivers/test_key_files.py::test_a_file_that_is_no_key_is_named_with_what_is_wrong_with_it",
+    "KEY_FILES_DEFAULT_MAX": "drivers/test_key_files.py::test_programs_without_a_name_get_a_key_each_up_to_sixteen",
+    "KEY_FILES_LISTED_MAX": "drivers/test_key_files.py::test_only_so_many_files_are_looked_at",
     "REMEMBERED_PER_PEER_MAX": "endpoint/test_memory.py::test_what_is_remembered_has_bounds",
     "SIGNAL_OLD_RUN_US": "endpoint/test_memory.py::test_the_connections_of_the_earlier_run_are_closed_ahead_of_the_request",
     "SIGNALING_UNACKNOWLEDGED_US": (

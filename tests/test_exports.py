@@ -18,6 +18,7 @@ PUBLIC = [
     "DroppedDatagrams",
     "EndReason",
     "Identity",
+    "IdentityInUseError",
     "InfoFlags",
     "Message",
     "Messages",
@@ -109,6 +110,7 @@ def test_every_error_is_a_peergram_error_and_a_usual_one_where_that_helps() -> N
     assert issubclass(peergram.UsageError, peergram.PeergramError)
     assert issubclass(peergram.UsageError, ValueError)
     assert issubclass(peergram.AddressInUseError, OSError)
+    assert issubclass(peergram.IdentityInUseError, peergram.UsageError)
     assert issubclass(peergram.ClosedError, peergram.PeergramError)
 
 

@@ -10,14 +10,22 @@ import base64
 import hashlib
 from collections.abc import Callable
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from peergram.errors import UsageError
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+
+_FINGERPRINT_CHARACTERS = 43
 
 Entropy = Callable[[int], bytes]
 """`entropy(n)` returns n unpredictable bytes, as `os.urandom` does."""
@@ -30,6 +38,15 @@ _SMALL_ORDER_KEYS = frozenset(
     for sign in (0, 1)
 )
 """Every encoding of a curve point of order 1, 2, 4 or 8: signatures under such a "key" can be made without any secret."""
+
+
+_PEM_MARK = b"-----BEGIN PRIVATE KEY-----"
+_OTHER_PEM = (
+    (b"-----BEGIN ENCRYPTED PRIVATE KEY", "holds a key behind a password; write it without: openssl pkey -in OLD -out NEW"),
+    (b"-----BEGIN OPENSSH PRIVATE KEY", "holds a key in OpenSSH's own format; it must be PKCS8 PEM"),
+    (b"-----BEGIN PUBLIC KEY", "holds a public key; the private one is needed"),
+    (b"-----BEGIN CERTIFICATE", "holds a certificate; a private key is needed"),
+)
 
 
 class SigningKey:
@@ -46,6 +63,32 @@ class SigningKey:
     def generate(cls, entropy: Entropy) -> SigningKey:
         """A new key from 32 bytes of `entropy`."""
         return cls(entropy(KEY_BYTES))
+
+    @classmethod
+    def from_pem(cls, text: bytes) -> SigningKey:
+        """From PKCS8 PEM, as `to_pem` and OpenSSL write it; text before it is ignored.
+
+        Raises UsageError for anything else: a sentence that goes on after the name of the file, and holds nothing of the text.
+        """
+        if text.count(b"-----BEGIN ") > 1:
+            raise UsageError("holds more than one key or certificate; it must hold one private key and nothing else")
+        for mark, sentence in _OTHER_PEM:
+            if mark in text:
+                raise UsageError(sentence)
+        if _PEM_MARK not in text:
+            raise UsageError(f"holds no key: a line with {_PEM_MARK.decode()} is missing")
+        try:
+            key = load_pem_private_key(text, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
+            # The last one comes for 32 bytes that claim to be an Ed448 key.
+            raise UsageError("holds a private key that is damaged, or of an unknown kind") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise UsageError(f"holds a key of another kind ({type(key).__name__.strip('_')}); it must be an Ed25519 key")
+        return cls(key.private_bytes_raw())
+
+    def to_pem(self) -> bytes:
+        """The secret as PKCS8 PEM: for a key file, and for nothing else."""
+        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def private_bytes(self) -> bytes:
         """The secret, 32 bytes: for a key file, and for nothing else."""
@@ -107,6 +150,19 @@ def key_id(public_key: bytes) -> int:
 def fingerprint(public_key: bytes) -> str:
     """`SHA256:` and unpadded base64: OpenSSH's look, but of the bare 32 key bytes rather than of OpenSSH's wrapping of them."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode("ascii").rstrip("=")
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether this is a text that `fingerprint` could have returned."""
+    name, colon, code = text.partition(":")
+    if name != "SHA256" or not colon or len(code) != _FINGERPRINT_CHARACTERS:
+        return False
+    try:
+        digest = base64.b64decode(code + "=", validate=True)
+    except ValueError:
+        return False
+    # The last character has two bits to spare, and only one spelling counts: fingerprints are compared as texts.
+    return base64.b64encode(digest).decode("ascii") == code + "="
 
 
 def _checked_private(private_bytes: bytes) -> bytes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import suppress
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from peergram.crypto.keys import AgreementKey, SigningKey, fingerprint, key_id, verify
+from peergram.crypto.keys import AgreementKey, SigningKey, fingerprint, is_fingerprint, key_id, verify
 from peergram.errors import UsageError
 from tests.vectors_data import load
 
@@ -140,3 +141,32 @@ def test_a_fingerprint_looks_like_openssh_and_names_the_bare_key() -> None:
     assert name == "SHA256"
     assert base64.b64decode(text + "=") == hashlib.sha256(public).digest()
     assert not text.endswith("=")
+
+
+def test_a_key_written_as_pem_is_the_same_key() -> None:
+    key = SigningKey(SECRET)
+    pem = key.to_pem()
+    assert pem.startswith(b"-----BEGIN PRIVATE KEY-----\n")
+    assert SigningKey.from_pem(pem).private_bytes() == SECRET
+
+
+@given(st.binary(max_size=300), st.integers(0, 118), st.integers(0, 7))
+@example(b"", 43, 0)
+def test_no_text_makes_reading_pem_fail_in_another_way(text: bytes, at: int, bit: int) -> None:
+    damaged = bytearray(SigningKey(SECRET).to_pem())
+    damaged[at] ^= 1 << bit
+    for pem in (text, b"-----BEGIN PRIVATE KEY-----\n" + text, bytes(damaged)):
+        with suppress(UsageError):
+            assert len(SigningKey.from_pem(pem).public_bytes) == 32
+
+
+def test_a_fingerprint_is_known_by_its_look() -> None:
+    good = fingerprint(SigningKey(SECRET).public_bytes)
+    assert is_fingerprint(good)
+    last = good[-1]
+    twin = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    # Two bits of the last character say nothing; only the text that `fingerprint` makes counts.
+    assert not is_fingerprint(good[:-1] + twin[twin.index(last) ^ 1])
+    for bad in ("", "SHA256:", good[:-1], good + "A", good + "=", good.lower(), "MD5:" + good[7:], good[:-1] + "-", " " + good):
+        assert not is_fingerprint(bad)
+    assert not is_fingerprint("SHA256:" + "\u00e9" * 43)
