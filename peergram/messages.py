@@ -12,22 +12,26 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic_ns
 from types import TracebackType
+from typing import Literal
 
 from peergram.address import Address, canonical_address, parse_address
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
+from peergram.crypto.policy import PinOutgoing, Policy
+from peergram.crypto.trust import TrustStore
 from peergram.drivers.call_memory import CallMemory, state_folder
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.signaling.choose import open_signaling
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
+from peergram.drivers.trust_files import Source, open_standing
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import ClosedError, Result, UsageError
@@ -36,6 +40,7 @@ from peergram.events import (
     ConnectionState,
     DroppedDatagrams,
     Message,
+    PeerRefused,
     RealTimeStatus,
     RouteChanged,
     SendFlags,
@@ -83,6 +88,12 @@ class Messages:
         identity: str | Identity | None = None,
         *,
         listen: str | Address | None = None,
+        trust: Policy | Iterable[Policy] = "pinned",
+        key: Source | SigningKey | Literal[False] | None = None,
+        certificate: Source | None = None,
+        authorities: Source | Iterable[Source] | TrustStore = (),
+        pin_outgoing: PinOutgoing = "remember",
+        known_peers: str | os.PathLike[str] | bool = True,
         signaling: str | SignalingService | None = "lan",
         stun: str | Sequence[str] = (),
         turn: str | Sequence[str] = (),
@@ -91,8 +102,15 @@ class Messages:
         fake_network: FakeNetwork | None = None,
         state: str | os.PathLike[str] | bool = True,
     ) -> None:
-        """`identity`: who we are (`"alice"` means `str:alice`); None makes a key, and an identity of it that proves itself.
+        """`identity`: who we are (`"alice"` means `str:alice`); None is an identity that is its key, and proves itself.
 
+        `trust`: whom to let in, by one or several of `"key"` (always on: who is his key), `"pinned"` (a name keeps the key it was
+        first met with), `"ca"` (who has a certificate of one of `authorities`), `"open"` (anyone, unauthenticated: for peers of
+        the reference, which have a new key each time). `key`: our private key, as a file, its content or 32 bytes; None is
+        `PEERGRAM_KEY`, `PEERGRAM_KEY_FILE`, or this identity's file in the user's folder, made on first use and held by one
+        program at a time; False makes one for this run only. `certificate`: what an authority has issued to us.
+        `pin_outgoing="ask"`: nothing goes to somebody we call and never met before `accept_session_with_user` agrees to his key,
+        which `on_session_request` shows. `known_peers`: the file of remembered keys; True for the user's usual one, False for none.
         `signaling`: how peers are found by identity: `"lan"` (this machine and its networks, no server), the address of a server
         (`"wss://host:port/"` of `peergram serve`, or `"line://host:port"`), a service of your own, or None for none. `stun` and
         `turn` name servers that help to find a way through the internet: `"stun:host:port"`,
@@ -100,8 +118,9 @@ class Messages:
         `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us without signaling; peers are then
         dialed as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
         the network bad on purpose. `state`: the folder in which a small file remembers calls to peers of the reference, so that
-        they let us in at once after a crash; True for the user's usual one, False for none. Raises UsageError for a bad identity
-        or address, AddressInUseError if the port is taken.
+        they let us in at once after a crash; True for the user's usual one, False for none. Raises UsageError for a bad identity,
+        address or file, IdentityInUseError (one of them) if another program uses this identity's key, AddressInUseError if the
+        port is taken.
         """
         if not isinstance(config, Config | None):
             raise UsageError(f"config: give a peergram.Config(...), not {type(config).__name__}")
@@ -109,21 +128,56 @@ class Messages:
             raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
         bind = None if listen is None else _address_of(listen)
         folder = _state_folder_of(state)
-        key = SigningKey.generate(secure_entropy)
-        self.identity = Identity.generic_bytes(key.public_bytes) if identity is None else Identity.of(identity)
+        self._standing = open_standing(
+            None if identity is None else Identity.of(identity),
+            key=key,
+            certificate=certificate,
+            trust=trust,
+            authorities=authorities,
+            known_peers=known_peers,
+            pin_outgoing=pin_outgoing,
+        )
+        try:
+            self._open(
+                identity is not None, bind, signaling, stun, turn, config or Config(), folder, fake_network, batching=batching
+            )
+        except BaseException:
+            self._standing.release()
+            raise
+
+    def _open(
+        self,
+        has_name: bool,
+        bind: Address | None,
+        signaling: str | SignalingService | None,
+        stun: str | Sequence[str],
+        turn: str | Sequence[str],
+        config: Config,
+        folder: Path | None,
+        fake_network: FakeNetwork | None,
+        *,
+        batching: bool,
+    ) -> None:
+        standing = self._standing
+        self.identity = standing.identity
         self.on_session_request: Callable[[SessionRequested], object] | None = None
         """Called by `run_callbacks` when a stranger wants to talk: answer with `accept_session_with_user`, or send to him."""
         self.on_session_failed: Callable[[SessionFailed], object] | None = None
         """Called by `run_callbacks` when a session ended in a way that must be known, with what was lost."""
+        self.on_peer_refused: Callable[[PeerRefused], object] | None = None
+        """Called by `run_callbacks` when somebody used a name that is known with another key; it is logged without a handler."""
         self._on_route_changed: Callable[[RouteChanged], object] | None = None
         self._service = open_signaling(signaling)
         # Without a name of our own nobody waits for us to come back.
-        memory = None if identity is None or self._service is None or folder is None else CallMemory(self.identity, folder)
+        is_remembered = has_name and self._service is not None and folder is not None
+        memory = CallMemory(self.identity, folder) if is_remembered and folder is not None else None
         self._endpoint = Endpoint(
             self.identity,
             config=config,
             entropy=secure_entropy,
-            key=key,
+            key=standing.key,
+            certificate=standing.certificate,
+            trust=standing.trust,
             wall_offset_us=wall_offset_us(),
             ice_servers=None if self._service is None else IceServers.of(*_texts(stun), *_texts(turn)),
             remembered=() if memory is None else memory.remembered,
@@ -132,12 +186,14 @@ class Messages:
         if bind is not None:
             self._endpoint.listen(bind)
         self._names: dict[str, Identity] = {}
-        self._requests, self._failures, self._routes = EventQueue(), EventQueue(), EventQueue()
+        self._requests, self._failures, self._routes, self._refused = (EventQueue() for _ in range(4))
         driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
-        self._driver = ThreadDriver(driven, batching=batching, signaling=self._service, memory=memory)
+        self._driver = ThreadDriver(
+            driven, batching=batching, signaling=self._service, memory=memory, keeper=standing.known_file
+        )
         self._driver.start()
         if self._service is not None:
-            self._start_service(self._service, key)
+            self._start_service(self._service, standing.key)
 
     def _start_service(self, service: SignalingService, key: SigningKey) -> None:
         try:
@@ -263,6 +319,11 @@ class Messages:
             on_failed(failure)
         while (on_request := self.on_session_request) is not None and (request := self._next_request()) is not None:
             on_request(request)
+        while (refused := self._next_refused()) is not None:
+            if self.on_peer_refused is not None:
+                self.on_peer_refused(refused)
+            else:
+                _log.warning("%s", refused.text)
         while (on_changed := self._on_route_changed) is not None and (change := self._next_route_change()) is not None:
             on_changed(change)
 
@@ -288,8 +349,16 @@ class Messages:
             for event in self._driver.poll_events():
                 if isinstance(event, SessionRequested):
                     self._requests.tell(event)
+                elif isinstance(event, SessionFailed):
+                    self._failures.tell(event)
                 else:
-                    (self._failures if isinstance(event, SessionFailed) else self._routes).tell(event)
+                    (self._routes if isinstance(event, RouteChanged) else self._refused).tell(event)
+
+    def _next_refused(self) -> PeerRefused | None:
+        with self._driver.lock:
+            event = self._refused.poll()
+        assert event is None or isinstance(event, PeerRefused)
+        return event
 
     def _next_failure(self) -> SessionFailed | None:
         with self._driver.lock:
@@ -389,6 +458,7 @@ class Messages:
                 self._flush()
         finally:
             self._driver.close(_CLOSE_TIMEOUT_S)
+            self._standing.release()
 
     def _flush(self) -> None:
         linger_us = self._endpoint.config.linger_us

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from peergram.address import Address
@@ -33,10 +34,26 @@ class DrivenEndpoint(Protocol):
     def handle_signal(self, sender: Identity | None, signal: bytes, now_us: int) -> None: ...
     def poll_transmit(self, now_us: int) -> Transmit | None: ...
     def poll_memory(self) -> CallNote | None: ...
+    def poll_known_peer(self) -> tuple[Identity, str] | None: ...
+    def handle_known_peers(self, entries: Iterable[tuple[Identity, str]]) -> None: ...
     def poll_signal(self) -> tuple[Identity, bytes] | None: ...
     def poll_timeout(self) -> Deadline | None: ...
     def poll_event(self) -> Event | None: ...
     def close(self, now_us: int) -> None: ...
+
+
+class PeerKeeper(Protocol):
+    """Where the keys of known peers outlive the run, and where people change them."""
+
+    @property
+    def entries(self) -> list[tuple[Identity, str]]:
+        """Every name and fingerprint."""
+
+    def add(self, identity: Identity, fingerprint: str) -> bool:
+        """Keep one more; never raises."""
+
+    def reload_if_changed(self) -> bool:
+        """Whether `entries` are others than before; never raises."""
 
 
 class SignalCarrier(Protocol):

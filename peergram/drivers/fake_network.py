@@ -287,6 +287,12 @@ class EndpointBehindFakeNetwork:
     def poll_memory(self) -> CallNote | None:
         return self.endpoint.poll_memory()
 
+    def poll_known_peer(self) -> tuple[Identity, str] | None:
+        return self.endpoint.poll_known_peer()
+
+    def handle_known_peers(self, entries: Iterable[tuple[Identity, str]]) -> None:
+        self.endpoint.handle_known_peers(entries)
+
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         return self.endpoint.poll_signal()
 

@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from peergram.config import SIGNALS_WAITING_MAX
-from peergram.drivers.driven_endpoint import DrivenEndpoint, SignalCarrier
+from peergram.config import KNOWN_PEERS_LOOK_US, SIGNALS_WAITING_MAX
+from peergram.drivers.driven_endpoint import DrivenEndpoint, PeerKeeper, SignalCarrier
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.mailbox import Mailbox
 from peergram.drivers.sockets import DriverSocket, Watched
@@ -70,6 +70,7 @@ class Pump:
         make_socket: MakeSocket = socket.socket,
         signaling: SignalCarrier | None = None,
         memory: CallMemory | None = None,
+        keeper: PeerKeeper | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.sockets: dict[int, DriverSocket] = {}
@@ -89,6 +90,9 @@ class Pump:
         self._make_socket = make_socket
         self._signaling = signaling
         self._memory = memory
+        self._keeper = keeper
+        self._keeper_at_us = 0
+        """When to write down whom we met, and to look whether people have changed what is written there."""
         self._mailbox = Mailbox(ring)
         # Who has signals to carry will need it, and must not wait for it in the middle of a call.
         self._side: SideIo | None = None if signaling is None else self._make_side()
@@ -213,10 +217,19 @@ class Pump:
         if self._memory is not None:
             while (note := endpoint.poll_memory()) is not None:
                 self._memory.note(note)
+        if self._keeper is not None and now_us >= self._keeper_at_us:
+            self._keep_peers(self._keeper, now_us)
         if self._signaling is not None:
             self._send_signals(self._signaling, now_us)
         if self._held_event is None:
             self._held_event = endpoint.poll_event()
+
+    def _keep_peers(self, keeper: PeerKeeper, now_us: int) -> None:
+        self._keeper_at_us = now_us + KNOWN_PEERS_LOOK_US
+        while (met := self.endpoint.poll_known_peer()) is not None:
+            keeper.add(*met)
+        if keeper.reload_if_changed():
+            self.endpoint.handle_known_peers(keeper.entries)
 
     @property
     def has_events(self) -> bool:
@@ -279,6 +292,8 @@ class Pump:
         self._close_signaling(now_us)
         if self._memory is not None:
             self._memory.close()
+        if self._keeper is not None:
+            self._keep_peers(self._keeper, now_us)
         self.abandon()
 
     def abandon(self) -> None:

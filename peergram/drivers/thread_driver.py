@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
-from peergram.drivers.driven_endpoint import DrivenEndpoint, SignalCarrier
+from peergram.drivers.driven_endpoint import DrivenEndpoint, PeerKeeper, SignalCarrier
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, Pump
 from peergram.drivers.socket_watch import ReadableFlag, Ready, SocketWatch
@@ -96,7 +96,8 @@ class ThreadDriver:
 
     `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting; what it
     raises is logged. `batching` and `make_socket` are as for `UdpSocket`. `signaling` carries the endpoint's signals, delivers to
-    `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what the next run is to be told.
+    `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what the next run is to be told; `keeper` keeps the keys
+    of known peers.
 
     Two ways to give commands: `call(command)`, or, for those who send very often,
 
@@ -117,6 +118,7 @@ class ThreadDriver:
         make_socket: MakeSocket = socket.socket,
         signaling: SignalCarrier | None = None,
         memory: CallMemory | None = None,
+        keeper: PeerKeeper | None = None,
         name: str = "peergram",
     ) -> None:
         self.endpoint = endpoint
@@ -125,7 +127,15 @@ class ThreadDriver:
         """How often somebody at the wheel has woken up."""
         self._watch = SocketWatch()
         ring = self._watch.bell.put_up
-        self._pump = Pump(endpoint, ring=ring, batching=batching, make_socket=make_socket, signaling=signaling, memory=memory)
+        self._pump = Pump(
+            endpoint,
+            ring=ring,
+            batching=batching,
+            make_socket=make_socket,
+            signaling=signaling,
+            memory=memory,
+            keeper=keeper,
+        )
         self._notify = notify
         self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

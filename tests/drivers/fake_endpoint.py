@@ -50,6 +50,9 @@ class FakeEndpoint:
         self.resolved: list[tuple[str, list[str]]] = []
         self.interfaces: list[list[InterfaceAddress]] = []
         self.signals: list[tuple[Identity | None, bytes]] = []
+        self.met: deque[tuple[Identity, str]] = deque()
+        """Whom it met for the first time."""
+        self.known: list[tuple[Identity, str]] = []
         self.signals_to_send: deque[tuple[Identity, bytes]] = deque()
         self._inside: int | None = None
         self._last_us = 0
@@ -141,6 +144,12 @@ class FakeEndpoint:
 
     def poll_memory(self) -> CallNote | None:
         return None
+
+    def poll_known_peer(self) -> tuple[Identity, str] | None:
+        return self.met.popleft() if self.met else None
+
+    def handle_known_peers(self, entries: Iterable[tuple[Identity, str]]) -> None:
+        self.known = list(entries)
 
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         return self.signals_to_send.popleft() if self.signals_to_send else None
