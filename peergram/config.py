@@ -452,6 +452,16 @@ KEY_FILES_DEFAULT_MAX: Final = 16
 """Programs of one user that run at once without a name, each with a key of its own."""
 KEY_FILES_LISTED_MAX: Final = 1_024
 """Key files that are looked at when one is searched for by its key, or all are listed."""
+KNOWN_PEERS_MAX: Final = 10_000
+"""Peers whose keys are remembered; more than anybody meets by hand, and read in a tenth of a second."""
+KNOWN_PEERS_FILE_BYTES_MAX: Final = 4_194_304
+"""A file of known peers that is longer is refused: a line has some 90 bytes, and comments come on top."""
+KNOWN_PEERS_LINE_BYTES_MAX: Final = 1_024
+"""Longest line of it: 127 bytes of identity, each written as three, and a remark."""
+KNOWN_PEERS_PROBLEMS_MAX: Final = 20
+"""Lines of it that are named because they cannot be read; with so many it is no file of known peers."""
+KNOWN_PEERS_LOCK_US: Final = 1_000_000
+"""How long to wait for another program that writes it: that takes a millisecond, unless the program was stopped meanwhile."""
 SIGNALS_QUEUED_MAX: Final = 1_024
 """Signals that wait for the driver; the newest win. As many entries of a caller are kept until the application accepts him."""
 ICE_TRANSACTIONS_KEPT: Final = 16_384

@@ -397,6 +397,11 @@ REACHED_BY = {
     "KEY_FILE_BYTES_MAX": "drivers/test_key_files.py::test_a_file_that_is_no_key_is_named_with_what_is_wrong_with_it",
     "KEY_FILES_DEFAULT_MAX": "drivers/test_key_files.py::test_programs_without_a_name_get_a_key_each_up_to_sixteen",
     "KEY_FILES_LISTED_MAX": "drivers/test_key_files.py::test_only_so_many_files_are_looked_at",
+    "KNOWN_PEERS_MAX": "drivers/test_known_peers_file.py::test_only_so_many_peers_are_known",
+    "KNOWN_PEERS_FILE_BYTES_MAX": "drivers/test_known_peers_file.py::test_a_file_never_grows_beyond_what_is_read",
+    "KNOWN_PEERS_LINE_BYTES_MAX": "drivers/test_known_peers_file.py::test_a_bad_line_is_named_and_costs_only_itself",
+    "KNOWN_PEERS_PROBLEMS_MAX": "drivers/test_known_peers_file.py::test_a_file_of_something_else_is_told_in_a_few_lines",
+    "KNOWN_PEERS_LOCK_US": "drivers/test_known_peers_file.py::test_a_program_that_stopped_while_writing_holds_up_no_other",
     "REMEMBERED_PER_PEER_MAX": "endpoint/test_memory.py::test_what_is_remembered_has_bounds",
     "SIGNAL_OLD_RUN_US": "endpoint/test_memory.py::test_the_connections_of_the_earlier_run_are_closed_ahead_of_the_request",
     "SIGNALING_UNACKNOWLEDGED_US": (
