@@ -501,6 +501,18 @@ LAN_LOOK_INTERVAL_US: Final = 10_000_000
 LAN_LOOK_SETTLED_US: Final = 100_000
 """How long after a change: the addresses of a new interface follow it."""
 
+LEAF_CERTIFICATE_BYTES_MAX: Final = 640
+"""Longest certificate that an authority of ours issues to a peer: a hello carries it with its signature in one packet of 1300
+bytes, beside 400 bytes of its own."""
+CERTIFICATE_AHEAD_S_MAX: Final = 86_400
+"""How far in the future a certificate may have been made, by our clock: clocks are off by a time zone now and then (C4)."""
+AUTHORITY_FILE_BYTES_MAX: Final = 1_048_576
+"""A longer file of authorities, certificates or keys is none; it has room for 20 000 revoked keys."""
+AUTHORITY_FILE_PROBLEMS_MAX: Final = 5
+"""Lines of it that are named because they cannot be read; for the others a number will do."""
+AUTHORITY_CHAIN_MAX: Final = 8
+"""Certificates between a root and a leaf; nobody needs so many, and the search for a trusted chain is bounded by it (C10)."""
+
 SERVE_PORT: Final = 27_180
 """TCP port of `peergram serve` where none is named."""
 STUN_PORT: Final = 3_478
