@@ -63,7 +63,7 @@ def sender(task: Task) -> Sent:
     flags = SendFlags.RELIABLE if task.case.is_reliable else SendFlags.UNRELIABLE
     messages = [bytes(task.case.message_bytes)] * max(8, min(_BATCH_MESSAGES_MAX, _BATCH_BYTES // task.case.message_bytes))
     to = f"ip:127.0.0.1:{task.port}"
-    with Messages("bench-sender", config=_config(), signaling=None) as net:
+    with Messages("bench-sender", key=False, trust="open", config=_config(), signaling=None) as net:
         _connect(net, to)
         clock = SendClock(task.seconds)
         sent = 0
@@ -96,7 +96,7 @@ def pinger(task: Task) -> Pinged:
     """Send, wait, receive."""
     to = f"ip:127.0.0.1:{task.port}"
     message = bytes(task.case.message_bytes)
-    with Messages("bench-sender", config=_config(), signaling=None) as net:
+    with Messages("bench-sender", key=False, trust="open", config=_config(), signaling=None) as net:
         _connect(net, to)
         clock = PingClock(task.seconds)
         while clock.is_running():
@@ -176,7 +176,9 @@ class _OneOfCrowd:
 
 @contextmanager
 def _listening(task: Task) -> Iterator[Messages]:
-    with Messages("bench-receiver", listen=f"127.0.0.1:{task.port}", config=_config(), signaling=None) as net:
+    with Messages(
+        "bench-receiver", listen=f"127.0.0.1:{task.port}", key=False, trust="open", config=_config(), signaling=None
+    ) as net:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         yield net
 

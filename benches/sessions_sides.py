@@ -214,7 +214,7 @@ class _Gathering:
 def _threaded_hub(plan: Plan) -> dict[str, Any]:
     """A plain `Messages`: its driver thread, and a main thread that waits for messages and frames."""
     gathering, stages = _Gathering(plan), None
-    with Messages("hub", listen=f"127.0.0.1:{PORT}", config=_CONFIG, signaling=None) as net:
+    with Messages("hub", listen=f"127.0.0.1:{PORT}", key=False, trust="open", config=_CONFIG, signaling=None) as net:
         net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
         while stages is None:
             net.wait(0.05)

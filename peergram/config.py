@@ -436,8 +436,6 @@ SIGNAL_DENIAL_KEYS_MAX: Final = 1_024
 """Names that are counted one by one."""
 REMEMBERED_CALLS_MAX: Final = 1_024
 """Calls of one endpoint that its next run will know of."""
-KNOWN_PEERS_MAX: Final = 65_536
-"""Keys of peers that are remembered; about 20 MB. Later ones come as strangers each time."""
 KNOWN_PEERS_LOOK_US: Final = 1_000_000
 """How soon a key is written down, and how often a program looks whether people have changed the file of known peers."""
 REMEMBERED_PER_PEER_MAX: Final = 4
@@ -453,7 +451,8 @@ KEY_FILES_DEFAULT_MAX: Final = 16
 KEY_FILES_LISTED_MAX: Final = 1_024
 """Key files that are looked at when one is searched for by its key, or all are listed."""
 KNOWN_PEERS_MAX: Final = 10_000
-"""Peers whose keys are remembered; more than anybody meets by hand, and read in a tenth of a second."""
+"""Peers whose keys are remembered; more than anybody meets by hand, and read in a tenth of a second. Later ones come as strangers
+each time."""
 KNOWN_PEERS_FILE_BYTES_MAX: Final = 4_194_304
 """A file of known peers that is longer is refused: a line has some 90 bytes, and comments come on top."""
 KNOWN_PEERS_LINE_BYTES_MAX: Final = 1_024
@@ -539,6 +538,18 @@ LAN_LOOK_INTERVAL_US: Final = 10_000_000
 """How often the interfaces of this machine are looked at where the system tells nothing of changes, and in any case."""
 LAN_LOOK_SETTLED_US: Final = 100_000
 """How long after a change: the addresses of a new interface follow it."""
+
+LEAF_CERTIFICATE_BYTES_MAX: Final = 640
+"""Longest certificate that an authority of ours issues to a peer: a hello carries it with its signature in one packet of 1300
+bytes, beside 400 bytes of its own."""
+CERTIFICATE_AHEAD_S_MAX: Final = 86_400
+"""How far in the future a certificate may have been made, by our clock: clocks are off by a time zone now and then (C4)."""
+AUTHORITY_FILE_BYTES_MAX: Final = 1_048_576
+"""A longer file of authorities, certificates or keys is none; it has room for 20 000 revoked keys."""
+AUTHORITY_FILE_PROBLEMS_MAX: Final = 5
+"""Lines of it that are named because they cannot be read; for the others a number will do."""
+AUTHORITY_CHAIN_MAX: Final = 8
+"""Certificates between a root and a leaf; nobody needs so many, and the search for a trusted chain is bounded by it (C10)."""
 
 SERVE_PORT: Final = 27_180
 """TCP port of `peergram serve` where none is named."""

@@ -25,13 +25,14 @@ from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.crypto.policy import PinOutgoing, Policy
 from peergram.crypto.trust import TrustStore
+from peergram.drivers.authority_files import Source
 from peergram.drivers.call_memory import CallMemory, state_folder
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.signaling.choose import open_signaling
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
-from peergram.drivers.trust_files import Source, open_standing
+from peergram.drivers.trust_files import KeySource, open_standing
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import ClosedError, Result, UsageError
@@ -89,7 +90,7 @@ class Messages:
         *,
         listen: str | Address | None = None,
         trust: Policy | Iterable[Policy] = "pinned",
-        key: Source | SigningKey | Literal[False] | None = None,
+        key: KeySource | SigningKey | Literal[False] | None = None,
         certificate: Source | None = None,
         authorities: Source | Iterable[Source] | TrustStore = (),
         pin_outgoing: PinOutgoing = "remember",
@@ -110,7 +111,7 @@ class Messages:
         `PEERGRAM_KEY`, `PEERGRAM_KEY_FILE`, or this identity's file in the user's folder, made on first use and held by one
         program at a time; False makes one for this run only. `certificate`: what an authority has issued to us.
         `pin_outgoing="ask"`: nothing goes to somebody we call and never met before `accept_session_with_user` agrees to his key,
-        which `on_session_request` shows. `known_peers`: the file of remembered keys; True for the user's usual one, False for none.
+        which `on_session_request` shows. `known_peers`: the file of remembered keys; True is the user's usual one, False is none.
         `signaling`: how peers are found by identity: `"lan"` (this machine and its networks, no server), the address of a server
         (`"wss://host:port/"` of `peergram serve`, or `"line://host:port"`), a service of your own, or None for none. `stun` and
         `turn` name servers that help to find a way through the internet: `"stun:host:port"`,
@@ -188,9 +189,7 @@ class Messages:
         self._names: dict[str, Identity] = {}
         self._requests, self._failures, self._routes, self._refused = (EventQueue() for _ in range(4))
         driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
-        self._driver = ThreadDriver(
-            driven, batching=batching, signaling=self._service, memory=memory, keeper=standing.known_file
-        )
+        self._driver = ThreadDriver(driven, batching=batching, signaling=self._service, memory=memory, keeper=standing.known_file)
         self._driver.start()
         if self._service is not None:
             self._start_service(self._service, standing.key)

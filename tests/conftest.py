@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
@@ -16,6 +17,13 @@ if _ROOT not in sys.path:
 # No test leaves anything in the user's folders.
 _STATE = tempfile.TemporaryDirectory(prefix="peergram-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for keys and known peers that each test has for itself, and that its child processes share."""
+    monkeypatch.setenv("PEERGRAM_HOME", str(tmp_path_factory.mktemp("home")))
+
 
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=10_000)

@@ -54,7 +54,7 @@ def demo(loss: float, lag: float, seconds: float) -> int:
         say(f"peergram demo: {scene.title}")
     with _second_process(loss, lag, seed) as second, _live(scene) as live:
         network = bad_network(loss, lag, seed + 1)
-        with Messages("alice", config=CONFIG, fake_network=network, signaling=None) as net:
+        with Messages("alice", key=False, trust="open", config=CONFIG, fake_network=network, signaling=None) as net:
             peer = Identity.ip(("127.0.0.1", second.wait_listening()))
             waited_s = Performance(scene, live, second, net, network, Traffic(net, peer, Random(seed + 2))).play()
     if on_terminal():

@@ -75,7 +75,8 @@ def main() -> None:
     loss, lag_ms, seed = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     orders = LineReader(sys.stdin)
     network = bad_network(loss, lag_ms, seed)
-    with Messages(NAME, listen=("127.0.0.1", 0), config=CONFIG, fake_network=network, signaling=None) as net:
+    here = ("127.0.0.1", 0)
+    with Messages(NAME, listen=here, key=False, trust="open", config=CONFIG, fake_network=network, signaling=None) as net:
         _say(listening=net.local_addresses[0][1])
         request = _wait_for_request(net, orders)
         if request is not None:

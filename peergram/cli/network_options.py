@@ -7,7 +7,7 @@ the other, needs none, and then none is started: who names a port does not expec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any
 
@@ -16,6 +16,7 @@ import click
 from peergram.address import Address, parse_address
 from peergram.cli.terminal import printable
 from peergram.config import Config
+from peergram.crypto.policy import POLICIES, Policy
 from peergram.errors import UsageError
 from peergram.identity import Identity, IdentityKind
 from peergram.messages import Messages
@@ -29,6 +30,12 @@ _SIGNALING_HELP = (
 )
 _STUN_HELP = "A server that tells us our address behind a router; for calls across networks. Repeatable."
 _TURN_HELP = "A server that relays where no direct way exists; ?transport=tcp for one that is reached by TCP. Repeatable."
+_TRUST_HELP = (
+    "Whom to let in: pinned (a name keeps the key it was first met with), ca (a certificate of --authority), open (anyone,"
+    " unproven), key (who is his key; always on); several with commas. [default: pinned; ca with --authority]"
+)
+_KEY_HELP = "Our private key, rather than the one in your folder (see `peergram id`)."
+_AUTHORITY_HELP = "Whose certificates are good: the file that `peergram ca init` calls public. Repeatable."
 _SERVER_SCHEMES = ("stun", "stuns", "turn", "turns")
 _SIGNALING_SCHEMES = ("ws://", "wss://", "line://")
 _IP_EXAMPLE = "ip:192.0.2.1:27015"
@@ -36,11 +43,15 @@ _IP_EXAMPLE = "ip:192.0.2.1:27015"
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """`--signaling`, `--stun` and `--turn` as they were typed."""
+    """The options as they were typed."""
 
     signaling: str | None
     stun: tuple[str, ...]
     turn: tuple[str, ...]
+    trust: str | None
+    key: str | None
+    certificate: str | None
+    authorities: tuple[str, ...]
 
     def open(self, who: str | None, peer: Identity | None, *, listen: Address | None = None, config: Config) -> Messages:
         """The network as `who`, to call `peer` if there is one. Raises UsageError for what cannot work together."""
@@ -59,7 +70,28 @@ class NetworkOptions:
                 )
         if peer is not None and who is not None and peer == Identity.of(who):
             raise UsageError(f"{peer.printable!r} is you: call somebody else, or be somebody else")
-        return Messages(who, listen=listen, signaling=signaling, stun=stun, turn=turn, config=config)
+        return Messages(
+            who,
+            listen=listen,
+            trust=self._policies(),
+            key=self.key,
+            certificate=self.certificate,
+            authorities=self.authorities,
+            signaling=signaling,
+            stun=stun,
+            turn=turn,
+            config=config,
+        )
+
+    def _policies(self) -> list[Policy]:
+        """Without `--trust`, naming an authority is a wish to see its certificates."""
+        text = self.trust or ("ca" if self.authorities else "pinned")
+        policies = [word.strip() for word in text.split(",")]
+        if unknown := [word for word in policies if word not in POLICIES]:
+            raise UsageError(f"--trust: use one or several of {', '.join(POLICIES)}, with commas, not {printable(unknown[0])!r}")
+        if "ca" in policies and not self.authorities:
+            raise UsageError("--trust ca needs --authority FILE: whose certificates are good")
+        return policies  # type: ignore[return-value]
 
     def _signaling_for(self, peer: Identity | None, listen: Address | None) -> str | None:
         if self.signaling is None:
@@ -80,9 +112,14 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--signaling", metavar="HOW", help=_SIGNALING_HELP)
     @click.option("--stun", multiple=True, metavar="HOST:PORT", help=_STUN_HELP)
     @click.option("--turn", multiple=True, metavar="USER:PASSWORD@HOST:PORT", help=_TURN_HELP)
+    @click.option("--trust", metavar="HOW", help=_TRUST_HELP)
+    @click.option("--key", metavar="FILE", help=_KEY_HELP)
+    @click.option("--certificate", metavar="FILE", help="Our certificate, from `peergram cert issue`.")
+    @click.option("--authority", "authorities", multiple=True, metavar="FILE", help=_AUTHORITY_HELP)
     @wraps(command)
-    def with_network(*, signaling: str | None, stun: tuple[str, ...], turn: tuple[str, ...], **others: Any) -> Any:
-        return command(**others, network=NetworkOptions(signaling, stun, turn))
+    def with_network(**options: Any) -> Any:
+        own = {field.name: options.pop(field.name) for field in fields(NetworkOptions)}
+        return command(**options, network=NetworkOptions(**own))
 
     return with_network
 

@@ -20,6 +20,9 @@ err = Console(stderr=True, highlight=False)
 _UNITS = ("kB", "MB", "GB", "TB")
 _PROOFS = {
     "key": "proven: the identity is the key itself",
+    "certificate": "proven by a certificate of an authority you trust",
+    "pinned": "proven: the key that you know this name with",
+    "first_contact": "not proven: the first contact; from now on this key belongs to the name",
     "nothing": "not proven: anybody can claim this name",
 }
 

@@ -142,6 +142,11 @@ def verify(public_key: bytes, signature: bytes, data: bytes) -> bool:
     return True
 
 
+def is_weak_key(public_key: bytes) -> bool:
+    """Whether it is a key under which anybody can sign, and `verify` therefore nothing."""
+    return public_key in _SMALL_ORDER_KEYS
+
+
 def key_id(public_key: bytes) -> int:
     """The number certificates name a signing key by: first 8 bytes of its SHA-256, little-endian."""
     return int.from_bytes(hashlib.sha256(public_key).digest()[:8], "little")

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peergram.config import AUTHORITY_CHAIN_MAX, CERTIFICATE_AHEAD_S_MAX
 from peergram.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, key_id, verify
 from peergram.errors import UsageError, WireError
-from peergram.wire.certificates import KEY_TYPE_ED25519, Certificate, IdentityFields, SignedCertificate, decode_certificate
+from peergram.wire.certificates import (
+    KEY_TYPE_ED25519,
+    Certificate,
+    IdentityFields,
+    SignedCertificate,
+    decode_certificate,
+    unknown_certificate_fields,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,20 @@ class TrustStore:
         """Whether this key must not be believed, whoever vouches for it."""
         return bool(self._revoked) and key_id(public_key) in self._revoked
 
+    @property
+    def key_ids(self) -> frozenset[int]:
+        """Roots and further authorities, trusted or not."""
+        return frozenset(self._public_keys)
+
+    @property
+    def root_ids(self) -> frozenset[int]:
+        """Roots that are not revoked."""
+        return frozenset(self._roots - self._revoked)
+
+    def scope_of(self, authority: int) -> Scope | str:
+        """What this key may vouch for, or why it is not trusted; whether its time is over is not looked at."""
+        return self._scope_of(authority) if authority in self._public_keys else "It is not known to us"
+
     def check_leaf(self, signed: SignedCertificate, wall_s: int) -> LeafVerdict:
         """Whether an authority of this store vouches for `signed` at Unix time `wall_s`."""
         signer = signed.ca_key_id
@@ -121,18 +143,18 @@ class TrustStore:
             return "Signature verification failed"
         try:
             certificate = decode_certificate(signed.cert)
+            unknown = unknown_certificate_fields(signed.cert)
         except WireError:
             return "Cert failed protobuf decode"
-        expiry_s = certificate.time_expiry
-        if expiry_s < wall_s:
-            return f"Cert expired {wall_s - expiry_s} seconds ago at {expiry_s} (current time {wall_s})"
+        if defect := _defect_of_times(certificate, wall_s):
+            return defect
         if certificate.key_type != KEY_TYPE_ED25519:
             return f"Cert has unsupported key type {certificate.key_type}"
         if len(certificate.key_data) != KEY_BYTES:
             return "Cert has invalid public key"
         if key_id(certificate.key_data) in self._revoked:
             return "Cert has untrusted public key.  Revoked"
-        return ""
+        return f"Cert has unknown fields, which may restrict it: {', '.join(map(str, unknown))}" if unknown else ""
 
     def _scope_of(self, authority: int) -> Scope | str:
         verdict = self._verdicts.get(authority)
@@ -146,6 +168,8 @@ class TrustStore:
             return "Revoked"
         if authority in self._roots:
             return Scope()
+        if len(beneath) > AUTHORITY_CHAIN_MAX:
+            return f"Its chain of certificates is longer than {AUTHORITY_CHAIN_MAX}"
         reason = "No certificate for it"
         for entry in self._certificates.get(authority, []):
             found = self._scope_through(entry, beneath | {authority})
@@ -178,9 +202,20 @@ class TrustStore:
         return added
 
 
+def _defect_of_times(certificate: Certificate, wall_s: int) -> str:
+    """Times a little ahead of our clock are its fault; the reference looks at the end only."""
+    created_s, expiry_s = certificate.time_created, certificate.time_expiry
+    if expiry_s < wall_s:
+        return f"Cert expired {wall_s - expiry_s} seconds ago at {expiry_s} (current time {wall_s})"
+    if created_s > wall_s + CERTIFICATE_AHEAD_S_MAX:
+        return f"Cert was created {created_s - wall_s} seconds in the future at {created_s} (current time {wall_s})"
+    return ""
+
+
 def _checked_authority(signed: SignedCertificate) -> Certificate:
     try:
         certificate = decode_certificate(signed.cert)
+        unknown = unknown_certificate_fields(signed.cert)
     except WireError as error:
         raise UsageError(f"authority certificate: {error}") from error
     if certificate.identity_fields != IdentityFields():
@@ -191,6 +226,9 @@ def _checked_authority(signed: SignedCertificate) -> Certificate:
         raise UsageError(f"authority certificate: its signature must be {SIGNATURE_BYTES} bytes long")
     if not certificate.time_expiry:
         raise UsageError("authority certificate: it must say when it expires")
+    if unknown:
+        fields = ", ".join(str(each) for each in unknown)
+        raise UsageError(f"authority certificate: it has unknown fields, which may restrict it: {fields}")
     return certificate
 
 

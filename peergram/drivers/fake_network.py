@@ -8,6 +8,7 @@ endpoint, so that every driver can use it: what is under way is one more reason 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random

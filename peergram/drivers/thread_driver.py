@@ -96,8 +96,8 @@ class ThreadDriver:
 
     `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting; what it
     raises is logged. `batching` and `make_socket` are as for `UdpSocket`. `signaling` carries the endpoint's signals, delivers to
-    `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what the next run is to be told; `keeper` keeps the keys
-    of known peers.
+    `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what the next run is to be
+    told; `keeper` keeps the keys of known peers.
 
     Two ways to give commands: `call(command)`, or, for those who send very often,
 

@@ -16,7 +16,7 @@ from peergram.crypto.keys import SigningKey
 from peergram.crypto.known_peers import KnownPeers
 from peergram.crypto.policy import PinOutgoing, Policy, Trust, check_policies
 from peergram.crypto.trust import TrustStore
-from peergram.drivers.authority_files import load_authorities, load_certificate
+from peergram.drivers.authority_files import Source, load_authorities, load_certificate
 from peergram.drivers.config_folder import HOME_VARIABLE, config_folder
 from peergram.drivers.key_files import HeldKey, hold_key_of, key_from_environment, load_key
 from peergram.drivers.known_peers_file import KnownPeersFile
@@ -25,7 +25,7 @@ from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.wire.certificates import SignedCertificate
 
-Source = bytes | str | os.PathLike[str]
+KeySource = bytes | str | os.PathLike[str]
 """A file's content, or its path."""
 KNOWN_PEERS_FILE = "known_peers"
 
@@ -56,7 +56,7 @@ class Standing:
 def open_standing(
     identity: Identity | None,
     *,
-    key: Source | SigningKey | Literal[False] | None,
+    key: KeySource | SigningKey | Literal[False] | None,
     certificate: Source | None,
     trust: Policy | Iterable[Policy],
     authorities: Source | Iterable[Source] | TrustStore,
@@ -81,11 +81,11 @@ def open_standing(
 def _authorities_of(authorities: Source | Iterable[Source] | TrustStore) -> TrustStore | None:
     if isinstance(authorities, TrustStore):
         return authorities
-    sources = [authorities] if isinstance(authorities, bytes | str | os.PathLike) else list(authorities)
+    sources = [authorities] if isinstance(authorities, str | os.PathLike) else list(authorities)
     return load_authorities(sources) if sources else None
 
 
-def _hold_key(identity: Identity | None, key: Source | SigningKey | Literal[False] | None) -> HeldKey:
+def _hold_key(identity: Identity | None, key: KeySource | SigningKey | Literal[False] | None) -> HeldKey:
     if key is False:
         return HeldKey(SigningKey.generate(secure_entropy))
     if isinstance(key, SigningKey):

@@ -7,7 +7,7 @@ a meaning of its own, as None. Whether a certificate is any good is decided by `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from peergram.address import address_from_bytes
@@ -15,6 +15,7 @@ from peergram.errors import UsageError, WireError
 from peergram.identity import Identity, IdentityKind
 from peergram.wire.proto import certificates_pb2 as pb
 from peergram.wire.proto.message import parse, within
+from peergram.wire.varint import decode_varint
 
 KEY_TYPE_ED25519: Final = 1
 KEY_TYPE_CURVE25519: Final = 1
@@ -23,6 +24,8 @@ CIPHER_AES_256_GCM: Final = 2
 
 CERTIFICATE_BYTES_MAX: Final = 8_192
 """More fits no UDP packet and no signal."""
+STORED_CERTIFICATE_BYTES_MAX: Final = CERTIFICATE_BYTES_MAX + 512
+"""With its signature and private key."""
 CRYPT_INFO_BYTES_MAX: Final = 2_048
 SIGNATURE_BYTES_MAX: Final = 256
 """Room for a wrong length to be named as the fault; a right one is 64."""
@@ -35,6 +38,10 @@ BINDING_BYTES_MAX: Final = 64
 """A right one is 16."""
 _ADDRESS_BYTES: Final = 18
 _LEGACY_STEAM_TYPES: Final = {1, 3, 4, 9}
+_CERTIFICATE_FIELDS: Final = frozenset((1, 2, 4, 5, 8, 9, 10, 11, 12))
+_FIXED_BYTES: Final = {1: 8, 5: 4}
+"""By the wire type of protobuf."""
+_LENGTH_DELIMITED: Final = 2
 
 
 @dataclass(slots=True)
@@ -63,6 +70,14 @@ class SignedCertificate:
     cert: bytes
     ca_key_id: int | None = None
     ca_signature: bytes = b""
+
+
+@dataclass(slots=True)
+class StoredCertificate:
+    """A certificate as tools store it, perhaps with the 32 bytes of the private key that it is about."""
+
+    signed: SignedCertificate
+    private_key: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
@@ -183,7 +198,10 @@ def _read_legacy_steam_id(number: int) -> Identity:
 
 def decode_certificate(data: bytes) -> Certificate:
     """Read the bytes of `SignedCertificate.cert`; raises WireError."""
-    message = parse(pb.Certificate, within(data, CERTIFICATE_BYTES_MAX, "certificate"))
+    return _certificate_from(parse(pb.Certificate, within(data, CERTIFICATE_BYTES_MAX, "certificate")))
+
+
+def _certificate_from(message: pb.Certificate) -> Certificate:
     return Certificate(
         key_type=message.key_type,
         key_data=within(message.key_data, KEY_BYTES_MAX, "certificate key"),
@@ -195,8 +213,37 @@ def decode_certificate(data: bytes) -> Certificate:
     )
 
 
+def unknown_certificate_fields(data: bytes) -> tuple[int, ...]:
+    """Numbers of the fields in a well-formed certificate that nobody here heeds, in order; 13, for example, lists IP addresses
+    that the key is restricted to. Raises WireError for what has no such list.
+    """
+    found: set[int] = set()
+    at = 0
+    while at < len(data):
+        tag, at = decode_varint(data, at)
+        number, wire_type = tag >> 3, tag & 7
+        if number not in _CERTIFICATE_FIELDS:
+            found.add(number)
+        if wire_type == 0:
+            _, at = decode_varint(data, at)
+        elif wire_type == _LENGTH_DELIMITED:
+            size, at = decode_varint(data, at)
+            at += size
+        elif wire_type in _FIXED_BYTES:
+            at += _FIXED_BYTES[wire_type]
+        else:
+            raise WireError(f"certificate: field {number} has wire type {wire_type}")
+    if at > len(data):
+        raise WireError("certificate: its last field is cut off")
+    return tuple(sorted(found))
+
+
 def encode_certificate(certificate: Certificate) -> bytes:
     """The bytes to sign and send."""
+    return _certificate_into(certificate).SerializeToString()
+
+
+def _certificate_into(certificate: Certificate) -> pb.Certificate:
     fields = certificate.identity_fields
     return pb.Certificate(
         key_type=certificate.key_type or None,
@@ -208,7 +255,7 @@ def encode_certificate(certificate: Certificate) -> bytes:
         app_ids=certificate.app_ids,
         legacy_identity=legacy_identity_into(fields.legacy_binary),
         identity_string=fields.identity_string,
-    ).SerializeToString()
+    )
 
 
 def decode_signed_certificate(data: bytes) -> SignedCertificate:
@@ -219,6 +266,42 @@ def decode_signed_certificate(data: bytes) -> SignedCertificate:
 def encode_signed_certificate(signed: SignedCertificate) -> bytes:
     """The form to store and to exchange; it never holds a private key."""
     return signed_certificate_into(signed).SerializeToString()
+
+
+def decode_stored_certificate(data: bytes) -> StoredCertificate:
+    """Read a certificate as stored, with the private key if there is one beside it. Raises WireError."""
+    message = parse(pb.StoredCertificate, within(data, STORED_CERTIFICATE_BYTES_MAX, "stored certificate"))
+    signed = signed_certificate_from(parse(pb.SignedCertificate, data))
+    if not signed.cert:
+        raise WireError("stored certificate: there is no certificate in it")
+    return StoredCertificate(signed, message.private_key if message.HasField("private_key") else None)
+
+
+def encode_stored_certificate(stored: StoredCertificate) -> bytes:
+    """The form to store, which `SetCertificate` of the reference takes: never to send to anybody if it holds the private key."""
+    signed = stored.signed
+    return pb.StoredCertificate(
+        private_key=stored.private_key,
+        cert=signed.cert or None,
+        ca_key_id=signed.ca_key_id,
+        ca_signature=signed.ca_signature or None,
+    ).SerializeToString()
+
+
+def decode_certificate_request(data: bytes) -> Certificate:
+    """What somebody wants certified (`GetCertificateRequest` of the reference makes these); raises WireError.
+
+    Nobody signed it: whether it comes from whom it names is for the authority to find out.
+    """
+    message = parse(pb.CertificateRequest, within(data, STORED_CERTIFICATE_BYTES_MAX, "certificate request"))
+    if not message.HasField("cert"):
+        raise WireError("certificate request: there is no certificate in it")
+    return _certificate_from(message.cert)
+
+
+def encode_certificate_request(wanted: Certificate) -> bytes:
+    """A request for a certificate like this one."""
+    return pb.CertificateRequest(cert=_certificate_into(wanted)).SerializeToString()
 
 
 def decode_crypt_info(data: bytes) -> CryptInfo:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from peergram.config import AUTHORITY_CHAIN_MAX, CERTIFICATE_AHEAD_S_MAX
 from peergram.crypto.keys import SigningKey, key_id
 from peergram.crypto.trust import Scope, TrustStore
 from peergram.errors import UsageError
@@ -302,6 +303,53 @@ def test_an_authority_left_with_nothing_is_not_trusted(field: str) -> None:
     assert text_of(store, leaf(KEYS["a"])) == ""
 
 
+def with_addresses(certificate: Certificate) -> SignedCertificate:
+    """With the list of IP addresses that the reference knows and heeds nowhere."""
+    data = encode_certificate(certificate) + b"\x6a\x09192.0.2.1"
+    return SignedCertificate(data, key_id(ROOT_PUBLIC), ROOT.sign(data))
+
+
+def test_restrictions_that_we_do_not_understand_are_not_passed_over() -> None:
+    whole = Certificate(1, KEYS["leaf"].public_bytes, write_identity(Identity.string("alice")), 1, LATE, (0,))
+    text = "Cert has unknown fields, which may restrict it: 13"
+    assert text_of(root_store(), with_addresses(whole)) == text
+    grouped = encode_certificate(whole) + b"\x6b\x6c"
+    certificate = SignedCertificate(grouped, key_id(ROOT_PUBLIC), ROOT.sign(grouped))
+    assert text_of(root_store(), certificate) == "Cert failed protobuf decode"
+
+
+def test_a_certificate_from_the_future_is_refused_and_one_of_today_is_not() -> None:
+    for ahead_s, text in (
+        (CERTIFICATE_AHEAD_S_MAX, ""),
+        (CERTIFICATE_AHEAD_S_MAX + 1, "Cert was created 86401 seconds in the future at 86501 (current time 100)"),
+    ):
+        whole = Certificate(1, KEYS["leaf"].public_bytes, write_identity(Identity.string("alice")), 100 + ahead_s, LATE, (0,))
+        assert text_of(root_store(), signed(whole, ROOT), 100) == text
+
+
+def test_a_chain_has_so_many_links_and_no_more() -> None:
+    keys = [SigningKey(bytes([number]) * 32) for number in range(1, AUTHORITY_CHAIN_MAX + 3)]
+    store = root_store()
+    signer = ROOT
+    for key in keys:
+        store.add_authority(signed(Certificate(1, key.public_bytes, IdentityFields(), 1, LATE), signer))
+        signer = key
+    assert text_of(store, leaf(keys[AUTHORITY_CHAIN_MAX])) == ""
+    assert f"longer than {AUTHORITY_CHAIN_MAX}" in text_of(store, leaf(keys[AUTHORITY_CHAIN_MAX + 1]))
+
+
+def test_a_store_tells_what_it_holds() -> None:
+    store = root_store(authority("a", ROOT, app_ids=(3,)))
+    assert store.key_ids == {IDS["root"], IDS["a"]}
+    assert store.root_ids == {IDS["root"]}
+    assert store.scope_of(IDS["root"]) == Scope()
+    assert store.scope_of(IDS["a"]) == Scope(frozenset({3}), None, LATE)
+    assert store.scope_of(IDS["b"]) == "It is not known to us"
+    store.revoke(IDS["root"])
+    assert store.root_ids == frozenset()
+    assert store.scope_of(IDS["root"]) == "Revoked"
+
+
 # What an authority's certificate must be
 
 
@@ -317,6 +365,7 @@ def unusable_authorities() -> list[tuple[str, SignedCertificate]]:
         ("Ed25519 key", signed(Certificate(1, public[:31], fields, time_expiry=LATE), ROOT)),
         ("64 bytes", unsigned),
         ("expires", signed(Certificate(1, public, fields), ROOT)),
+        ("unknown fields, which may restrict it: 13$", with_addresses(Certificate(1, public, fields, time_expiry=LATE))),
     ]
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from peergram.config import KNOWN_PEERS_LOOK_US
 from peergram.drivers.pump import OVERDUE_HOLD_US, READS_PER_TURN, TRANSMITS_PER_DRAIN, Pump
 from peergram.drivers.sockets import BACKLOG_PACKETS_MAX, FRUITLESS_MAX, DriverSocket
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.udp_batch import UdpSocket
 from peergram.errors import AddressInUseError
+from peergram.identity import Identity
 from peergram.timing import NEVER
 
 from .fake_endpoint import FakeEndpoint, faulty_sockets, numbered, numbers, until
@@ -182,6 +184,39 @@ def test_a_defect_of_the_endpoint_is_counted_and_the_rest_goes_on(
     assert read_all(pump, endpoint, 1) == [7]
     assert pump.defects == 3
     assert len(caplog.records) == 1
+
+
+class Keeper:
+    """A file of known peers that people edit."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Identity, str]] = []
+        self.is_changed = False
+
+    def add(self, identity: Identity, fingerprint: str) -> bool:
+        self.entries.append((identity, fingerprint))
+        return True
+
+    def reload_if_changed(self) -> bool:
+        was_changed, self.is_changed = self.is_changed, False
+        return was_changed
+
+
+def test_peers_that_were_met_are_kept_and_changes_by_people_seen_within_a_second(make: Callable[..., Pump]) -> None:
+    endpoint, keeper = FakeEndpoint(), Keeper()
+    pump = make(endpoint, keeper=keeper)
+    now_us = monotonic_us() + KNOWN_PEERS_LOOK_US
+    endpoint.met.append((Identity.of("alice"), "SHA256:a"))
+    pump.drain(now_us)
+    assert keeper.entries == [(Identity.of("alice"), "SHA256:a")]
+    keeper.entries, keeper.is_changed = [(Identity.of("bob"), "SHA256:b")], True
+    pump.drain(now_us + KNOWN_PEERS_LOOK_US - 1)
+    assert not endpoint.known
+    pump.drain(now_us + KNOWN_PEERS_LOOK_US)
+    assert endpoint.known == [(Identity.of("bob"), "SHA256:b")]
+    endpoint.met.append((Identity.of("carol"), "SHA256:c"))
+    pump.close(now_us + KNOWN_PEERS_LOOK_US)
+    assert keeper.entries[-1] == (Identity.of("carol"), "SHA256:c")
 
 
 def test_events_stay_within_the_endpoint_but_for_one(make: Callable[..., Pump]) -> None:

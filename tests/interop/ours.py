@@ -106,9 +106,9 @@ class Duet:
         self._framing = framing
         config = config or Config()
         if role == "they dial":
-            self.net = Messages(OUR_NAME, listen=(host, 0), config=replace(config, framing=framing), signaling=None)
+            self.net = Messages(OUR_NAME, listen=(host, 0), config=replace(config, framing=framing), trust="open", signaling=None)
         else:
-            self.net = Messages(OUR_NAME, config=config, signaling=None)
+            self.net = Messages(OUR_NAME, config=config, trust="open", signaling=None)
         self.net.on_session_request = self._take_request
         self.net.on_session_failed = self.failures.append
 

@@ -83,7 +83,7 @@ class PlainPeer:
         self._role = role
         self._remote = Identity.of(remote)
         self._net = Messages(
-            local, signaling=PlainSignaling(host, int(port)), stun=[f"stun:{stun}"], config=Config(framing="raw")
+            local, signaling=PlainSignaling(host, int(port)), stun=[f"stun:{stun}"], trust="open", config=Config(framing="raw")
         )
         self._net.on_session_request = self._accept
         self._chance = random.Random(1)

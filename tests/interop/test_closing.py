@@ -24,7 +24,8 @@ VANISHING = f"""
 import sys, time
 from peergram import Config, Messages, SendFlags
 peer, is_dialing = sys.argv[1], sys.argv[2] == "we dial"
-net = Messages("{OUR_NAME}", listen=None if is_dialing else "127.0.0.1:0", config=Config(framing="raw"), signaling=None)
+listen = None if is_dialing else "127.0.0.1:0"
+net = Messages("{OUR_NAME}", listen=listen, config=Config(framing="raw"), trust="open", signaling=None)
 net.on_session_request = lambda request: net.accept_session_with_user(request.identity)
 if is_dialing:
     net.send_message_to_user(peer, b"here I am", SendFlags.RELIABLE)

@@ -5,7 +5,6 @@ python -m tests.scenarios.p2p_peer OPTIONS
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 from peergram import Config, Messages, SessionFailed, UsageError
@@ -20,13 +19,13 @@ def make_messages(options: PartyOptions) -> Messages:
     `signaling` is `host:port` of a server of the line protocol, without a password; TURN servers may be UDP, TCP or TLS, whose
     certificate is self-made and known by its fingerprint.
     """
-    config: dict[str, Any] = {"trust": "open", **options.settings}
     return Messages(
         options.identity,
         signaling=f"line://{options.signaling}",
         stun=[f"stun:{server}" for server in options.stun],
         turn=[_turn_url(server) for server in options.turn],
-        config=Config(**config),
+        trust="open",
+        config=Config(**options.settings),
     )
 
 

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&peergram/wire/proto/certificates.proto\x12\rpeergram.wire\"h\n\x0eLegacyIdentity\x12\x15\n\rgeneric_bytes\x18\x02 \x01(\x0c\x12\x16\n\x0egeneric_string\x18\x03 \x01(\x0c\x12\x15\n\ripv6_and_port\x18\x04 \x01(\x0c\x12\x10\n\x08steam_id\x18\x10 \x01(\x06\"J\n\x11SignedCertificate\x12\x0c\n\x04\x63\x65rt\x18\x04 \x01(\x0c\x12\x11\n\tca_key_id\x18\x05 \x01(\x06\x12\x14\n\x0c\x63\x61_signature\x18\x06 \x01(\x0c\"\xbc\x02\n\x0b\x43\x65rtificate\x12\x34\n\x08key_type\x18\x01 \x01(\x0e\x32\".peergram.wire.Certificate.KeyType\x12\x10\n\x08key_data\x18\x02 \x01(\x0c\x12\x17\n\x0flegacy_steam_id\x18\x04 \x01(\x06\x12\x16\n\x0e\x64\x61tacenter_ids\x18\x05 \x03(\x07\x12\x14\n\x0ctime_created\x18\x08 \x01(\x07\x12\x13\n\x0btime_expiry\x18\t \x01(\x07\x12\x0f\n\x07\x61pp_ids\x18\n \x03(\r\x12\x36\n\x0flegacy_identity\x18\x0b \x01(\x0b\x32\x1d.peergram.wire.LegacyIdentity\x12\x17\n\x0fidentity_string\x18\x0c \x01(\x0c\"\'\n\x07KeyType\x12\x0f\n\x0bKEY_INVALID\x10\x00\x12\x0b\n\x07\x45\x44\x32\x35\x35\x31\x39\x10\x01\"2\n\x0fSignedCryptInfo\x12\x0c\n\x04info\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xa8\x02\n\tCryptInfo\x12\x32\n\x08key_type\x18\x01 \x01(\x0e\x32 .peergram.wire.CryptInfo.KeyType\x12\x10\n\x08key_data\x18\x02 \x01(\x0c\x12\r\n\x05nonce\x18\x03 \x01(\x06\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x30\n\x07\x63iphers\x18\x05 \x03(\x0e\x32\x1f.peergram.wire.CryptInfo.Cipher\x12\x15\n\x0c\x63\x61pabilities\x18\xe8\x07 \x01(\x0c\"*\n\x07KeyType\x12\x0f\n\x0bKEY_INVALID\x10\x00\x12\x0e\n\nCURVE25519\x10\x01\"7\n\x06\x43ipher\x12\x12\n\x0e\x43IPHER_INVALID\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x0f\n\x0b\x41\x45S_256_GCM\x10\x02\"A\n\x0c\x43\x61pabilities\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62inding\x18\x03 \x01(\x0c')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&peergram/wire/proto/certificates.proto\x12\rpeergram.wire\"h\n\x0eLegacyIdentity\x12\x15\n\rgeneric_bytes\x18\x02 \x01(\x0c\x12\x16\n\x0egeneric_string\x18\x03 \x01(\x0c\x12\x15\n\ripv6_and_port\x18\x04 \x01(\x0c\x12\x10\n\x08steam_id\x18\x10 \x01(\x06\"J\n\x11SignedCertificate\x12\x0c\n\x04\x63\x65rt\x18\x04 \x01(\x0c\x12\x11\n\tca_key_id\x18\x05 \x01(\x06\x12\x14\n\x0c\x63\x61_signature\x18\x06 \x01(\x0c\"_\n\x11StoredCertificate\x12\x13\n\x0bprivate_key\x18\x01 \x01(\x0c\x12\x0c\n\x04\x63\x65rt\x18\x04 \x01(\x0c\x12\x11\n\tca_key_id\x18\x05 \x01(\x06\x12\x14\n\x0c\x63\x61_signature\x18\x06 \x01(\x0c\"\xbc\x02\n\x0b\x43\x65rtificate\x12\x34\n\x08key_type\x18\x01 \x01(\x0e\x32\".peergram.wire.Certificate.KeyType\x12\x10\n\x08key_data\x18\x02 \x01(\x0c\x12\x17\n\x0flegacy_steam_id\x18\x04 \x01(\x06\x12\x16\n\x0e\x64\x61tacenter_ids\x18\x05 \x03(\x07\x12\x14\n\x0ctime_created\x18\x08 \x01(\x07\x12\x13\n\x0btime_expiry\x18\t \x01(\x07\x12\x0f\n\x07\x61pp_ids\x18\n \x03(\r\x12\x36\n\x0flegacy_identity\x18\x0b \x01(\x0b\x32\x1d.peergram.wire.LegacyIdentity\x12\x17\n\x0fidentity_string\x18\x0c \x01(\x0c\"\'\n\x07KeyType\x12\x0f\n\x0bKEY_INVALID\x10\x00\x12\x0b\n\x07\x45\x44\x32\x35\x35\x31\x39\x10\x01\">\n\x12\x43\x65rtificateRequest\x12(\n\x04\x63\x65rt\x18\x01 \x01(\x0b\x32\x1a.peergram.wire.Certificate\"2\n\x0fSignedCryptInfo\x12\x0c\n\x04info\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xa8\x02\n\tCryptInfo\x12\x32\n\x08key_type\x18\x01 \x01(\x0e\x32 .peergram.wire.CryptInfo.KeyType\x12\x10\n\x08key_data\x18\x02 \x01(\x0c\x12\r\n\x05nonce\x18\x03 \x01(\x06\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x30\n\x07\x63iphers\x18\x05 \x03(\x0e\x32\x1f.peergram.wire.CryptInfo.Cipher\x12\x15\n\x0c\x63\x61pabilities\x18\xe8\x07 \x01(\x0c\"*\n\x07KeyType\x12\x0f\n\x0bKEY_INVALID\x10\x00\x12\x0e\n\nCURVE25519\x10\x01\"7\n\x06\x43ipher\x12\x12\n\x0e\x43IPHER_INVALID\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x0f\n\x0b\x41\x45S_256_GCM\x10\x02\"A\n\x0c\x43\x61pabilities\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\x0c\x12\x0f\n\x07\x62inding\x18\x03 \x01(\x0c')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,18 +25,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LEGACYIDENTITY']._serialized_end=161
   _globals['_SIGNEDCERTIFICATE']._serialized_start=163
   _globals['_SIGNEDCERTIFICATE']._serialized_end=237
-  _globals['_CERTIFICATE']._serialized_start=240
-  _globals['_CERTIFICATE']._serialized_end=556
-  _globals['_CERTIFICATE_KEYTYPE']._serialized_start=517
-  _globals['_CERTIFICATE_KEYTYPE']._serialized_end=556
-  _globals['_SIGNEDCRYPTINFO']._serialized_start=558
-  _globals['_SIGNEDCRYPTINFO']._serialized_end=608
-  _globals['_CRYPTINFO']._serialized_start=611
-  _globals['_CRYPTINFO']._serialized_end=907
-  _globals['_CRYPTINFO_KEYTYPE']._serialized_start=808
-  _globals['_CRYPTINFO_KEYTYPE']._serialized_end=850
-  _globals['_CRYPTINFO_CIPHER']._serialized_start=852
-  _globals['_CRYPTINFO_CIPHER']._serialized_end=907
-  _globals['_CAPABILITIES']._serialized_start=909
-  _globals['_CAPABILITIES']._serialized_end=974
+  _globals['_STOREDCERTIFICATE']._serialized_start=239
+  _globals['_STOREDCERTIFICATE']._serialized_end=334
+  _globals['_CERTIFICATE']._serialized_start=337
+  _globals['_CERTIFICATE']._serialized_end=653
+  _globals['_CERTIFICATE_KEYTYPE']._serialized_start=614
+  _globals['_CERTIFICATE_KEYTYPE']._serialized_end=653
+  _globals['_CERTIFICATEREQUEST']._serialized_start=655
+  _globals['_CERTIFICATEREQUEST']._serialized_end=717
+  _globals['_SIGNEDCRYPTINFO']._serialized_start=719
+  _globals['_SIGNEDCRYPTINFO']._serialized_end=769
+  _globals['_CRYPTINFO']._serialized_start=772
+  _globals['_CRYPTINFO']._serialized_end=1068
+  _globals['_CRYPTINFO_KEYTYPE']._serialized_start=969
+  _globals['_CRYPTINFO_KEYTYPE']._serialized_end=1011
+  _globals['_CRYPTINFO_CIPHER']._serialized_start=1013
+  _globals['_CRYPTINFO_CIPHER']._serialized_end=1068
+  _globals['_CAPABILITIES']._serialized_start=1070
+  _globals['_CAPABILITIES']._serialized_end=1135
 # @@protoc_insertion_point(module_scope)
