@@ -437,7 +437,7 @@ SIGNAL_DENIAL_KEYS_MAX: Final = 1_024
 REMEMBERED_CALLS_MAX: Final = 1_024
 """Calls of one endpoint that its next run will know of."""
 KNOWN_PEERS_LOOK_US: Final = 1_000_000
-"""How soon a key is written down, and how often a program looks whether people have changed the file of known peers."""
+"""How often a program looks whether people have changed the file of known peers."""
 REMEMBERED_PER_PEER_MAX: Final = 4
 """Of these with one peer; the newest. A reference peer holds one connection with us."""
 REMEMBERED_FILES_MAX: Final = 64

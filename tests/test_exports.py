@@ -22,6 +22,7 @@ PUBLIC = [
     "InfoFlags",
     "Message",
     "Messages",
+    "PeerRefused",
     "PeergramError",
     "PingAnswer",
     "RealTimeStatus",

@@ -441,7 +441,7 @@ def test_a_request_is_not_delivered_after_its_sender_gave_up(start: Start) -> No
 def test_of_several_requests_of_one_name_the_latest_is_delivered(start: Start) -> None:
     """Row: request callback; what it says of the key is what accepting accepts."""
     bob = start("bob", listen=ANY_PORT)
-    first, second = start("alice"), start("alice")
+    first, second = start("alice", key=False), start("alice", key=False)
     first.send_message_to_user(dialed(bob), b"1", RELIABLE)
     until(lambda: bob.get_session_connection_info("alice").state == ConnectionState.CONNECTING)
     first.close()

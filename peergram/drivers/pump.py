@@ -92,7 +92,7 @@ class Pump:
         self._memory = memory
         self._keeper = keeper
         self._keeper_at_us = 0
-        """When to write down whom we met, and to look whether people have changed what is written there."""
+        """When to look again whether people have changed which keys are known."""
         self._mailbox = Mailbox(ring)
         # Who has signals to carry will need it, and must not wait for it in the middle of a call.
         self._side: SideIo | None = None if signaling is None else self._make_side()
@@ -217,7 +217,7 @@ class Pump:
         if self._memory is not None:
             while (note := endpoint.poll_memory()) is not None:
                 self._memory.note(note)
-        if self._keeper is not None and now_us >= self._keeper_at_us:
+        if self._keeper is not None:
             self._keep_peers(self._keeper, now_us)
         if self._signaling is not None:
             self._send_signals(self._signaling, now_us)
@@ -225,11 +225,12 @@ class Pump:
             self._held_event = endpoint.poll_event()
 
     def _keep_peers(self, keeper: PeerKeeper, now_us: int) -> None:
-        self._keeper_at_us = now_us + KNOWN_PEERS_LOOK_US
         while (met := self.endpoint.poll_known_peer()) is not None:
             keeper.add(*met)
-        if keeper.reload_if_changed():
-            self.endpoint.handle_known_peers(keeper.entries)
+        if now_us >= self._keeper_at_us:
+            self._keeper_at_us = now_us + KNOWN_PEERS_LOOK_US
+            if keeper.reload_if_changed():
+                self.endpoint.handle_known_peers(keeper.entries)
 
     @property
     def has_events(self) -> bool:

@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"}
+def environment(home: Path | None = None) -> dict[str, str]:
+    user = {} if home is None else {"PEERGRAM_HOME": str(home)}
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "100"} | user
 
 
 def run_command(*arguments: str, cwd: Path | None = None, typed: str = "") -> subprocess.CompletedProcess[str]:
@@ -93,11 +94,11 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str, cwd: Path | None = None) -> Iterator[Running]:
-    """Started, and killed at the end if it still runs."""
+def running(*arguments: str, cwd: Path | None = None, home: Path | None = None) -> Iterator[Running]:
+    """Started, and killed at the end if it still runs; `home` is the folder of another user, for keys and known peers."""
     process = subprocess.Popen(
         [sys.executable, "-m", "peergram.cli", *arguments],
-        cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(home),
         preexec_fn=heed_interrupts,
     )  # fmt: skip
     command = Running(process)

@@ -104,8 +104,9 @@ def test_a_name_that_nobody_has_ends_a_command_with_a_sentence(command: str, ali
     assert done.stderr.count("\n") == 1
 
 
-def test_two_programs_of_one_name_are_both_asked_and_one_talks(alice: str, bob: str) -> None:
-    with running("chat", bob) as first, running("chat", bob) as second, running("chat", alice) as caller:
+def test_two_programs_of_one_name_are_both_asked_and_one_talks(alice: str, bob: str, tmp_path: Path) -> None:
+    """Two people who chose one name; of one user, the second program would be refused."""
+    with running("chat", bob) as first, running("chat", bob, home=tmp_path) as second, running("chat", alice) as caller:
         for chat in (first, second, caller):
             wait_ready(chat)
         caller.type(f"{bob}\n")

@@ -5,6 +5,7 @@ python -m tests.scenarios.p2p_peer OPTIONS
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from peergram import Config, Messages, SessionFailed, UsageError
@@ -19,13 +20,14 @@ def make_messages(options: PartyOptions) -> Messages:
     `signaling` is `host:port` of a server of the line protocol, without a password; TURN servers may be UDP, TCP or TLS, whose
     certificate is self-made and known by its fingerprint.
     """
+    settings: dict[str, Any] = dict(options.settings)
     return Messages(
         options.identity,
         signaling=f"line://{options.signaling}",
         stun=[f"stun:{server}" for server in options.stun],
         turn=[_turn_url(server) for server in options.turn],
         trust="open",
-        config=Config(**options.settings),
+        config=Config(**settings),
     )
 
 
