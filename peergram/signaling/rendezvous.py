@@ -173,12 +173,12 @@ class Rendezvous:
         """Whether the peer has not taken all that was queued."""
         return len(self._outbox) > 0
 
-    def close(self, reason: int, debug: str, now_us: int) -> None:
-        """We are done with this connection; a peer whose request we never answered is told, too."""
+    def close(self, reason: int, debug: str, now_us: int, goodbye: bytes = b"") -> None:
+        """We are done with this connection; a peer whose request we never answered is told, too. `goodbye` proves it to him."""
         if self.phase in (Phase.CLOSED, Phase.OVER):
             return
         self.phase = Phase.CLOSED
-        self._close = SignalClosed(reason, debug)
+        self._close = SignalClosed(reason, debug, goodbye)
         self._outbox.clear()
         self._ack_at_us = NEVER
         self._say_at_us = now_us
