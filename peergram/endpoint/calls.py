@@ -457,6 +457,8 @@ class Calls:
                 agent.note_silent(now_us)
                 if call.way is not None and call.way[0].relay_id:
                     self._gatherer.check_relay(call.way[0], now_us)
+        if connection.is_proven:
+            call.rendezvous.handle_heard()
         if not connection.is_doubted:
             call.is_asked = False
         elif not call.is_asked:
