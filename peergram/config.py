@@ -181,6 +181,8 @@ SIGNAL_CANDIDATE_BYTES_MAX: Final = 512
 """A longer candidate makes its signal malformed (I5); real ones have about 70 bytes."""
 SIGNAL_PASSWORD_BYTES_MAX: Final = 256
 """The longest password that ICE knows (RFC 8839, ice-pwd)."""
+SIGNAL_GOODBYE_BYTES_MAX: Final = 1_300
+"""The longest packet that fits into a close; the protocol's own size."""
 SIGNAL_APPLICATION_MESSAGES_MAX: Final = 64
 """Messages of applications in one signal; the reference sends none."""
 SIGNAL_REPEAT_US: Final = 1_000_000

@@ -381,6 +381,7 @@ REACHED_BY = {
     "ICE_TRANSACTIONS_KEPT": "endpoint/test_calls.py::test_signals_and_checks_that_nobody_takes_are_bounded",
     "SIGNALS_QUEUED_MAX": "endpoint/test_calls.py::test_signals_and_checks_that_nobody_takes_are_bounded",
     "SIGNAL_ACK_US": "signaling/test_rendezvous.py::test_an_acknowledgement_waits_a_moment_for_company",
+    "SIGNAL_GOODBYE_BYTES_MAX": "wire/test_signals.py::test_a_goodbye_of_a_whole_packet_is_the_longest",
     "SIGNAL_DENIALS_ALL_BURST": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
     "SIGNAL_DENIALS_ALL_PER_S": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",
     "SIGNAL_DENIALS_BURST": "endpoint/test_calls.py::test_who_makes_up_requests_gets_few_answers",

@@ -323,6 +323,18 @@ class Connection:
             end = End(reason, debug or "The remote host closed the connection.", by_peer=True)
             self._believe_later(end, self._claim_wait_us, now_us)
 
+    def handle_signaled_goodbye(self, packet: bytes, now_us: int) -> None:
+        """Take the packet that came inside a close by signal: where it opens, the peer himself says that it is over."""
+        if packet[1:5] == self.connection_id.to_bytes(4, "little") and packet[0] >= 0x80:
+            self.handle_datagrams(packet, len(packet), now_us)
+
+    def seal_goodbye(self) -> bytes:
+        """The packet for such a close; b"" if the peer is not our own, or knows already."""
+        transmitter, end = self._transmitter, self.end
+        if end is None or end.by_peer or self.flow is None or not self.flow.own_peer:
+            return b""
+        return b"" if transmitter is None or transmitter.is_exhausted else transmitter.seal_goodbye(self._goodbye(end))
+
     @property
     def is_doubted(self) -> bool:
         """Whether somebody said, unsigned, that the peer is done with this connection; it ends if nothing contradicts."""
@@ -934,9 +946,9 @@ class Connection:
     def _say_close(self) -> None:
         """Tell the peer; an own peer hears it inside the encryption, where nobody can forge it."""
         assert self.end is not None
-        flow = self.flow
-        if flow is not None and flow.own_peer and self._transmitter is not None and not self._transmitter.is_exhausted:
-            self._say(self._transmitter.seal_goodbye(self._goodbye(self.end)))
+        goodbye = self.seal_goodbye()
+        if goodbye:
+            self._say(goodbye)
             return
         debug = self.end.debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
         closed = ConnectionClosed(self.peer_connection_id, self.connection_id, self.end.reason, debug)

@@ -277,6 +277,8 @@ class Calls:
         heard = call.rendezvous.handle_signal(signal, now_us)
         connection = call.link.connection
         if heard.closed is not None:
+            if heard.closed.goodbye:
+                connection.handle_signaled_goodbye(heard.closed.goodbye, now_us)
             connection.handle_signaled_close(heard.closed.reason, heard.closed.debug, now_us)
             return
         if heard.is_contradicted:
@@ -455,6 +457,8 @@ class Calls:
                 agent.note_silent(now_us)
                 if call.way is not None and call.way[0].relay_id:
                     self._gatherer.check_relay(call.way[0], now_us)
+        if connection.is_proven:
+            call.rendezvous.handle_heard()
         if not connection.is_doubted:
             call.is_asked = False
         elif not call.is_asked:
@@ -519,7 +523,7 @@ class Calls:
         elif end is None or end.by_peer:
             call.rendezvous.end_by_peer(now_us)
         else:
-            call.rendezvous.close(end.reason, end.debug, now_us)
+            call.rendezvous.close(end.reason, end.debug, now_us, connection.seal_goodbye())
 
     # --- ending ---
 

@@ -42,9 +42,6 @@ from peergram.routes.upkeep import Upkeep
 from peergram.timing import NEVER, Deadline
 from peergram.wire.stun import Class, Method, StunMessage, integrity_holds
 
-_ROUNDS_MAX = 3
-"""Where one pair is given up another becomes a stand-in, which may be due to be given up as well."""
-
 
 class IceAgent:
     """One per peer connection. `controlling`: we accepted the connection. `own_peer`: the peer is this library too, which may
@@ -405,7 +402,8 @@ class IceAgent:
 
     def _advance(self, now_us: int) -> None:
         """All that follows from a change or from time, in order."""
-        for _ in range(_ROUNDS_MAX):
+        # Where one pair is given up another becomes a stand-in, which may be due to be given up as well.
+        for _ in range(len(self._list.pairs) + 2):
             self._upkeep.give_up(now_us)
             self._choose(now_us)
             self._upkeep.take_up(now_us)

@@ -2,8 +2,8 @@
 
 The caller says a connect request until it is answered, the called side says nothing before its application accepts (M5), then
 both tell each other passwords and candidates as they find them. What the reference does on a clock of 10 and 100 ms goes at once
-here (D7), a close is repeated until it is confirmed (D24), and a caller whose entries got lost in a role change sends them again
-without waiting for their time (D6).
+here (D7), an answer is repeated until the caller shows that he has it (S8), a close until it is confirmed (D24), and a caller
+whose entries got lost in a role change sends them again without waiting for their time (D6).
 
 It knows no keys and no connection: the owner checks what it hears, and tells it what became of it.
 """
@@ -77,6 +77,7 @@ class Rendezvous:
         "_close_repeats",
         "_has_asked",
         "_inbox",
+        "_is_heard",
         "_ok",
         "_old_ids",
         "_old_said",
@@ -103,6 +104,8 @@ class Rendezvous:
         self._ok: SignalConnectOk | None = None
         self._close: SignalClosed | None = None
         self._close_repeats = 0
+        self._is_heard = False
+        """Whether the peer has our answer."""
         self._old_ids: list[int] = []
         """Connections of our earlier run that the peer may hold on to."""
         self._old_said = 0
@@ -140,6 +143,13 @@ class Rendezvous:
         self._ok = SignalConnectOk(cert, crypt)
         self._say_at_us = now_us
 
+    def handle_heard(self) -> None:
+        """The caller has our answer: he speaks of this connection, or sends packets."""
+        if not self._is_heard:
+            self._is_heard = True
+            if self.phase == Phase.TALKING:
+                self._say_at_us = NEVER
+
     def handle_answered(self, peer_connection_id: int) -> None:
         """His answer to our request held."""
         if self.phase == Phase.CALLING:
@@ -173,12 +183,12 @@ class Rendezvous:
         """Whether the peer has not taken all that was queued."""
         return len(self._outbox) > 0
 
-    def close(self, reason: int, debug: str, now_us: int) -> None:
-        """We are done with this connection; a peer whose request we never answered is told, too."""
+    def close(self, reason: int, debug: str, now_us: int, goodbye: bytes = b"") -> None:
+        """We are done with this connection; a peer whose request we never answered is told, too. `goodbye` proves it to him."""
         if self.phase in (Phase.CLOSED, Phase.OVER):
             return
         self.phase = Phase.CLOSED
-        self._close = SignalClosed(reason, debug)
+        self._close = SignalClosed(reason, debug, goodbye)
         self._outbox.clear()
         self._ack_at_us = NEVER
         self._say_at_us = now_us
@@ -212,6 +222,8 @@ class Rendezvous:
                 self._asked = None
                 heard.is_contradicted = True
         self._note_sender(signal, now_us)
+        if signal.to_connection_id and signal.connect_request is None:
+            self.handle_heard()
         heard.entries = self._inbox.take(signal.first_reliable, signal.reliable)
         if self._inbox.ack_wanted and self.phase != Phase.RINGING:
             self._ack_at_us = min(self._ack_at_us, now_us + SIGNAL_ACK_US)
@@ -286,10 +298,10 @@ class Rendezvous:
             # What was not confirmed may be lost: it is said again ahead of the next request.
             self._old_said = 0
             self._say_at_us = now_us + SIGNAL_REQUEST_RETRY_US
-        elif self._ok is not None and self._say_at_us <= now_us:
+        elif self._ok is not None and (self._say_at_us <= now_us or not self._is_heard):
             kind = "ok"
             signal.connect_ok = self._ok
-            self._say_at_us = NEVER
+            self._say_at_us = NEVER if self._is_heard else now_us + SIGNAL_REQUEST_RETRY_US
         signal.first_reliable, signal.reliable = self._outbox.take(kind, now_us)
         signal.ack_reliable = self._inbox.last
         self._inbox.ack_wanted = False

@@ -16,6 +16,7 @@ from peergram.config import (
     SIGNAL_APPLICATION_MESSAGES_MAX,
     SIGNAL_BYTES_MAX,
     SIGNAL_CANDIDATE_BYTES_MAX,
+    SIGNAL_GOODBYE_BYTES_MAX,
     SIGNAL_PASSWORD_BYTES_MAX,
     SIGNAL_RELIABLE_MAX,
 )
@@ -62,10 +63,14 @@ class SignalConnectOk:
 
 @dataclass(slots=True)
 class SignalClosed:
-    """The sender's end is gone. `debug` is at most 127 bytes of UTF-8; more is cut, in both directions."""
+    """The sender's end is gone. `debug` is at most 127 bytes of UTF-8; more is cut, in both directions.
+
+    `goodbye` is our own extension: the packet by which own peers say so inside the encryption, for one that no packet reaches.
+    """
 
     reason: int
     debug: str = ""
+    goodbye: bytes = b""
 
 
 @dataclass(slots=True)
@@ -187,11 +192,12 @@ def _ok_into(accepted: SignalConnectOk) -> pb.SignalConnectOk:
 
 
 def _closed_from(message: pb.SignalClosed) -> SignalClosed:
-    return SignalClosed(message.reason_code, close_text_from(message.debug))
+    goodbye = within(message.goodbye, SIGNAL_GOODBYE_BYTES_MAX, "signal: goodbye")
+    return SignalClosed(message.reason_code, close_text_from(message.debug), goodbye)
 
 
 def _closed_into(closed: SignalClosed) -> pb.SignalClosed:
-    return pb.SignalClosed(debug=close_text_into(closed.debug) or None, reason_code=closed.reason)
+    return pb.SignalClosed(debug=close_text_into(closed.debug) or None, reason_code=closed.reason, goodbye=closed.goodbye or None)
 
 
 def _reliable_from(message: pb.ReliableSignal) -> ReliableSignal:

@@ -1,7 +1,8 @@
 """Closes by signal, which nobody signs: on a local network everybody sees the ids that one needs (E16, D21).
 
 The peer himself contradicts: by packet, by an answer to what he is asked by signal, or by asking on. What he leaves
-uncontradicted for two seconds is believed, since a peer of the reference closes in no other way.
+uncontradicted for two seconds is believed, since a peer of the reference closes in no other way. Own peers
+prove a close once both have keys.
 """
 
 from __future__ import annotations
@@ -127,12 +128,51 @@ def test_forged_closes_do_not_end_a_search_for_a_way_while_signals_pass() -> Non
     assert not failures(alice) + failures(bob)
 
 
-def test_a_peer_who_gave_up_the_search_is_believed_within_two_seconds() -> None:
+def test_a_peer_of_ours_who_gives_up_the_search_proves_it_and_is_believed_at_once() -> None:
     world = World("alice", "bob", config=SLOW)
     alice, bob = looking_for_a_way(world)
     bob.endpoint.close_session(alice.identity, world.now_us)
     bob.drain()
-    assert world.run(CLAIM_WAIT_SIGNALED_US + 100_000, lambda: bool(failures(alice)))
+    assert world.run(100_000, lambda: bool(failures(alice)))
+    [failed] = failures(alice)
+    assert failed.debug == "CloseSessionWithUser"
+
+
+def test_a_peer_who_cannot_prove_that_he_gave_up_is_believed_after_two_seconds() -> None:
+    world = World("alice", "bob", config=SLOW)
+    alice, bob = looking_for_a_way(world)
+
+    def takes_proof_away(_host: Host, _to: object, blob: bytes) -> bool:
+        signal = decode_signal(blob)
+        if signal.connection_closed is None or not signal.connection_closed.goodbye:
+            return False
+        signal.connection_closed.goodbye = b""
+        world.at(world.signal_us, lambda: world.deliver_signal(bob.identity, alice.identity, encode_signal(signal)))
+        return True
+
+    world.loses_signal = takes_proof_away
+    bob.endpoint.close_session(alice.identity, world.now_us)
+    bob.drain()
+    assert not world.run(CLAIM_WAIT_SIGNALED_US - 100_000, lambda: bool(failures(alice)))
+    assert world.run(200_000, lambda: bool(failures(alice)))
+
+
+def test_a_goodbye_that_is_damaged_or_not_for_this_connection_proves_nothing() -> None:
+    world = World("alice", "bob", config=SLOW)
+    alice, bob = looking_for_a_way(world)
+    own_id = call_of(alice).rendezvous.connection_id.to_bytes(4, "little")
+    for goodbye in (b"x", b"\x80" + own_id, b"\x80" + own_id + bytes(40), b"\x80" + bytes(60), b"\x20" + own_id + bytes(40)):
+        rendezvous = call_of(alice).rendezvous
+        closed = Signal(
+            to_connection_id=rendezvous.connection_id,
+            from_connection_id=rendezvous.peer_connection_id,
+            from_identity=bob.identity.text_bytes,
+            connection_closed=SignalClosed(1001, "forged", goodbye),
+        )
+        world.deliver_signal(bob.identity, alice.identity, encode_signal(closed))
+        world.run(500_000)
+    world.run(3_000_000)
+    assert state_of(alice, bob) == ConnectionState.FINDING_ROUTE
 
 
 def lost_way(world: World) -> tuple[Host, Host, list[bytes]]:
@@ -168,6 +208,15 @@ def test_forged_closes_do_not_end_a_session_whose_way_is_lost() -> None:
         forge_close(world, alice, bob)
         world.run(1_000_000)
     assert goes_on(world, alice, bob)
+
+
+def test_who_closes_while_the_way_is_lost_is_believed_at_once() -> None:
+    world = World("alice", "bob")
+    alice, bob, _ = lost_way(world)
+    bob.events.clear()
+    alice.endpoint.close_session(bob.identity, world.now_us)
+    alice.drain()
+    assert world.run(100_000, lambda: bool(failures(bob)))
 
 
 def test_a_request_of_the_session_that_is_sent_again_does_not_end_it_while_its_way_is_lost() -> None:

@@ -102,6 +102,23 @@ def test_a_request_that_comes_again_is_answered_again() -> None:
     assert said(bob, T0 + SIGNAL_REQUEST_RETRY_US).connect_ok is not None
 
 
+def test_an_answer_is_repeated_until_the_caller_speaks_of_the_connection() -> None:
+    """Requests that ask for it again may be as lost as it is itself (S8)."""
+    bob = called()
+    bob.accept(CERT, CRYPT, T0)
+    said(bob, T0)
+    at_us = T0
+    for _ in range(4):
+        at_us += SIGNAL_REQUEST_RETRY_US
+        assert bob.poll_signal(at_us - 1) is None
+        assert said(bob, at_us).connect_ok is not None
+    at_us += 2 * SIGNAL_DISTANCE_US
+    bob.queue(ReliableSignal(password=b"secret"), at_us)
+    assert said(bob, at_us).connect_ok is not None, "what goes anyway takes it along"
+    bob.handle_signal(Signal(to_connection_id=BOB, from_connection_id=ALICE, ack_reliable=1), at_us)
+    assert bob.poll_timeout() is None
+
+
 def test_an_answer_that_has_nothing_of_ours_makes_all_of_it_go_again_at_once() -> None:
     """D6: a reference peer that changed its role has lost what our request carried."""
     alice, bob = caller(), called()

@@ -13,6 +13,7 @@ from peergram.config import (
     SIGNAL_APPLICATION_MESSAGES_MAX,
     SIGNAL_BYTES_MAX,
     SIGNAL_CANDIDATE_BYTES_MAX,
+    SIGNAL_GOODBYE_BYTES_MAX,
     SIGNAL_PASSWORD_BYTES_MAX,
     SIGNAL_RELIABLE_MAX,
 )
@@ -187,6 +188,14 @@ def test_unknown_fields_and_those_of_valve_s_relays_are_ignored() -> None:
     plain = encode_signal(Signal(to_connection_id=5, ack_reliable=1))
     relays = b"\x12\x03abc" + b"\x18\x07" + b"\x72\x01t"
     assert decode_signal(relays + plain + b"\xc2\x3e\x02hi") == decode_signal(plain)
+
+
+def test_a_goodbye_of_a_whole_packet_is_the_longest() -> None:
+    longest = Signal(connection_closed=SignalClosed(1000, "bye", bytes(SIGNAL_GOODBYE_BYTES_MAX)))
+    assert decode_signal(encode_signal(longest)) == longest
+    too_long = Signal(connection_closed=SignalClosed(1000, "bye", bytes(SIGNAL_GOODBYE_BYTES_MAX + 1)))
+    with pytest.raises(WireError, match="goodbye"):
+        decode_signal(encode_signal(too_long))
 
 
 def test_a_close_text_is_cut_in_both_directions() -> None:
