@@ -59,7 +59,7 @@ class Server:
             if isinstance(output, NamesChanged):
                 self.news_of_names += 1
                 if self.keeps_names:
-                    self.kept = self.core.owned_names()
+                    self.kept = list(self.core.owned_names())
                 continue
             if output.client_id == NOBODY:
                 self.sent_to_nobody += 1
