@@ -69,9 +69,9 @@ class NamesFile:
         if self.complaints:
             self._damaged = content
 
-    def save(self, names: Iterable[OwnedName]) -> None:
-        """Write them all, from any thread. Raises OSError."""
-        content = names_text(names).encode()
+    def save(self, names: Iterable[OwnedName], offset_us: int = 0) -> None:
+        """Write them all, from any thread; `offset_us` makes their times microseconds since 1970. Raises OSError."""
+        content = names_text(names, offset_us).encode()
         with self._saving:
             if self._damaged is not None:
                 write_private(self.path.with_name(self.path.name + ".bad"), self._damaged)
@@ -111,9 +111,12 @@ def pause_between_saves_us(took_us: int | None) -> int:
     return max(limits.SERVER_NAMES_SAVE_US, took_us * limits.SERVER_NAMES_SAVE_SHARE)
 
 
-def names_text(names: Iterable[OwnedName]) -> str:
+def names_text(names: Iterable[OwnedName], offset_us: int = 0) -> str:
     """The file's whole text, in order of the names."""
-    lines = [f"{_word_of(each.identity)}  {each.public_key.hex()}  {_date_of(each)}  {_kept_of(each)}\n" for each in names]
+    lines = [
+        f"{_word_of(each.identity)}  {each.public_key.hex()}  {_date_of(each.used_at_us + offset_us)}  {_kept_of(each)}\n"
+        for each in names
+    ]
     return _HEADER + "".join(sorted(lines))
 
 
@@ -172,8 +175,8 @@ def _word_of(identity: Identity) -> str:
     return "".join(map(written, identity.text))
 
 
-def _date_of(name: OwnedName) -> str:
-    return f"{_EPOCH + timedelta(microseconds=name.used_at_us):%Y-%m-%dT%H:%M:%SZ}"
+def _date_of(at_us: int) -> str:
+    return f"{_EPOCH + timedelta(microseconds=at_us):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _kept_of(name: OwnedName) -> str:

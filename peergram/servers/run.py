@@ -260,10 +260,10 @@ class SignalingServer:
                 await asyncio.wait_for(self._closing.wait(), pause_between_saves_us(took_us) / 1e6)
             self._names_changed.clear()
             is_last, was_failing = self._closing.is_set(), took_us is None
-            begin_us, offset_us = monotonic_us(), wall_offset_us()
-            names = [replace(each, used_at_us=each.used_at_us + offset_us) for each in self.core.owned_names()]
+            begin_us = monotonic_us()
+            work = partial(file.save, self.core.owned_names(), wall_offset_us())
             try:
-                await asyncio.get_running_loop().run_in_executor(None, file.save, names)
+                await asyncio.get_running_loop().run_in_executor(None, work)
             except OSError as error:
                 if is_last or not was_failing:
                     _log.error("names cannot be kept in %s: %s", file.path, error.strerror or error)

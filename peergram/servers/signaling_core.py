@@ -10,7 +10,7 @@ The runner gives every connection a number from 1, reports what happens to it, a
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from peergram import config as limits
@@ -181,9 +181,13 @@ class SignalingCore:
         """Senders, receivers, addresses and so on whose recent use is remembered."""
         return sum(len(each) for each in self._buckets)
 
-    def owned_names(self) -> list[OwnedName]:
-        """All names that belong to somebody, for the next run; the uses of those who are here are a minute old at most."""
-        return [OwnedName(identity, name.key, name.used_at_us, name.is_proven) for identity, name in self._names.items()]
+    def owned_names(self) -> Iterator[OwnedName]:
+        """All names that belong to somebody, for the next run; the uses of those who are here are a minute old at most.
+
+        Which names is settled by the call; the rest of the work is done as they are taken, by any thread.
+        """
+        now = list(self._names.items())
+        return (OwnedName(identity, name.key, name.used_at_us, name.is_proven) for identity, name in now)
 
     # What happens
 

@@ -47,6 +47,7 @@ class Server:
         self.cut: set[int] = set()
         self.asked: list[int] = []
         self.news_of_names = self.sent_to_nobody = 0
+        self.keeps_names = True
         self.kept: list[OwnedName] = []
         self.connections = 0
 
@@ -57,7 +58,8 @@ class Server:
                 continue
             if isinstance(output, NamesChanged):
                 self.news_of_names += 1
-                self.kept = self.core.owned_names()
+                if self.keeps_names:
+                    self.kept = list(self.core.owned_names())
                 continue
             if output.client_id == NOBODY:
                 self.sent_to_nobody += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import heapq
+import sys
 import tracemalloc
 from bisect import bisect_left
 from dataclasses import replace
@@ -519,6 +520,64 @@ def test_memory_is_back_after_many_clients() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 64 * 1024
     finally:
         tracemalloc.stop()
+
+
+def visit(server: Server, number: int) -> None:
+    """One of the things that connections come to."""
+    # In the short form so few addresses that the first round meets all, and what is remembered of their texts is no growth.
+    client = server.connect(wide_host(number % full_or(50_000, 500)))
+    kind = number % 10
+    if kind == 0:
+        client.log_in(f"name{number}", VISITORS[number % len(VISITORS)])
+        client.send(f"nobody{number}")
+    elif kind == 1:
+        client.log_in("key", VISITORS[number % len(VISITORS)])
+        client.send(f"name{number - 1}")
+    elif kind == 2:
+        client.say(number.to_bytes(8, "big"))
+    elif kind <= 4:
+        # Silent until the time for a login is over.
+        return
+    client.leave()
+
+
+VISITORS = [key_of(f"visitor {number}") for number in range(64)]
+
+
+def test_a_day_of_visits_leaves_nothing_behind() -> None:
+    """S9: a million connections in a day of virtual time; after each twelfth, and a pause, as much is in use as before."""
+    count, rounds, pause_us = full_or(1_000_000, 12_000), 12, config.SERVER_NAME_KEPT_SHORT_US + 2 * config.SERVER_SWEEP_US
+    server = Server()
+    server.keeps_names = False
+    stayed = server.log_in("alice")
+    blocks: list[int] = []
+    said_at_us = server.now_us
+    most_names = most_rates = 0
+    # The first round fills what is made once.
+    for round_ in range(rounds + 1):
+        for number in range(count // rounds):
+            visit(server, round_ * (count // rounds) + number)
+            server.pass_time((86_400 * SECOND // rounds - pause_us) * rounds // count)
+            if server.now_us - said_at_us > 20 * SECOND:
+                said_at_us = server.now_us
+                stayed.say(None)
+                for each in (server.said, server.cut, server.asked, server.kept):
+                    each.clear()
+        most_names, most_rates = max(most_names, server.core.names), max(most_rates, server.core.rates_watched)
+        for _ in range(pause_us // (20 * SECOND)):
+            server.pass_time(20 * SECOND)
+            stayed.say(None)
+        for each in (server.said, server.cut, server.asked, server.kept):
+            each.clear()
+        assert (server.core.clients, server.core.pending, server.core.names) == (1, 0, 1)
+        gc.collect()
+        blocks.append(sys.getallocatedblocks())
+    growth = [after - blocks[1] for after in blocks[1:]]
+    print(f"{server.connections} connections, {most_names} names and {most_rates} rates at most; blocks in use: {growth}")
+    assert server.core.counters["logins"] > count // 6
+    assert most_names > full_or(8_000, 90)
+    assert not stayed.is_cut
+    assert max(growth) < 500
 
 
 def test_a_name_that_was_used_is_kept_for_a_month() -> None:

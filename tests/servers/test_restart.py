@@ -1,0 +1,99 @@
+"""S7 with real processes: the server is killed and started again, its clients come back, and those who talk notice nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from bisect import bisect_left
+
+from peergram import Messages, SendFlags
+from peergram.drivers.signaling.websocket import WebSocketSignaling
+from tests.drivers.signaling.parties import wait_until
+from tests.threats.world import SOAK, full_or
+
+from .processes import allow_files, python, said_by, server_process
+
+AWAY_S = 2.0 if SOAK else 0.0
+FIRST_PER_S = 200
+
+
+class Talk:
+    """Alice tells Bob a number twenty times a second, and Bob listens."""
+
+    def __init__(self, url: str) -> None:
+        self.services = [WebSocketSignaling(url), WebSocketSignaling(url)]
+        self.alice = Messages("alice", signaling=self.services[0], state=False)
+        self.bob = Messages("bob", signaling=self.services[1], state=False)
+        self.failures: list[object] = []
+        self.came: list[int] = []
+        self.sent = 0
+        self.longest_gap_s = 0.0
+        self._end = threading.Event()
+        for each in (self.alice, self.bob):
+            each.on_session_request = lambda request, each=each: each.accept_session_with_user(request.identity)
+            each.on_session_failed = self.failures.append
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._speak, self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def _speak(self) -> None:
+        while not self._end.wait(0.05):
+            self.alice.send_message_to_user("bob", b"%d" % self.sent, SendFlags.RELIABLE)
+            self.sent += 1
+            self.alice.run_callbacks()
+
+    def _listen(self) -> None:
+        last_s: float | None = None
+        while not self._end.is_set() or len(self.came) < self.sent:
+            self.bob.wait(0.1)
+            self.bob.run_callbacks()
+            for message in self.bob.receive_messages_on_channel(0, 100):
+                now_s = time.monotonic()
+                self.longest_gap_s = max(self.longest_gap_s, now_s - last_s if last_s is not None else 0.0)
+                last_s = now_s
+                self.came.append(int(message.payload))
+
+    def end(self) -> None:
+        """Everything that was said must have been heard, once, in order."""
+        self._end.set()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        for each in (self.alice, self.bob):
+            each.close()
+        assert self.came == list(range(self.sent))
+        assert self.failures == []
+
+
+def test_after_a_kill_all_clients_are_back_in_time_and_who_talks_notices_nothing() -> None:
+    count = full_or(2_000, 100)
+    allow_files(3 * count + 500)
+    with server_process() as first:
+        port, url = first.address[1], f"ws://127.0.0.1:{first.address[1]}/"
+        with python("-m", "tests.servers.crowd", url, str(count), str(FIRST_PER_S)) as crowd:
+            try:
+                assert len(json.loads(said_by(crowd))) >= count
+                talk = Talk(url)
+                wait_until(lambda: len(talk.came) >= 10)
+                first.kill()
+                wait_until(lambda: not any(each.is_welcome for each in talk.services))
+                time.sleep(AWAY_S)
+                with server_process(port) as second:
+                    back_s = time.monotonic()
+                    came_back_s = sorted(json.loads(said_by(crowd)))
+                    wait_until(lambda: all(each.is_welcome for each in talk.services))
+                    talk.end()
+                    rss_kib = second.rss_kib
+            finally:
+                crowd.kill()
+    last_s = came_back_s[-1] - back_s
+    in_a_second = max(bisect_left(came_back_s, at_s + 1) - at for at, at_s in enumerate(came_back_s))
+    print(
+        f"{count} clients: all back {last_s:.1f} s after the server, {in_a_second} in the busiest second, server {rss_kib} KiB; "
+        f"of {talk.sent} messages between two peers none was lost, the longest pause was {talk.longest_gap_s * 1e3:.0f} ms"
+    )
+    assert len(came_back_s) == count
+    assert last_s <= 15
+    assert in_a_second <= 400
+    assert talk.longest_gap_s < 1.0
