@@ -9,7 +9,7 @@ import pytest
 
 from .commands import environment, run_command
 
-COMMANDS = ["demo", "chat", "send", "receive", "ping"]
+COMMANDS = ["demo", "chat", "send", "receive", "ping", "ca", "cert"]
 
 
 def test_the_help_lists_every_command_and_each_has_its_own() -> None:
