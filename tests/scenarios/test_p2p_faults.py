@@ -207,6 +207,7 @@ def gap_after_a_kill(lab: NatLab) -> int:
     relay = lab.relay_in_use()
     killed_us = now_us()
     lab.kill(relay)
+    assert not any(speaker.said()["is_done"] for speaker, _ in directions), "both still talk when it is killed"
     for speaker, _ in directions:
         speaker.until(lambda speaker=speaker: speaker.said()["is_done"], "all is sent", RELAY_TALK_S + DRAIN_S)  # type: ignore[misc]
     outcomes = [outcome(sent, heard, killed_us, now_us()) for sent, heard in drained(directions, RELAY_QUIET_S)]
