@@ -413,7 +413,10 @@ RELAY_ATTEMPTS_PER_SERVER_MAX: Final = 4
 """and of these at one server, which may limit what one user has."""
 
 SIGNAL_REQUEST_RETRY_US: Final = 500_000
-"""Between two connect requests that nobody answered (the reference's figure)."""
+"""Between two connect requests that nobody answered (the reference's figure), and between two answers that nobody heard,"""
+SIGNAL_REQUEST_QUICK_US: Final = 250_000
+SIGNAL_REQUESTS_QUICK: Final = 12
+"""but that many requests go at this distance at first, since everything else waits for the first that arrives (S8)."""
 SIGNAL_DISTANCE_US: Final = 10_000
 """Least distance of two signals of one connection, so that candidates found together travel together (100 ms there)."""
 SIGNAL_ACK_US: Final = 10_000

@@ -393,7 +393,9 @@ REACHED_BY = {
     "SIGNAL_DISTANCE_US": (
         "signaling/test_rendezvous.py::test_what_is_found_a_moment_later_waits_only_for_the_distance_of_two_signals"
     ),
-    "SIGNAL_REQUEST_RETRY_US": "signaling/test_rendezvous.py::test_a_request_is_repeated_every_half_second_until_it_is_answered",
+    "SIGNAL_REQUESTS_QUICK": "signaling/test_rendezvous.py::test_a_request_is_repeated_soon_at_first_until_it_is_answered",
+    "SIGNAL_REQUEST_QUICK_US": "signaling/test_rendezvous.py::test_a_request_is_repeated_soon_at_first_until_it_is_answered",
+    "SIGNAL_REQUEST_RETRY_US": "signaling/test_rendezvous.py::test_a_request_is_repeated_soon_at_first_until_it_is_answered",
     "port_mapping": "endpoint/test_calls.py::test_the_router_is_asked_for_a_port_only_if_that_is_wanted",
     "candidates": "endpoint/test_calls.py::test_with_relays_only_no_address_of_ours_is_told_or_used",
     "resume_window_us": "endpoint/test_calls.py::test_silence_beyond_the_resume_window_ends_it_with_a_report",

@@ -19,7 +19,9 @@ from peergram.config import (
     SIGNAL_CLOSE_REPEATS_US,
     SIGNAL_DISTANCE_US,
     SIGNAL_OLD_RUN_US,
+    SIGNAL_REQUEST_QUICK_US,
     SIGNAL_REQUEST_RETRY_US,
+    SIGNAL_REQUESTS_QUICK,
 )
 from peergram.errors import EndReason
 from peergram.signaling.delivery import SignalInbox, SignalKind, SignalOutbox
@@ -75,7 +77,6 @@ class Rendezvous:
         "_asked",
         "_close",
         "_close_repeats",
-        "_has_asked",
         "_inbox",
         "_is_heard",
         "_ok",
@@ -85,6 +86,7 @@ class Rendezvous:
         "_own_identity",
         "_peer_identity",
         "_request",
+        "_requests_said",
         "_say_at_us",
         "_sent_at_us",
         "connection_id",
@@ -110,7 +112,7 @@ class Rendezvous:
         """Connections of our earlier run that the peer may hold on to."""
         self._old_said = 0
         """How many of them were closed since the last request."""
-        self._has_asked = False
+        self._requests_said = 0
         self._asked: int | None = None
         """Number of the entry whose acknowledgement shows that the peer goes on."""
         self._outbox = SignalOutbox()
@@ -279,7 +281,7 @@ class Rendezvous:
     @property
     def _due_us(self) -> int:
         due_us = min(self._say_at_us, self._ack_at_us)
-        if self.phase == Phase.TALKING or (self.phase == Phase.CALLING and self._has_asked):
+        if self.phase == Phase.TALKING or (self.phase == Phase.CALLING and self._requests_said):
             due_us = min(due_us, self._outbox.next_due_us)
         return due_us if due_us >= NEVER else max(due_us, self._sent_at_us + SIGNAL_DISTANCE_US)
 
@@ -294,10 +296,11 @@ class Rendezvous:
             kind = "request"
             signal.connect_request = self._request
             signal.to_connection_id = None
-            self._has_asked = True
             # What was not confirmed may be lost: it is said again ahead of the next request.
             self._old_said = 0
-            self._say_at_us = now_us + SIGNAL_REQUEST_RETRY_US
+            self._requests_said += 1
+            is_quick = self._requests_said <= SIGNAL_REQUESTS_QUICK
+            self._say_at_us = now_us + (SIGNAL_REQUEST_QUICK_US if is_quick else SIGNAL_REQUEST_RETRY_US)
         elif self._ok is not None and (self._say_at_us <= now_us or not self._is_heard):
             kind = "ok"
             signal.connect_ok = self._ok

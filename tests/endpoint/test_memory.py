@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_PER_PEER_MAX, SIGNAL_OLD_RUN_US, SIGNAL_REQUEST_RETRY_US, Config
+from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_PER_PEER_MAX, SIGNAL_OLD_RUN_US, SIGNAL_REQUEST_QUICK_US, Config
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.memory import Memory
 from peergram.events import SessionFailed, SessionRequested
@@ -102,7 +102,7 @@ def test_the_request_goes_as_soon_as_the_peer_confirms() -> None:
     confirm(world, 5)
     assert closes_and_requests(caught) == [5, "request"]
     assert CallNote(BOB, 5, is_live=False) in [alice.endpoint.poll_memory(), alice.endpoint.poll_memory()]
-    world.run(SIGNAL_REQUEST_RETRY_US)
+    world.run(SIGNAL_REQUEST_QUICK_US)
     assert closes_and_requests(caught) == [5, "request", "request"]
 
 
@@ -114,7 +114,7 @@ def test_what_is_not_confirmed_is_closed_again_ahead_of_the_next_request() -> No
     alice.drain()
     world.run(50_000)
     confirm(world, 5)
-    world.run(SIGNAL_REQUEST_RETRY_US + 200_000)
+    world.run(SIGNAL_REQUEST_QUICK_US + 200_000)
     assert closes_and_requests(caught) == [5, 6, "request", 6, "request"]
 
 

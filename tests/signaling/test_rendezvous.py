@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from peergram.config import SIGNAL_ACK_US, SIGNAL_CLOSE_REPEATS_US, SIGNAL_DISTANCE_US, SIGNAL_REQUEST_RETRY_US
+from peergram.config import (
+    SIGNAL_ACK_US,
+    SIGNAL_CLOSE_REPEATS_US,
+    SIGNAL_DISTANCE_US,
+    SIGNAL_REQUEST_QUICK_US,
+    SIGNAL_REQUEST_RETRY_US,
+    SIGNAL_REQUESTS_QUICK,
+)
 from peergram.signaling.rendezvous import MESSAGES_VIRTUAL_PORT, NO_CONNECTION, Phase, Rendezvous, rejection
 from peergram.wire.certificates import SignedCertificate, SignedCryptInfo
 from peergram.wire.signals import ReliableSignal, Signal, decode_signal
@@ -45,13 +52,16 @@ def test_a_request_goes_at_once_with_all_that_is_known_and_never_names_the_peers
     assert alice.poll_signal(T0) is None
 
 
-def test_a_request_is_repeated_every_half_second_until_it_is_answered() -> None:
+def test_a_request_is_repeated_soon_at_first_until_it_is_answered() -> None:
     alice = caller()
     said(alice, T0)
-    assert alice.poll_signal(T0 + SIGNAL_REQUEST_RETRY_US - 1) is None
-    assert said(alice, T0 + SIGNAL_REQUEST_RETRY_US).connect_request is not None
+    at_us = T0
+    for number in range(1, SIGNAL_REQUESTS_QUICK + 4):
+        at_us += SIGNAL_REQUEST_QUICK_US if number <= SIGNAL_REQUESTS_QUICK else SIGNAL_REQUEST_RETRY_US
+        assert alice.poll_signal(at_us - 1) is None
+        assert said(alice, at_us).connect_request is not None
     alice.handle_answered(BOB)
-    assert alice.poll_signal(T0 + 10 * SIGNAL_REQUEST_RETRY_US) is None
+    assert alice.poll_signal(at_us + 10 * SIGNAL_REQUEST_RETRY_US) is None
     assert alice.poll_timeout() is None
 
 
