@@ -216,7 +216,7 @@ def on_a_terminal(*arguments: str, columns: int = 80, **variables: str) -> str:
     plain = {name: value for name, value in environment().items() if name not in ("NO_COLOR", "COLUMNS")}
     command = subprocess.Popen(
         [sys.executable, "-m", "peergram.cli", *arguments], stdin=terminal, stdout=terminal, stderr=terminal,
-        env=plain | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | variables,
+        env=plain | {"TERM": "xterm-256color", "COLORTERM": "", "PYTHONIOENCODING": "utf-8"} | variables,
     )  # fmt: skip
     os.close(terminal)
     shown = b""
