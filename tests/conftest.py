@@ -17,6 +17,9 @@ if _ROOT not in sys.path:
 # No test leaves anything in the user's folders.
 _STATE = tempfile.TemporaryDirectory(prefix="peergram-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
+os.environ["PEERGRAM_HOME"] = os.path.join(_STATE.name, "home")
+for _name in ("PEERGRAM_KEY", "PEERGRAM_KEY_FILE"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,21 @@ CORE_ALLOWED: set[tuple[str, str]] = {("peergram.crypto.tls", "datetime")}
 """X.509 certificates hold calendar dates; which ones, the caller says."""
 BOUND: dict[str, str] = {"cryptography": "crypto", "google": "wire"}
 """Libraries that only one folder may import."""
-BASE_ALLOWED_OUTSIDE = {"cryptography", "google", "websockets", "nats", "ifaddr", "rich", "click", "textual", "prometheus_client"}
+BASE_ALLOWED_OUTSIDE = {
+    *(
+        "cryptography",
+        "google",
+        "websockets",
+        "nats",
+        "ifaddr",
+        "rich",
+        "click",
+        "segno",
+        "textual",
+        "prometheus_client",
+    ),
+    *(),
+}
 
 
 def part_of(module: str) -> str:

@@ -21,7 +21,7 @@ from peergram.errors import AddressInUseError, PeergramError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
-_COMMANDS = ("demo", "chat", "send", "receive", "ping", "serve", "ca", "cert", "sim")
+_COMMANDS = ("demo", "chat", "send", "receive", "ping", "id", "known", "serve", "ca", "cert", "sim")
 """Each is a function of this name in a module of this name here; a module that is missing is a command that is missing."""
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
+from peergram.drivers.config_folder import HOME_VARIABLE, config_folder
 from peergram.events import ConnectionInfo, SessionRequested
 from peergram.identity import Identity
 from peergram.messages import Messages
@@ -31,9 +33,9 @@ class Failure(Exception):
     """It did not work; the text says why and what to do."""
 
 
-def say(text: str, style: str = "") -> None:
-    """One line, never interpreted; wrapped between words, but only on a terminal."""
-    out.print(Text(text, style=style), soft_wrap=not on_terminal())
+def say(text: str, style: str = "", *, whole: bool = False) -> None:
+    """One line, never interpreted; wrapped between words, but only on a terminal, and not if it is to be copied `whole`."""
+    out.print(Text(text, style=style), soft_wrap=whole or not on_terminal())
 
 
 def say_over_interrupt(text: str) -> None:
@@ -46,6 +48,11 @@ def say_over_interrupt(text: str) -> None:
 def say_error(text: str) -> None:
     """One red line on the error output."""
     err.print(Text(text, style="red"), soft_wrap=not sys.stderr.isatty())
+
+
+def say_aside(text: str, style: str = "yellow", *, whole: bool = False) -> None:
+    """One line on the error output, where it does not get into a file or another program."""
+    err.print(Text(text, style=style), soft_wrap=whole or not sys.stderr.isatty())
 
 
 def printable(text: str) -> str:
@@ -103,6 +110,14 @@ def bytes_text(count: float) -> str:
 def seconds_text(seconds: float) -> str:
     """`7 s` or `1:02:03`."""
     return f"{seconds:.0f} s" if seconds < 59.5 else str(timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def user_folder() -> Path:
+    """Where keys and known peers are kept; a Failure if the system has no place for them."""
+    folder = config_folder()
+    if folder is None:
+        raise Failure(f"The system does not tell where settings are kept: set {HOME_VARIABLE} to a folder")
+    return folder
 
 
 def on_terminal() -> bool:

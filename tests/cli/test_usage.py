@@ -9,7 +9,7 @@ import pytest
 
 from .commands import environment, run_command
 
-COMMANDS = ["demo", "chat", "send", "receive", "ping", "ca", "cert"]
+COMMANDS = ["demo", "chat", "send", "receive", "ping", "id", "known", "ca", "cert"]
 
 
 def test_the_help_lists_every_command_and_each_has_its_own() -> None:
@@ -54,6 +54,16 @@ def test_the_version_is_one_line() -> None:
         (["send", "missing.bin", "--as", "a", "--to", "ip:127.0.0.1:7"], "'missing.bin' cannot be read"),
         (["send", "/", "--as", "a", "--to", "ip:127.0.0.1:7"], "'/' is a folder: pack it"),
         (["sim", "--jobs", "0"], "x>=1"),
+        (["id", "--frob"], "peergram id show --help"),
+        (["id", ""], "an identity cannot be empty"),
+        (["id", "new"], "give a name, or --default"),
+        (["id", "new", "alice", "--default"], "give a name, or --default"),
+        (["id", "new", "gen:" + "ab" * 32], "is itself a key"),
+        (["id", "new", "alice", "--from", "missing.pem"], "there is no file 'missing.pem'"),
+        (["known", "accept", "bob"], "FINGERPRINT"),
+        (["known", "accept", "bob", "SHA256:short"], "'SHA256:short' is no fingerprint"),
+        (["known", "accept", "gen:" + "ab" * 32, "SHA256:x"], "nothing to remember"),
+        (["known", "forget"], "NAME"),
         (["send", __file__, "--as", "a", "--to", "127.0.0.1:7"], "did you mean ip:127.0.0.1:7"),
         (["send", __file__, "--as", "a", "--to", "ip:127.0.0.1"], "has no port"),
         (["send", __file__, "--as", "", "--to", "ip:127.0.0.1:7"], "an identity cannot be empty"),
