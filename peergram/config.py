@@ -565,6 +565,11 @@ SERVER_NAME_KEPT_US: Final = 2_592_000_000_000
 SERVER_NAME_KEPT_SHORT_US: Final = 3_600_000_000
 """A name stays its key's for 30 days after its last use, if it was in use for ten minutes at a stretch; else for an hour, so that
 a table full of names that nobody wants empties itself (S9)."""
+LOGIN_CERTIFICATE_BYTES_MAX: Final = 1_024
+"""Longest certificate, signature included, in a login at a server or from one; those that fit a hello are shorter."""
+SERVER_ISSUED_US: Final = SERVER_NAME_KEPT_SHORT_US
+"""How long a certificate holds that a server issues: as long as a name is kept for its key, so that no two keys hold certificates
+for one name."""
 SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000

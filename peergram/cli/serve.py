@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import click
@@ -10,8 +11,11 @@ import click
 from peergram.address import Address, format_address, parse_address
 from peergram.cli.terminal import say
 from peergram.config import SERVE_PORT, STUN_PORT
+from peergram.crypto.authority import WHOLE_SCOPE
+from peergram.drivers.authority_files import load_authorities, open_authority
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
@@ -29,6 +33,18 @@ from peergram.signaling.server_url import parse_server_url
 @click.option(
     "--state", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the server's own certificate is kept."
 )
+@click.option(
+    "--authority",
+    "authorities",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Take only those whom this authority has certified: an authority.txt (repeatable).",
+)
+@click.option(
+    "--issue-ca", metavar="DIR", type=click.Path(path_type=Path),
+    help="Certify everybody for the name he has here, with the authority in DIR.",
+)  # fmt: skip
 def serve(
     bind: str | None,
     stun_bind: str | None,
@@ -37,6 +53,8 @@ def serve(
     no_tls: bool,
     urls: tuple[str, ...],
     folder: Path | None,
+    authorities: tuple[Path, ...],
+    issue_ca: Path | None,
 ) -> int:
     """Help others find each other.
 
@@ -58,6 +76,7 @@ def serve(
         stun_binds=() if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds),
         tls=tls,
         urls=tuple(parse_server_url(url) for url in urls),
+        certificates=_certificates(authorities, issue_ca),
     )
     asyncio.run(run_until_stopped(settings, _say_started))
     say("Stopped.")
@@ -88,6 +107,16 @@ def _tls(
     return own_tls(folder if folder is not None else default_state_folder())
 
 
+def _certificates(authorities: tuple[Path, ...], issue_ca: Path | None) -> LoginCertificates:
+    issuer = open_authority(issue_ca) if issue_ca is not None else None
+    return LoginCertificates(
+        authorities=load_authorities(authorities) if authorities else None,
+        issuer_key=issuer.key if issuer is not None else None,
+        issuer_scope=issuer.scope if issuer is not None else WHOLE_SCOPE,
+        wall_s=lambda: int(time.time()),
+    )
+
+
 def _say_started(server: SignalingServer) -> None:
     tls = server.settings.tls
     listening = " and ".join(format_address(address) for address in server.addresses)
@@ -103,6 +132,11 @@ def _say_started(server: SignalingServer) -> None:
         say("Nothing is encrypted: whoever is on the way sees who calls whom.", "yellow")
     if server.stun_addresses:
         say(f"STUN is answered at UDP {' and '.join(format_address(address) for address in server.stun_addresses)}.")
+    certificates = server.settings.certificates
+    if certificates is not None and certificates.are_demanded:
+        say("Only those whom the authority has certified are let in.")
+    if certificates is not None and certificates.issues:
+        say("Everybody gets a certificate for the name he has here, for an hour at a time.")
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"

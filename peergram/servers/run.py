@@ -29,6 +29,7 @@ from peergram import config as limits
 from peergram.address import Address, canonical_address, format_address
 from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy
 from peergram.errors import AddressInUseError, PeergramError
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.signaling_core import Ask, Cut, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.tls_files import ServerTls
@@ -56,6 +57,8 @@ class ServerSettings:
     clients_max: int = limits.SERVER_CLIENTS_MAX
     login_us: int = limits.SERVER_LOGIN_US
     unsent_total_bytes: int = limits.SERVER_UNSENT_TOTAL_BYTES_MAX
+    certificates: LoginCertificates | None = None
+    """Which it demands and issues."""
 
 
 class SignalingServer:
@@ -69,6 +72,7 @@ class SignalingServer:
             now_us=monotonic_us(),
             clients_max=settings.clients_max,
             login_us=settings.login_us,
+            certificates=settings.certificates,
         )
         self.stun = StunResponder()
         self.addresses: list[Address] = []

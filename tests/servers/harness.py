@@ -8,6 +8,7 @@ from peergram.address import Address
 from peergram.config import SERVER_LOGINS_PER_S
 from peergram.crypto.keys import SigningKey
 from peergram.identity import Identity
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.signaling_core import Ask, Cut, Send, SignalingCore
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
@@ -33,10 +34,14 @@ def key_of(name: str) -> SigningKey:
 class Server:
     """The core and what it said to each connection."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, *, certificates: LoginCertificates | None = None, **options: int) -> None:
         self.now_us = SECOND
         self.core = SignalingCore(
-            entropy=Random(0).randbytes, accepts_url=lambda url, local: str(url) == URL, now_us=self.now_us, **options
+            entropy=Random(0).randbytes,
+            accepts_url=lambda url, local: str(url) == URL,
+            now_us=self.now_us,
+            certificates=certificates,
+            **options,
         )
         self.said: dict[int, list[ServerMessage]] = {}
         self.cut: set[int] = set()
