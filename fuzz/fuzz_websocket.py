@@ -11,6 +11,7 @@ from peergram.signaling.server_url import parse_server_url
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
     Hello,
+    Issued,
     Login,
     Refused,
     Replaced,
@@ -63,7 +64,9 @@ def seeds() -> list[bytes]:
     return [
         encode_server_message(Hello(1, bytes(32))),
         encode_client_message(Login(_ALICE, bytes(32), bytes(32), "wss://host:1/#sha256=" + "00" * 32, bytes(64))),
+        encode_client_message(Login(_ALICE, bytes(32), bytes(32), "ws://host:1/", bytes(64), b"certificate")),
         encode_server_message(Welcome()),
+        encode_server_message(Issued(b"certificate")),
         encode_client_message(CarriedSignal(_ALICE, b"blob" * 20)),
         encode_server_message(Replaced()),
         encode_server_message(Refused(7, "busy")),

@@ -625,6 +625,11 @@ SERVER_NAMES_FILE_BYTES_MAX: Final = 67_108_864
 """A file of names that is larger is none: 100 000 names of the greatest length take 50 MB."""
 SERVER_NAMES_COMPLAINTS_MAX: Final = 5
 """Lines of it that are named at the start because they cannot be read; for the others a number will do."""
+LOGIN_CERTIFICATE_BYTES_MAX: Final = 1_024
+"""Longest certificate, signature included, in a login at a server or from one; those that fit a hello are shorter."""
+SERVER_ISSUED_US: Final = SERVER_NAME_KEPT_SHORT_US
+"""How long a certificate holds that a server issues: as long as a name is kept for its key, so that no two keys hold certificates
+for one name."""
 SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000

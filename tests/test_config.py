@@ -318,6 +318,8 @@ REACHED_BY = {
     "AUTHORITY_CHAIN_MAX": "crypto/test_trust.py::test_a_chain_has_so_many_links_and_no_more",
     "AUTHORITY_FILE_BYTES_MAX": "drivers/test_authority_files.py::test_a_file_that_is_too_long_is_none",
     "AUTHORITY_FILE_PROBLEMS_MAX": "crypto/test_authority_text.py::test_of_many_bad_lines_some_are_named",
+    "LOGIN_CERTIFICATE_BYTES_MAX": "signaling/test_websocket_protocol.py::test_what_a_client_may_not_say_is_one_kind_of_error",
+    "SERVER_ISSUED_US": "servers/test_login_certificates.py::test_what_is_issued_ends_before_the_name_can_be_anothers",
     "SERVE_PORT": "signaling/test_server_url.py::test_what_is_understood",
     "STUN_PORT": "cli/test_serve.py::test_the_help_names_the_ports",
     "SERVER_URL_BYTES_MAX": "signaling/test_server_url.py::test_what_is_not_gets_a_sentence",

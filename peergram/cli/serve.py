@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import click
@@ -10,8 +11,11 @@ import click
 from peergram.address import Address, format_address, parse_address
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
+from peergram.crypto.authority import WHOLE_SCOPE
+from peergram.drivers.authority_files import load_authorities, open_authority
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, default_names_file
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
@@ -31,6 +35,18 @@ from peergram.signaling.server_url import parse_server_url
     "--state", "folder", metavar="DIR", type=click.Path(path_type=Path), help="Where the server keeps its certificate and names."
 )
 @click.option("--names", metavar="FILE", help="Where it keeps which key each name belongs to; 'off' for nowhere.")
+@click.option(
+    "--authority",
+    "authorities",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Take only those whom this authority has certified: an authority.txt (repeatable).",
+)
+@click.option(
+    "--issue-ca", metavar="DIR", type=click.Path(path_type=Path),
+    help="Certify everybody for the name he has here, with the authority in DIR.",
+)  # fmt: skip
 def serve(
     bind: str | None,
     stun_bind: str | None,
@@ -40,6 +56,8 @@ def serve(
     urls: tuple[str, ...],
     folder: Path | None,
     names: str | None,
+    authorities: tuple[Path, ...],
+    issue_ca: Path | None,
 ) -> int:
     """Help others find each other.
 
@@ -65,6 +83,7 @@ def serve(
         tls=tls,
         urls=tuple(parse_server_url(url) for url in urls),
         names=_names(names, folder),
+        certificates=_certificates(authorities, issue_ca),
     )
     clients = asyncio.run(run_until_stopped(settings, _say_started))
     told = (
@@ -103,6 +122,16 @@ def _names(text: str | None, folder: Path | None) -> NamesFile | None:
     return NamesFile(path) if path is not None and text != "off" else None
 
 
+def _certificates(authorities: tuple[Path, ...], issue_ca: Path | None) -> LoginCertificates:
+    issuer = open_authority(issue_ca) if issue_ca is not None else None
+    return LoginCertificates(
+        authorities=load_authorities(authorities) if authorities else None,
+        issuer_key=issuer.key if issuer is not None else None,
+        issuer_scope=issuer.scope if issuer is not None else WHOLE_SCOPE,
+        wall_s=lambda: int(time.time()),
+    )
+
+
 def _say_started(server: SignalingServer) -> None:
     tls = server.settings.tls
     listening = " and ".join(format_address(address) for address in server.addresses)
@@ -126,6 +155,11 @@ def _say_started(server: SignalingServer) -> None:
             say(complaint, "yellow")
     else:
         say("Who has which name is forgotten when this server stops.", "yellow")
+    certificates = server.settings.certificates
+    if certificates is not None and certificates.are_demanded:
+        say("Only those whom the authority has certified are let in.")
+    if certificates is not None and certificates.issues:
+        say("Everybody gets a certificate for the name he has here, for an hour at a time.")
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"

@@ -30,6 +30,7 @@ from peergram import config as limits
 from peergram.address import Address, canonical_address, format_address
 from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy, wall_offset_us
 from peergram.errors import AddressInUseError, PeergramError
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
 from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
@@ -63,6 +64,8 @@ class ServerSettings:
     clients_max: int = limits.SERVER_CLIENTS_MAX
     login_us: int = limits.SERVER_LOGIN_US
     unsent_total_bytes: int = limits.SERVER_UNSENT_TOTAL_BYTES_MAX
+    certificates: LoginCertificates | None = None
+    """Which it demands and issues."""
 
 
 class SignalingServer:
@@ -79,6 +82,7 @@ class SignalingServer:
             clients_max=settings.clients_max,
             login_us=settings.login_us,
             names=[replace(each, used_at_us=each.used_at_us - offset_us) for each in names],
+            certificates=settings.certificates,
         )
         self.stun = StunResponder()
         self.addresses: list[Address] = []

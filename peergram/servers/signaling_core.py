@@ -18,6 +18,7 @@ from peergram.address import Address, address_bytes, is_loopback
 from peergram.crypto.keys import verify
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.signaling.rates import TokenBuckets
 from peergram.signaling.server_url import ServerUrl, parse_server_url
 from peergram.signaling.websocket_protocol import (
@@ -25,6 +26,7 @@ from peergram.signaling.websocket_protocol import (
     VERSION,
     CarriedSignal,
     Hello,
+    Issued,
     Login,
     Refusal,
     Refused,
@@ -95,6 +97,7 @@ class _Client:
     nonce: bytes | None = None
     """Ours; until it is used, once."""
     identity: Identity | None = None
+    public_key: bytes = b""
     logged_in_at_us: int = 0
     was_asked: bool = False
 
@@ -121,6 +124,7 @@ class SignalingCore:
         names_max: int = limits.SERVER_NAMES_MAX,
         login_us: int = limits.SERVER_LOGIN_US,
         names: Iterable[OwnedName] = (),
+        certificates: LoginCertificates | None = None,
     ) -> None:
         """`names` are those of the run before; of too many, those that were used last stay."""
         self.counters: Counter[str] = Counter()
@@ -129,6 +133,7 @@ class SignalingCore:
         self._clients_max = clients_max
         self._names_max = names_max
         self._login_us = login_us
+        self._certificates = certificates or LoginCertificates()
         self._clients: dict[int, _Client] = {}
         self._by_identity: dict[Identity, int] = {}
         self._by_host: Counter[bytes] = Counter()
@@ -139,6 +144,7 @@ class SignalingCore:
         # In the order of their times, which are always a constant ahead of now.
         self._login_until_us: OrderedDict[int, int] = OrderedDict()
         self._quiet_until_us: OrderedDict[int, int] = OrderedDict()
+        self._renew_at_us: OrderedDict[int, int] = OrderedDict()
         self._timers = TimerTable()
         self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
         self._outputs: deque[Output] = deque()
@@ -253,6 +259,9 @@ class SignalingCore:
             self._refuse(client_id, Refusal.TOO_SLOW, "no login in time", now_us)
         while (client_id := _first_due(self._quiet_until_us, now_us)) is not None:
             self._handle_quiet(client_id, now_us)
+        while (client_id := _first_due(self._renew_at_us, now_us)) is not None:
+            del self._renew_at_us[client_id]
+            self._issue(client_id, self._clients[client_id], now_us)
         if "sweep" in self._timers.pop_due(now_us):
             self._sweep(now_us)
             self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
@@ -274,6 +283,8 @@ class SignalingCore:
         if self._quiet_until_us:
             slot_us = limits.SERVER_QUIET_SLOT_US
             deadlines.append(Deadline(-(-next(iter(self._quiet_until_us.values())) // slot_us) * slot_us, "silent client"))
+        if self._renew_at_us:
+            deadlines.append(Deadline(next(iter(self._renew_at_us.values())), "certificate"))
         return min(each for each in deadlines if each is not None)
 
     # Logging in
@@ -288,6 +299,7 @@ class SignalingCore:
             self._refuse(client_id, *refusal, now_us)
             return
         identity = login.identity
+        self._hand_over(identity, login.public_key)
         if identity.public_key_bytes is None:
             name = self._names.get(identity)
             if name is None:
@@ -300,11 +312,27 @@ class SignalingCore:
             self._cut(before, Replaced(), now_us)
             self.counters["replaced"] += 1
         del self._login_until_us[client_id]
-        client.identity, client.logged_in_at_us = identity, now_us
+        client.identity, client.public_key, client.logged_in_at_us = identity, login.public_key, now_us
         self._by_identity[identity] = client_id
         self._quiet_until_us[client_id] = now_us + limits.SERVER_QUIET_US
         self.counters["logins"] += 1
         self._send(client_id, Welcome())
+        self._issue(client_id, client, now_us)
+
+    def _hand_over(self, identity: Identity, public_key: bytes) -> None:
+        """The authority has said whose this name is: what another key had of it is over."""
+        name = self._names.get(identity)
+        if name is not None and name.key != public_key:
+            del self._names[identity]
+
+    def _issue(self, client_id: int, client: _Client, now_us: int) -> None:
+        """A certificate for the name that the client has proven to be his, if this server issues any; and again in good time."""
+        assert client.identity is not None
+        certificate = self._certificates.issue(client.identity, client.public_key)
+        if certificate is not None:
+            self.counters["certificates"] += 1
+            self._renew_at_us[client_id] = now_us + limits.SERVER_ISSUED_US // 2
+            self._send(client_id, Issued(certificate))
 
     def _reason_to_refuse(self, client: _Client, nonce: bytes, login: Login, now_us: int) -> tuple[int, str] | None:
         """None if the login is good. Cheap checks come first; what depends on others' names comes after the proof."""
@@ -327,6 +355,8 @@ class SignalingCore:
         )
         if not verify(login.public_key, login.signature, text):
             return Refusal.BAD_PROOF, "the signature does not prove the key"
+        if (doubt := self._certificates.doubt_of(login)) is not None:
+            return Refusal.CERTIFICATE, doubt
         if identity.public_key_bytes is None and (refusal := self._reason_to_refuse_name(client, login, now_us)) is not None:
             return refusal
         if not self._logins_of_name.take(identity, now_us):
@@ -336,7 +366,8 @@ class SignalingCore:
     def _reason_to_refuse_name(self, client: _Client, login: Login, now_us: int) -> tuple[int, str] | None:
         name = self._names.get(login.identity)
         if name is not None:
-            return None if name.key == login.public_key else (Refusal.NAME_TAKEN, "somebody with another key has this name here")
+            is_his = name.key == login.public_key or self._certificates.are_demanded
+            return None if is_his else (Refusal.NAME_TAKEN, "somebody with another key has this name here")
         if len(self._names) >= self._names_max or not (client.is_local_host or self._new_names.take(client.host, now_us)):
             return Refusal.BUSY, "too many new names at the moment"
         return None
@@ -398,6 +429,7 @@ class SignalingCore:
             del self._by_host[client.host]
         self._login_until_us.pop(client_id, None)
         self._quiet_until_us.pop(client_id, None)
+        self._renew_at_us.pop(client_id, None)
         if client.identity is not None and self._by_identity.get(client.identity) == client_id:
             del self._by_identity[client.identity]
             name = self._names.get(client.identity)
@@ -436,7 +468,7 @@ class SignalingCore:
         for buckets in self._buckets:
             buckets.sweep(now_us)
 
-    def _send(self, client_id: int, message: Hello | Welcome | CarriedSignal) -> None:
+    def _send(self, client_id: int, message: Hello | Welcome | CarriedSignal | Issued) -> None:
         self._outputs.append(Send(client_id, encode_server_message(message)))
 
 

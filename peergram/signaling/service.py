@@ -26,6 +26,10 @@ class LocalParty:
     """32 bytes."""
     sign: Callable[[bytes], bytes]
     """The 64 bytes of a signature by that key."""
+    certificate: bytes = b""
+    """A serialized `SignedCertificate` for services that ask for one, if an authority has certified us."""
+    take_certificate: Callable[[bytes], None] | None = None
+    """Takes a certificate for our identity and key that a service has issued, again and again as they expire; from any thread."""
 
 
 class SignalingService(Protocol):

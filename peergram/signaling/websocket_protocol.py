@@ -2,8 +2,9 @@
 
     server                                client
     HELLO version, nonce
-                                          LOGIN identity, key, nonce, URL, signature
+                                          LOGIN identity, key, nonce, URL, signature, certificate if any
     WELCOME                   or REFUSED code, text
+    CERTIFICATE issued for this name, at servers that do so; later ones replace it
                                           SIGNAL to, blob
     SIGNAL from, blob
     REPLACED
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from peergram.config import CARRIED_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX, SERVER_URL_BYTES_MAX
+from peergram.config import CARRIED_BYTES_MAX, LOGIN_CERTIFICATE_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX, SERVER_URL_BYTES_MAX
 from peergram.errors import UsageError, WireError
 from peergram.identity import UNKNOWN_BYTES_MAX, Identity, IdentityKind
 from peergram.wire.cursor import Cursor
@@ -58,9 +59,13 @@ class Refusal:
     """The client sent far more than it may."""
     CLOSING = 10
     """The server is being stopped."""
+    CERTIFICATE = 11
+    """This server takes only those whom its authority has certified."""
 
 
-LASTING_REFUSALS = {Refusal.VERSION, Refusal.BAD_PROOF, Refusal.NAME_TAKEN, Refusal.BAD_NAME, Refusal.WRONG_URL}
+LASTING_REFUSALS = {
+    *(Refusal.VERSION, Refusal.BAD_PROOF, Refusal.NAME_TAKEN, Refusal.BAD_NAME, Refusal.WRONG_URL, Refusal.CERTIFICATE)
+}
 """Trying again soon would end the same way."""
 
 
@@ -81,11 +86,20 @@ class Login:
     nonce: bytes
     url: str
     signature: bytes
+    certificate: bytes = b""
+    """A serialized `SignedCertificate`, or nothing. Its own key has signed the login, so the login need not say it again."""
 
 
 @dataclass(slots=True)
 class Welcome:
     """The login is good."""
+
+
+@dataclass(slots=True)
+class Issued:
+    """A certificate for the client's name and key: a serialized `SignedCertificate`."""
+
+    certificate: bytes
 
 
 @dataclass(slots=True)
@@ -109,11 +123,11 @@ class Refused:
     text: str
 
 
-ServerMessage = Hello | Welcome | CarriedSignal | Replaced | Refused
+ServerMessage = Hello | Welcome | CarriedSignal | Replaced | Refused | Issued
 ClientMessage = Login | CarriedSignal
 Message = TypeVar("Message")
 
-_HELLO, _LOGIN, _WELCOME, _SIGNAL, _REPLACED, _REFUSED = 1, 2, 3, 4, 5, 6
+_HELLO, _LOGIN, _WELCOME, _SIGNAL, _REPLACED, _REFUSED, _ISSUED = 1, 2, 3, 4, 5, 6, 7
 
 
 def login_text(*, server_nonce: bytes, client_nonce: bytes, url: str, identity: Identity, public_key: bytes) -> bytes:
@@ -131,6 +145,8 @@ def encode_server_message(message: ServerMessage) -> bytes:
     if isinstance(message, Refused):
         text = message.text.encode()[:REFUSAL_TEXT_BYTES_MAX]
         return bytes((_REFUSED, message.code)) + text
+    if isinstance(message, Issued):
+        return bytes((_ISSUED,)) + message.certificate
     return bytes((_WELCOME if isinstance(message, Welcome) else _REPLACED,))
 
 
@@ -141,7 +157,8 @@ def encode_client_message(message: ClientMessage) -> bytes:
     url = message.url.encode("ascii")
     name = message.identity.text_bytes
     head = bytes((_LOGIN, VERSION)) + message.public_key + message.nonce + message.signature
-    return head + len(url).to_bytes(2, "big") + url + bytes((len(name),)) + name
+    tail = len(message.certificate).to_bytes(2, "big") + message.certificate if message.certificate else b""
+    return head + len(url).to_bytes(2, "big") + url + bytes((len(name),)) + name + tail
 
 
 def decode_server_message(frame: bytes) -> ServerMessage:
@@ -204,7 +221,15 @@ def _read_login(cursor: Cursor) -> Login:
         url = cursor.take(url_bytes).decode("ascii")
     except UnicodeDecodeError:
         raise WireError("the URL is not ASCII") from None
-    return Login(_take_identity(cursor), public_key, nonce, url, signature)
+    identity = _take_identity(cursor)
+    certificate = _take_certificate(cursor, cursor.integer(2, "big")) if cursor.left else b""
+    return Login(identity, public_key, nonce, url, signature, certificate)
+
+
+def _take_certificate(cursor: Cursor, size: int) -> bytes:
+    if not 0 < size <= LOGIN_CERTIFICATE_BYTES_MAX:
+        raise WireError(f"a certificate of {size} bytes")
+    return cursor.take(size)
 
 
 def _read_welcome(cursor: Cursor) -> Welcome:
@@ -216,6 +241,10 @@ def _read_signal(cursor: Cursor) -> CarriedSignal:
     if cursor.left > CARRIED_BYTES_MAX:
         raise WireError(f"a signal of {cursor.left} bytes")
     return CarriedSignal(peer, cursor.rest())
+
+
+def _read_issued(cursor: Cursor) -> Issued:
+    return Issued(_take_certificate(cursor, cursor.left))
 
 
 def _read_replaced(cursor: Cursor) -> Replaced:
@@ -235,6 +264,7 @@ _FROM_SERVER: dict[int, Callable[[Cursor], ServerMessage]] = {
     _SIGNAL: _read_signal,
     _REPLACED: _read_replaced,
     _REFUSED: _read_refused,
+    _ISSUED: _read_issued,
 }
 _FROM_CLIENT: dict[int, Callable[[Cursor], ClientMessage]] = {_LOGIN: _read_login, _SIGNAL: _read_signal}
 

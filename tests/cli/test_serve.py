@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from peergram import config
+from peergram.crypto.keys import SigningKey
+from peergram.drivers.authority_files import make_authority
 from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.identity import Identity
 from peergram.signaling.server_url import parse_server_url
@@ -50,6 +52,32 @@ def test_on_loopback_it_serves_plainly_and_the_url_it_prints_works() -> None:
         assert command.wait_end() == 0
         assert "Stopped." in command.output
         assert command.errors == []
+
+
+def test_it_demands_and_issues_certificates(tmp_path: Path) -> None:
+    make_authority(tmp_path / "club", SigningKey(bytes(32)))
+    arguments = ("--bind", "127.0.0.1:0", "--stun-bind", "off", "--authority", str(tmp_path / "club"))
+    with running("serve", *arguments, "--issue-ca", str(tmp_path / "club")) as command:
+        url = printed_url(command)
+        command.wait_line("Only those whom the authority has certified are let in.")
+        command.wait_line("Everybody gets a certificate for the name he has here")
+        client = WebSocketSignaling(url)
+        client.start(party("alice"), Inbox())
+        wait_until(lambda: "you have shown no certificate" in client.status)
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--authority", "absent"), "authorities in 'absent': it cannot be read"),
+        (("--issue-ca", "absent"), "there is no authority in 'absent'"),
+    ],
+)
+def test_authorities_that_are_none_are_refused(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = run_command("serve", "--bind", "127.0.0.1:0", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
 
 
 def test_elsewhere_it_has_a_certificate_that_stays_the_same(tmp_path: Path) -> None:

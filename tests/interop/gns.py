@@ -33,6 +33,8 @@ from types import TracebackType
 from typing import Any, Self
 
 LIBRARY_VARIABLE = "PEERGRAM_GNS_LIBRARY"
+ROOTED_LIBRARY_VARIABLE = "PEERGRAM_GNS_ROOTED_LIBRARY"
+"""Another build of it, whose compiled-in root is that of tests/vectors/01-crypto.json (docs/authority.md says how to make it)."""
 
 UNRELIABLE = 0
 NO_NAGLE = 1
@@ -91,6 +93,7 @@ class Setting(IntEnum):
     RECV_MAX_MESSAGE_SIZE = 49
     RECV_MAX_SEGMENTS_PER_PACKET = 50
     OUT_OF_ORDER_CORRECTION_WINDOW = 51
+    IP_LOCAL_HOST_ALLOW_WITHOUT_AUTH = 52
     P2P_STUN_SERVERS = 103
     P2P_ICE_ENABLE = 104
     P2P_TURN_SERVERS = 107
@@ -339,6 +342,22 @@ class Reference:
         self.library.sockets("GetIdentity", byref(raw))
         return identity_text(self.library, raw)
 
+    def certificate_request(self) -> bytes:
+        """What this side wants certified: its identity, if it has one, and a key that it makes now and keeps."""
+        size, error = c_int(0), ctypes.create_string_buffer(_ERROR_BYTES)
+        self.library.sockets("GetCertificateRequest", byref(size), None, error)
+        content = ctypes.create_string_buffer(size.value)
+        if not self.library.sockets("GetCertificateRequest", byref(size), content, error):
+            raise GnsError(f"the reference makes no request: {error.value.decode(errors='replace')}")
+        return content.raw[: size.value]
+
+    def set_certificate(self, certificate: bytes) -> str:
+        """Install a certificate, as it is stored; what the reference says of it, nothing if it took it without a word."""
+        error = ctypes.create_string_buffer(_ERROR_BYTES)
+        if not self.library.sockets("SetCertificate", certificate, len(certificate), error):
+            raise GnsError(error.value.decode(errors="replace"))
+        return error.value.decode(errors="replace")
+
     def set_config(self, setting: Setting | int, value: float | str, connection: int | None = None) -> None:
         """Change a setting for the process, or for one connection where a handle is given."""
         scope, scope_object = (_SCOPE_GLOBAL, 0) if connection is None else (_SCOPE_CONNECTION, connection)
@@ -579,6 +598,8 @@ _METHODS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     _SOCKETS + "GetDetailedConnectionStatus": (c_int, (c_uint32, c_char_p, c_int)),
     _SOCKETS + "ConfigureConnectionLanes": (c_int32, (c_uint32, c_int, POINTER(c_int), POINTER(c_uint16))),
     _SOCKETS + "GetIdentity": (c_bool, (POINTER(RawIdentity),)),
+    _SOCKETS + "GetCertificateRequest": (c_bool, (POINTER(c_int), c_char_p, c_char_p)),
+    _SOCKETS + "SetCertificate": (c_bool, (c_char_p, c_int, c_char_p)),
     _SOCKETS + "RunCallbacks": (None, ()),
     _SOCKETS + "ReceivedP2PCustomSignal2": (c_bool, (c_char_p, c_int, c_void_p, CONNECT_REQUEST_CALLBACK, REJECTION_CALLBACK)),
     _MESSAGES + "SendMessageToUser": (c_int32, (POINTER(RawIdentity), c_char_p, c_uint32, c_int, c_int)),

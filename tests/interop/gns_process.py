@@ -243,6 +243,23 @@ class _Service:
         self._reference.set_config(setting, value)
         return {}
 
+    def do_log(self) -> Answer:
+        """What the library has said so far, at the level of `Settings.log_level`."""
+        return {"log": list(self._reference.log)}
+
+    def do_certificate_request(self) -> Answer:
+        """What it wants certified, in hexadecimal."""
+        return {"request": self._reference.certificate_request().hex()}
+
+    def do_set_certificate(self, certificate: str) -> Answer:
+        """Install a certificate, given in hexadecimal; whether it was taken, what was said, and who the reference is now."""
+        is_taken, said = True, ""
+        try:
+            said = self._reference.set_certificate(bytes.fromhex(certificate))
+        except GnsError as error:
+            is_taken, said = False, str(error)
+        return {"is_taken": is_taken, "said": said, "identity": self._reference.identity()}
+
     def do_wait(self, condition: str, timeout_s: float = 10.0) -> Answer | None:
         """Answered when the condition holds, or with an error when the time is over."""
         if condition not in ("connected", "closed", "done"):

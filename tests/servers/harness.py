@@ -9,6 +9,7 @@ from peergram.address import Address
 from peergram.config import SERVER_LOGINS_PER_S
 from peergram.crypto.keys import SigningKey
 from peergram.identity import Identity
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, OwnedName, Send, SignalingCore
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
@@ -34,13 +35,21 @@ def key_of(name: str) -> SigningKey:
 class Server:
     """The core and what it said to each connection."""
 
-    def __init__(self, *, names: Sequence[OwnedName] = (), now_us: int = SECOND, **options: int) -> None:
+    def __init__(
+        self,
+        *,
+        names: Sequence[OwnedName] = (),
+        certificates: LoginCertificates | None = None,
+        now_us: int = SECOND,
+        **options: int,
+    ) -> None:
         self.now_us = now_us
         self.core = SignalingCore(
             entropy=Random(0).randbytes,
             accepts_url=lambda url, local: str(url) == URL,
             now_us=now_us,
             names=names,
+            certificates=certificates,
             **options,
         )
         self.said: dict[int, list[ServerMessage]] = {}

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from peergram import config
 from peergram.address import Address
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile
 from peergram.servers.run import ServerSettings, SignalingServer
 from peergram.servers.tls_files import ServerTls
@@ -51,6 +52,7 @@ def running_server(
     names: NamesFile | None = None,
     login_us: int = config.SERVER_LOGIN_US,
     unsent_total_bytes: int = config.SERVER_UNSENT_TOTAL_BYTES_MAX,
+    certificates: LoginCertificates | None = None,
 ) -> Iterator[RunningServer]:
     """Started, and stopped at the end."""
     started: list[RunningServer] = []
@@ -66,6 +68,7 @@ def running_server(
             names=names,
             login_us=login_us,
             unsent_total_bytes=unsent_total_bytes,
+            certificates=certificates,
         )
         server = SignalingServer(settings)
         await server.start()

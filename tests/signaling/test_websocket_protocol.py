@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -18,6 +19,7 @@ from peergram.signaling.websocket_protocol import (
     LOGIN_PREFIX,
     CarriedSignal,
     Hello,
+    Issued,
     Login,
     Refused,
     Replaced,
@@ -48,17 +50,35 @@ def test_the_documented_bytes() -> None:
     assert encode_server_message(CarriedSignal(ALICE, b"blob")) == b"\x04\x09str:aliceblob"
     assert encode_server_message(Replaced()) == b"\x05"
     assert encode_server_message(Refused(7, "busy")) == b"\x06\x07busy"
+    assert encode_server_message(Issued(b"cert")) == b"\x07cert"
+    certified = replace(login, certificate=b"cert")
+    assert encode_client_message(certified) == encode_client_message(login) + b"\x00\x04cert"
 
 
 @pytest.mark.parametrize(
     "message",
-    [Hello(1, NONCE), Welcome(), CarriedSignal(ALICE, b""), CarriedSignal(ALICE, bytes(8192)), Replaced(), Refused(7, "x")],
+    [
+        Hello(1, NONCE),
+        Welcome(),
+        CarriedSignal(ALICE, b""),
+        CarriedSignal(ALICE, bytes(8192)),
+        Replaced(),
+        Refused(7, "x"),
+        Issued(bytes(1_024)),
+    ],
 )
-def test_what_a_server_says_is_understood(message: Hello | Welcome | CarriedSignal | Replaced | Refused) -> None:
+def test_what_a_server_says_is_understood(message: Hello | Welcome | CarriedSignal | Replaced | Refused | Issued) -> None:
     assert decode_server_message(encode_server_message(message)) == message
 
 
-@pytest.mark.parametrize("message", [Login(ALICE, KEY, NONCE, "ws://h:1/", SIGNATURE), CarriedSignal(ALICE, b"blob")])
+@pytest.mark.parametrize(
+    "message",
+    [
+        Login(ALICE, KEY, NONCE, "ws://h:1/", SIGNATURE),
+        Login(ALICE, KEY, NONCE, "ws://h:1/", SIGNATURE, bytes(config.LOGIN_CERTIFICATE_BYTES_MAX)),
+        CarriedSignal(ALICE, b"blob"),
+    ],
+)
 def test_what_a_client_says_is_understood(message: Login | CarriedSignal) -> None:
     assert decode_client_message(encode_client_message(message)) == message
 
@@ -70,7 +90,16 @@ LOGIN = encode_client_message(Login(ALICE, KEY, NONCE, "ws://h:1/", SIGNATURE))
     "frame",
     [
         *(b"", b"\x00", b"\x07", b"\xff", b"\x01\x01" + NONCE, b"\x03", b"\x05", b"\x06\x01x"),
-        *(LOGIN[:-1], LOGIN + b"x", LOGIN.replace(b"ws://h:1/", b"ws://h:\xff/"), LOGIN.replace(b"\x00\x09ws", b"\x02\x01ws")),
+        *(
+            LOGIN[:-1],
+            LOGIN + b"x",
+            LOGIN + b"\0\0",
+            LOGIN + b"\0\2x",
+            LOGIN + b"\0\1xy",
+            LOGIN + b"\4\1" + bytes(1_025),
+            LOGIN.replace(b"ws://h:1/", b"ws://h:\xff/"),
+            LOGIN.replace(b"\x00\x09ws", b"\x02\x01ws"),
+        ),
         *(LOGIN.replace(b"str:alice", b"xyz:\0lice"), b"\x02\x02" + LOGIN[2:], b"\x02"),
         *(b"\x04", b"\x04\x09str:alic", b"\x04\x00blob", b"\x04\x05alice", b"\x04\x09str:alice" + bytes(8_193)),
         *(
@@ -90,7 +119,19 @@ def test_what_a_client_may_not_say_is_one_kind_of_error(frame: bytes) -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    [b"", b"\x01\x01" + NONCE[1:], b"\x02\x01", b"\x03x", b"\x05x", b"\x06", b"\x06\x01" + bytes(201), LOGIN, b"\x04\x03bob"],
+    [
+        b"",
+        b"\x01\x01" + NONCE[1:],
+        b"\x02\x01",
+        b"\x03x",
+        b"\x05x",
+        b"\x06",
+        b"\x06\x01" + bytes(201),
+        LOGIN,
+        b"\x04\x03bob",
+        b"\x07",
+        b"\x07" + bytes(1_025),
+    ],
 )
 def test_what_a_server_may_not_say_is_one_kind_of_error(frame: bytes) -> None:
     with pytest.raises(WireError):

@@ -42,6 +42,7 @@ from peergram.signaling.websocket_protocol import (
     VERSION,
     CarriedSignal,
     Hello,
+    Issued,
     Login,
     Refused,
     Replaced,
@@ -117,6 +118,9 @@ class WebSocketSignaling:
         if self._party is not None or self._closed:
             raise UsageError("this WebSocketSignaling was used before: make a new one")
         check_name(party.identity)
+        if len(party.certificate) > limits.LOGIN_CERTIFICATE_BYTES_MAX:
+            most = f"at most {limits.LOGIN_CERTIFICATE_BYTES_MAX} fit into a login"
+            raise UsageError(f"the certificate of {party.identity.printable} has {len(party.certificate)} bytes, and {most}")
         self._party, self._deliver = party, deliver
         self._status = "connecting"
         watch_process(self)
@@ -289,7 +293,8 @@ class WebSocketSignaling:
         text = login_text(
             server_nonce=hello.nonce, client_nonce=nonce, url=url, identity=party.identity, public_key=party.public_key
         )
-        await connection.send(encode_client_message(Login(party.identity, party.public_key, nonce, url, party.sign(text))))
+        login = Login(party.identity, party.public_key, nonce, url, party.sign(text), party.certificate)
+        await connection.send(encode_client_message(login))
         if not isinstance(_told(await connection.recv()), Welcome):
             raise WireError("no welcome")
 
@@ -325,6 +330,9 @@ class WebSocketSignaling:
         assert self._deliver is not None
         while True:
             message = _told(await connection.recv())
+            if isinstance(message, Issued):
+                self._take_certificate(message.certificate)
+                continue
             if not isinstance(message, CarriedSignal):
                 raise WireError("an answer to nothing")
             if self._closed:
@@ -334,6 +342,16 @@ class WebSocketSignaling:
             except Exception:  # noqa: BLE001
                 if (more := self._log_limit.note("deliver", monotonic_us())) is not None:
                     _log.exception("a signal could not be handed over%s", more)
+
+    def _take_certificate(self, certificate: bytes) -> None:
+        assert self._party is not None
+        if self._party.take_certificate is None or self._closed:
+            return
+        try:
+            self._party.take_certificate(certificate)
+        except Exception:  # noqa: BLE001
+            if (more := self._log_limit.note("certificate", monotonic_us())) is not None:
+                _log.exception("a certificate could not be handed over%s", more)
 
     @staticmethod
     async def _hang_up(connection: ClientConnection) -> None:

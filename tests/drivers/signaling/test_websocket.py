@@ -5,18 +5,24 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from peergram import config
+from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey
+from peergram.crypto.trust import TrustStore
 from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.errors import UsageError
 from peergram.identity import Identity
+from peergram.servers.login_certificates import LoginCertificates
 from peergram.signaling.websocket_protocol import Hello, Welcome, encode_server_message
+from peergram.wire.certificates import decode_certificate, decode_signed_certificate, encode_signed_certificate, read_identity
 from tests.servers.running import RunningServer, running_server
 
 from .moving import MovingMachine
@@ -57,6 +63,66 @@ def test_keys_and_names_call_each_other() -> None:
         assert by_key.status == f"Signaling server {running.url}: connected."
         by_key.close()
         bob.close()
+
+
+def certificates_of_tests() -> tuple[LoginCertificates, bytes, bytes]:
+    """What a server demands and issues, by one authority; and what it demands of alice and of bob."""
+    root = SigningKey(bytes(31) + b"\1")
+    store = TrustStore()
+    store.add_root(root.public_bytes)
+    now_s = int(time.time())
+    alice, bob = (
+        encode_signed_certificate(
+            issue_certificate(
+                root, subject_key=key_of(name).public_bytes, identity=Identity.of(name), app_ids=(0,), created_s=now_s,
+                expires_s=now_s + 600,
+            )
+        )
+        for name in ("alice", "bob")
+    )  # fmt: skip
+    return LoginCertificates(authorities=store, issuer_key=root, wall_s=lambda: int(time.time())), alice, bob
+
+
+def test_a_certificate_opens_the_door_and_another_is_handed_over() -> None:
+    demanded, alice, bob = certificates_of_tests()
+    given: SimpleQueue[bytes] = SimpleQueue()
+    at_bob = Inbox()
+
+    def take(certificate: bytes) -> None:
+        given.put(certificate)
+        raise RuntimeError("what the program does with it harms nothing")
+
+    with running_server(certificates=demanded) as running:
+        caller, called = WebSocketSignaling(running.url), WebSocketSignaling(running.url)
+        caller.start(replace(party("alice"), certificate=alice, take_certificate=take), Inbox())
+        called.start(replace(party("bob"), certificate=bob), at_bob)
+        wait_until(lambda: caller.is_welcome and called.is_welcome)
+        issued = decode_certificate(decode_signed_certificate(given.get(timeout=10)).cert)
+        assert read_identity(issued.identity_fields) == ALICE
+        assert issued.key_data == key_of("alice").public_bytes
+        caller.send(BOB, b"hello")
+        assert at_bob.next() == (ALICE, b"hello")
+        caller.close()
+        called.close()
+
+
+def test_without_a_certificate_nobody_comes_in_where_one_is_demanded_and_nobody_hammers() -> None:
+    demanded, alice, _ = certificates_of_tests()
+    with running_server(certificates=demanded) as running:
+        for certificate, says in ((b"", "you have shown no certificate"), (alice, "your certificate is for str:alice")):
+            client = WebSocketSignaling(running.url)
+            client.start(replace(party("carol"), certificate=certificate), Inbox())
+            wait_until(lambda client=client: "refuses us" in client.status)  # type: ignore[misc]
+            assert says in client.status
+            client.close()
+        time.sleep(2.5 * config.SIGNALING_RECONNECT_MIN_US / 1e6)
+        assert running.count("refused_11") == 2
+
+
+def test_a_certificate_that_fits_no_login_is_refused_before_anything_is_sent() -> None:
+    client = WebSocketSignaling("ws://127.0.0.1:1/")
+    with pytest.raises(UsageError, match="has 1025 bytes, and at most 1024 fit into a login"):
+        client.start(replace(party("alice"), certificate=bytes(1_025)), Inbox())
 
 
 def test_who_logs_in_with_the_same_key_takes_over_and_the_first_one_stays_away() -> None:
