@@ -79,6 +79,7 @@ class Admission:
         )
         if isinstance(handshake, Refused):
             self._remotes.dropped.refused += 1
+            self._remotes.strangers.last_refusal = handshake.text
             self._tell_of(handshake.impostor, now_us)
             # Which key we know the name with is our application's business only.
             why = "The name is known with another key." if handshake.impostor is not None else handshake.text

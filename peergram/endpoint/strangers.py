@@ -33,7 +33,7 @@ class Strangers:
         self._no_connection_at_us = 0
         self._dropped = dropped
         self.last_refusal = ""
-        """Why the last connect request was dropped in silence; for logs."""
+        """Why the last request was not shown to the application; for logs."""
         self.impostor: Impostor | None = None
         """Whom the last `check` found to use a name that is known with another key."""
 

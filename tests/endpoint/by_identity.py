@@ -10,11 +10,13 @@ from random import Random
 from peergram.address import Address
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
+from peergram.crypto.policy import Trust
 from peergram.endpoint.endpoint import Endpoint
 from peergram.events import Event, Message, SendFlags
 from peergram.identity import Identity
 from peergram.io_requests import CloseSocket, InterfaceAddress, OpenSocket, WatchInterfaces
 from peergram.routes.ice_servers import IceServers
+from peergram.wire.certificates import SignedCertificate
 
 START_US = 1_000_000_000
 RELIABLE = SendFlags.RELIABLE
@@ -103,6 +105,8 @@ class World:
         self.loses_signal: Callable[[Host, Identity, bytes], bool] = lambda _host, _to, _blob: False
         self.loses_packet: Callable[[Address, Address, bytes], bool] = lambda _source, _to, _packet: False
         self.random = Random(seed)
+        self.wall_offset_us = 0
+        """Unix time less our clock."""
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self.hosts: dict[str, Host] = {}
@@ -117,8 +121,10 @@ class World:
         key: SigningKey | None = None,
         *,
         remembered: Sequence[tuple[Identity, int]] = (),
+        trust: Trust | None = None,
+        certificate: SignedCertificate | None = None,
     ) -> Host:
-        """A (new) host of that name, with a new key if none is given."""
+        """A (new) host of that name, with a new key if none is given; without `trust` it believes anyone."""
         identity = Identity.of(name)
         endpoint = Endpoint(
             identity,
@@ -127,6 +133,9 @@ class World:
             key=key or SigningKey.generate(self.random.randbytes),
             ice_servers=IceServers(),
             remembered=remembered,
+            trust=trust,
+            certificate=certificate,
+            wall_offset_us=self.wall_offset_us,
         )
         host = self.hosts[name] = Host(self, name, address, endpoint, identity)
         host.drain()

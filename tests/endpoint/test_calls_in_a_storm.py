@@ -16,8 +16,10 @@ import pytest
 from peergram.address import Address
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
+from peergram.crypto.policy import Trust
 from peergram.events import SendFlags, SessionRequested
 from peergram.identity import Identity
+from peergram.wire.certificates import SignedCertificate
 from tests.endpoint.by_identity import Host, World
 
 SEEDS = range(1_000 if os.environ.get("PEERGRAM_SOAK") == "1" else 8)
@@ -68,10 +70,12 @@ class Storm(World):
         key: SigningKey | None = None,
         *,
         remembered: Sequence[tuple[Identity, int]] = (),
+        trust: Trust | None = None,
+        certificate: SignedCertificate | None = None,
     ) -> Host:
         known = self._keys.get(name) if self._keeps_keys else None
         self._keys[name] = key or known or SigningKey.generate(self.random.randbytes)
-        made = super().add(name, address, config, self._keys[name], remembered=remembered)
+        made = super().add(name, address, config, self._keys[name], remembered=remembered, trust=trust, certificate=certificate)
         self._next_port += 100
         host = self.hosts[name] = SlowHost(self, name, address, made.endpoint, made.identity, port=self._next_port)
         return host
