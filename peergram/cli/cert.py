@@ -25,6 +25,8 @@ from peergram.drivers.authority_files import (
     open_authority,
     write_new,
 )
+from peergram.drivers.config_folder import config_folder
+from peergram.drivers.key_files import key_path, read_key
 from peergram.drivers.system import secure_entropy
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
@@ -57,7 +59,10 @@ def cert() -> None:
 @click.option("--ca", "folder", metavar="DIR", type=_PATH, default=DEFAULT_FOLDER, show_default=True, help="The authority.")
 @click.option("--identity", "names", metavar="NAME", multiple=True, help="Whose key it is, such as str:alice (repeatable).")
 @click.option(
-    "--key-file", metavar="FILE", type=_PATH, help="His key: an OpenSSH or PEM file, or 64 hex digits; the public half will do."
+    "--key-file",
+    metavar="FILE",
+    type=_PATH,
+    help="His key: an OpenSSH or PEM file, or 64 hex digits; the public half will do. [default: yours]",
 )
 @click.option("--from-request", metavar="FILE", type=_PATH, help="A request that he made.")
 @click.option("--new-key", is_flag=True, help="Make a key for him, and put it beside the certificate.")
@@ -92,19 +97,21 @@ def issue(
 
     \b
     Examples:
+      peergram cert issue --identity str:alice --from-request alice.request --out alice.cert
       peergram cert issue --identity str:alice --key-file alice.pub --out alice.cert
       peergram cert issue --identity str:server --new-key --days 90 --out server.cert
     """
-    if sum((key_file is not None, from_request is not None, new_key)) != 1:
-        raise UsageError("whose key? Give one of --key-file, --from-request and --new-key")
+    if sum((key_file is not None, from_request is not None, new_key)) > 1:
+        raise UsageError("whose key? Give one of --key-file, --from-request and --new-key, or none for your own key of that name")
     identities = list(dict.fromkeys(Identity.of(name) for name in names))
     made_key = SigningKey.generate(secure_entropy) if new_key else None
     if made_key is not None:
         key = made_key.public_bytes
     elif key_file is not None:
         key = load_public_key(key_file)
+    elif from_request is None:
+        key = _own_key(identities)
     else:
-        assert from_request is not None
         key, identities = _of_request(from_request, identities)
     if not identities:
         raise UsageError("for whom? Give --identity, such as --identity str:alice")
@@ -127,18 +134,40 @@ def issue(
 
 @cert.command()
 @click.option("--identity", "name", metavar="NAME", help="Who wants it, such as str:alice.", required=True)
-@click.option("--key-file", metavar="FILE", type=_PATH, required=True, help="The key to be certified; the public half will do.")
+@click.option(
+    "--key-file",
+    metavar="FILE",
+    type=_PATH,
+    help="The key to be certified; the public half will do. [default: your key of that name]",
+)
 @click.option("--out", "path", metavar="FILE", type=_PATH, required=True, help="The file to make.")
 @click.option("--binary", is_flag=True, help="Bytes rather than text, as GetCertificateRequest of the reference gives them.")
-def request(name: str, key_file: Path, path: Path, binary: bool) -> int:
+def request(name: str, key_file: Path | None, path: Path, binary: bool) -> int:
     """Ask for a certificate: write what an authority needs to know, for `peergram cert issue --from-request`."""
-    key = load_public_key(key_file)
-    wanted = Certificate(KEY_TYPE_ED25519, key, write_identity(Identity.of(name)))
+    who = Identity.of(name)
+    key = load_public_key(key_file) if key_file is not None else _own_key([who])
+    wanted = Certificate(KEY_TYPE_ED25519, key, write_identity(who))
     content = encode_certificate_request(wanted) if binary else write_request(wanted).encode()
     write_new(path, content, is_private=False)
     say(f"{str(path)!r} asks for {_who(wanted)} with the key {fingerprint(key)}.")
     say("Tell the authority this fingerprint by another way than you send the file.")
     return 0
+
+
+def _own_key(identities: list[Identity]) -> bytes:
+    """The public half of this user's key of that name."""
+    folder = config_folder()
+    if len(identities) != 1 or folder is None:
+        raise UsageError("whose key? Give --key-file, --from-request or --new-key")
+    (who,) = identities
+    try:
+        return read_key(key_path(who, folder)).public_bytes
+    except FileNotFoundError:
+        name = printable(who.text)
+        raise UsageError(
+            f"you have no key of {name} yourself: give --key-file, --from-request or --new-key, "
+            f"or make one by peergram id new {name}"
+        ) from None
 
 
 @cert.command()

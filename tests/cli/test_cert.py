@@ -123,7 +123,7 @@ def test_a_revoked_key_is_out_by_every_way_to_name_it(club: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["cert", "issue", "--identity", "a", "--out", "x"], "Give one of --key-file, --from-request and --new-key"),
+        (["cert", "issue", "--identity", "a", "--out", "x"], "or make one by peergram id new str:a"),
         (["cert", "issue", "--identity", "a", "--out", "x", "--new-key", "--key-file", "alice.pub"], "Give one of"),
         ([*ISSUE], "for whom? Give --identity"),
         ([*ISSUE, "--identity", ""], "an identity cannot be empty"),
