@@ -25,14 +25,14 @@ from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.crypto.policy import PinOutgoing, Policy
 from peergram.crypto.trust import TrustStore
-from peergram.drivers.authority_files import Source
+from peergram.drivers.authority_files import Source, load_certificate
 from peergram.drivers.call_memory import CallMemory, state_folder
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.signaling.choose import open_signaling
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
-from peergram.drivers.trust_files import KeySource, open_standing
+from peergram.drivers.trust_files import KeySource, Standing, open_standing
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import ClosedError, Result, UsageError
@@ -52,6 +52,7 @@ from peergram.identity import Identity
 from peergram.routes.ice_servers import IceServers
 from peergram.signaling.service import LocalParty, SignalingService
 from peergram.timing import NEVER
+from peergram.wire.certificates import encode_signed_certificate
 
 _log = logging.getLogger(__name__)
 
@@ -192,11 +193,20 @@ class Messages:
         self._driver = ThreadDriver(driven, batching=batching, signaling=self._service, memory=memory, keeper=standing.known_file)
         self._driver.start()
         if self._service is not None:
-            self._start_service(self._service, standing.key)
+            self._start_service(self._service, standing)
 
-    def _start_service(self, service: SignalingService, key: SigningKey) -> None:
+    def _start_service(self, service: SignalingService, standing: Standing) -> None:
+        given, key = standing.certificate, standing.key
+        party = LocalParty(
+            self.identity,
+            key.public_bytes,
+            key.sign,
+            b"" if given is None else encode_signed_certificate(given),
+            # What the program was given is what it means to show.
+            self._driver.deliver_certificate if given is None else None,
+        )
         try:
-            service.start(LocalParty(self.identity, key.public_bytes, key.sign), self._driver.deliver_signal)
+            service.start(party, self._driver.deliver_signal)
         except BaseException:
             self._driver.close(_CLOSE_TIMEOUT_S)
             raise
@@ -424,6 +434,12 @@ class Messages:
     def dropped_datagrams(self) -> DroppedDatagrams:
         """How many datagrams came to nothing so far, by reason; for those who watch over a server."""
         return replace(self._endpoint.dropped)
+
+    def renew_certificate(self, certificate: Source) -> None:
+        """Show this certificate in new sessions, in place of one that expires; sessions that are up go on. Raises UsageError if
+        it is not for our identity and key."""
+        signed, _ = load_certificate(certificate, self.identity)
+        self._driver.call(lambda now_us: self._endpoint.renew_certificate(signed))
 
     def flush_messages(self, identity: str | Identity) -> None:
         """Send what waits for company (Nagle) now."""

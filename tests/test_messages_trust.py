@@ -24,7 +24,14 @@ from peergram import (
     SessionRequested,
     UsageError,
 )
+from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey, fingerprint
+from peergram.crypto.trust import TrustStore
+from peergram.identity import Identity
+from peergram.servers.login_certificates import LoginCertificates
+from peergram.wire.certificate_text import write_certificate
+from peergram.wire.certificates import StoredCertificate
+from tests.servers.running import running_server
 
 RELIABLE = SendFlags.RELIABLE
 ANY_PORT = "127.0.0.1:0"
@@ -264,3 +271,42 @@ def test_unknown_policies_are_refused_before_anything_is_opened(home: Path) -> N
     with pytest.raises(UsageError, match="at least one root"):
         Messages("alice", trust="ca", signaling=None)
     assert not home.exists()
+
+
+def test_a_certificate_that_the_signaling_server_issues_is_shown_to_those_who_demand_one() -> None:
+    root, store = SigningKey(b"r" * 32), TrustStore()
+    store.add_root(root.public_bytes)
+    issuing = LoginCertificates(issuer_key=root, wall_s=lambda: int(time.time()))
+    with (
+        running_server(certificates=issuing) as server,
+        Messages("bob", signaling=server.url) as bob,
+        Messages("alice", signaling=server.url, trust="ca", authorities=store) as alice,
+    ):
+        bob.on_session_request = lambda request: bob.accept_session_with_user(request.identity)
+        until(lambda: server.count("certificates") >= 2)
+        alice.send_message_to_user("bob", b"hello", RELIABLE)
+        until(lambda: bob.receive_messages_on_channel(0, 1), alice, bob)
+        connection = alice.get_session_connection_info("bob").connection
+        assert connection is not None
+        assert connection.proven_by == "certificate"
+
+
+def test_a_renewed_certificate_must_be_for_us(start: Start, tmp_path: Path) -> None:
+    root, alice = SigningKey(b"r" * 32), start("alice", key=bytes(range(32)))
+    now_s = int(time.time())
+    for name, key, is_ours in (("alice", bytes(range(32)), True), ("bob", bytes(range(32)), False), ("alice", b"k" * 32, False)):
+        signed = issue_certificate(
+            root,
+            subject_key=SigningKey(key).public_bytes,
+            identity=Identity.of(name),
+            app_ids=(0,),
+            created_s=now_s - 60,
+            expires_s=now_s + 3_600,
+        )
+        file = tmp_path / "renewed.cert"
+        file.write_text(write_certificate(StoredCertificate(signed)), encoding="ascii")
+        if is_ours:
+            alice.renew_certificate(file)
+        else:
+            with pytest.raises(UsageError):
+                alice.renew_certificate(file)

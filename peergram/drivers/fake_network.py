@@ -21,6 +21,7 @@ from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.io_requests import CallNote, CloseStream, InterfaceAddress, IoRequest, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
+from peergram.wire.certificates import SignedCertificate
 
 if TYPE_CHECKING:
     from peergram.events import Event
@@ -287,6 +288,9 @@ class EndpointBehindFakeNetwork:
 
     def poll_memory(self) -> CallNote | None:
         return self.endpoint.poll_memory()
+
+    def renew_certificate(self, certificate: SignedCertificate) -> None:
+        self.endpoint.renew_certificate(certificate)
 
     def poll_known_peer(self) -> tuple[Identity, str] | None:
         return self.endpoint.poll_known_peer()

@@ -24,10 +24,11 @@ from peergram.drivers.mailbox import Mailbox
 from peergram.drivers.sockets import DriverSocket, Watched
 from peergram.drivers.system import monotonic_us, raised_by_signal_handler
 from peergram.drivers.udp_batch import MakeSocket, SocketCounters, UdpSocket
-from peergram.errors import PeergramError
+from peergram.errors import PeergramError, UsageError, WireError
 from peergram.identity import Identity
 from peergram.io_requests import CloseSocket, IoRequest, OpenSocket, Transmit
 from peergram.timing import NEVER
+from peergram.wire.certificates import decode_signed_certificate
 
 if TYPE_CHECKING:
     from peergram.drivers.call_memory import CallMemory
@@ -199,6 +200,18 @@ class Pump:
             self._mailbox.put(partial(self.endpoint.handle_signal, sender, signal))
         else:
             self.signals_dropped += 1
+
+    def post_certificate(self, certificate: bytes) -> None:
+        """A service has issued a certificate to us; from any thread, without the lock. One that is not for us is logged."""
+        if len(self._mailbox.works) < SIGNALS_WAITING_MAX:
+            self._mailbox.put(partial(self._renew_certificate, certificate))
+
+    def _renew_certificate(self, certificate: bytes, now_us: int) -> None:
+        try:
+            self.endpoint.renew_certificate(decode_signed_certificate(certificate))
+        except (UsageError, WireError) as error:
+            if (more := self._log_limit.note("certificate", now_us)) is not None:
+                _log.warning("a certificate that was issued to us is of no use: %s%s", error, more)
 
     # From the endpoint
 

@@ -252,6 +252,11 @@ class ThreadDriver:
         if self._refusal is None:
             self._pump.post_signal(sender, signal)
 
+    def deliver_certificate(self, certificate: bytes) -> None:
+        """A service has issued a certificate to us: new sessions show it. Never waits, not even for the lock."""
+        if self._refusal is None:
+            self._pump.post_certificate(certificate)
+
     def step_back(self) -> None:
         """Before `close`: have others do the work, should it be a signal handler of the thread at the wheel that closes.
 

@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from peergram.address import Address
+from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.io_requests import CallNote, CloseSocket, InterfaceAddress, IoRequest, OpenSocket, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
+from peergram.wire.certificates import SignedCertificate
 
 if TYPE_CHECKING:
     from peergram.events import Event
@@ -53,6 +55,7 @@ class FakeEndpoint:
         self.met: deque[tuple[Identity, str]] = deque()
         """Whom it met for the first time."""
         self.known: list[tuple[Identity, str]] = []
+        self.certificates: list[SignedCertificate] = []
         self.signals_to_send: deque[tuple[Identity, bytes]] = deque()
         self._inside: int | None = None
         self._last_us = 0
@@ -144,6 +147,11 @@ class FakeEndpoint:
 
     def poll_memory(self) -> CallNote | None:
         return None
+
+    def renew_certificate(self, certificate: SignedCertificate) -> None:
+        if not certificate.ca_signature:
+            raise UsageError("certificate: no authority has signed it")
+        self.certificates.append(certificate)
 
     def poll_known_peer(self) -> tuple[Identity, str] | None:
         return self.met.popleft() if self.met else None

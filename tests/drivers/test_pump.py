@@ -16,6 +16,7 @@ from peergram.drivers.udp_batch import UdpSocket
 from peergram.errors import AddressInUseError
 from peergram.identity import Identity
 from peergram.timing import NEVER
+from peergram.wire.certificates import SignedCertificate, encode_signed_certificate
 
 from .fake_endpoint import FakeEndpoint, faulty_sockets, numbered, numbers, until
 
@@ -217,6 +218,20 @@ def test_peers_that_were_met_are_kept_and_changes_by_people_seen_within_a_second
     endpoint.met.append((Identity.of("carol"), "SHA256:c"))
     pump.close(now_us + KNOWN_PEERS_LOOK_US)
     assert keeper.entries[-1] == (Identity.of("carol"), "SHA256:c")
+
+
+def test_a_certificate_that_was_issued_to_us_is_taken_over_and_one_of_no_use_is_logged(
+    make: Callable[..., Pump], caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = FakeEndpoint()
+    pump = make(endpoint)
+    good = SignedCertificate(b"certificate", 7, bytes(64))
+    for issued in (encode_signed_certificate(good), encode_signed_certificate(SignedCertificate(b"unsigned")), b"\xff"):
+        pump.post_certificate(issued)
+    pump.handle_due(monotonic_us())
+    assert endpoint.certificates == [good]
+    assert "is of no use: certificate: no authority has signed it" in caplog.text
+    assert pump.defects == 0
 
 
 def test_events_stay_within_the_endpoint_but_for_one(make: Callable[..., Pump]) -> None:
