@@ -129,6 +129,7 @@ class Room:
         self._watcher = threading.Thread(target=self._watch, name="chat", daemon=True)
         net.on_session_request = self._handle_request
         net.on_session_failed = self._handle_failed
+        net.on_peer_refused = lambda event: self._show(f"{printable(event.text)}.", "red")
 
     def add(self, peer: Identity, *, shows_proof: bool) -> None:
         """He is here; `shows_proof` unless he was shown already."""

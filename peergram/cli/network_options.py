@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from peergram.address import Address, parse_address
-from peergram.cli.terminal import printable
+from peergram.cli.terminal import printable, say_error
 from peergram.config import Config
 from peergram.crypto.policy import POLICIES, Policy
 from peergram.errors import UsageError
@@ -70,7 +70,7 @@ class NetworkOptions:
                 )
         if peer is not None and who is not None and peer == Identity.of(who):
             raise UsageError(f"{peer.printable!r} is you: call somebody else, or be somebody else")
-        return Messages(
+        net = Messages(
             who,
             listen=listen,
             trust=self._policies(),
@@ -82,6 +82,8 @@ class NetworkOptions:
             turn=turn,
             config=config,
         )
+        net.on_peer_refused = lambda event: say_error(f"{printable(event.text)}.")
+        return net
 
     def _policies(self) -> list[Policy]:
         """Without `--trust`, naming an authority is a wish to see its certificates."""

@@ -37,6 +37,7 @@ from peergram.wire.control import ConnectRequest
 from peergram.wire.signals import Signal
 
 _CHALLENGE_AGE_US_MAX: Final = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
+_KNOWN_OTHERWISE: Final = "You are known here with another key; ask for the new one to be accepted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,11 @@ class Admission:
             self._remotes.strangers.last_refusal = handshake.text
             self._tell_of(handshake.impostor, now_us)
             # Which key we know the name with is our application's business only.
-            why = "The name is known with another key." if handshake.impostor is not None else handshake.text
+            why = (
+                "You are known here with another key; ask for the new one to be accepted."
+                if handshake.impostor
+                else handshake.text
+            )
             text = f"Internal error accepting connection.  {why}"
             calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text, now_us)
             return

@@ -28,8 +28,9 @@ def wait_ready(chat: Running) -> None:
     chat.wait_line("Type a name to call")
 
 
-def let_in(chat: Running, name: str) -> None:
+def let_in(chat: Running, name: str, proof: str = "") -> None:
     assert chat.wait_line("wants to talk").startswith(f"str:{name}")
+    assert proof in chat.wait_line("  ")
     chat.wait_line("Let in?")
     chat.type("y\n")
 
@@ -122,6 +123,27 @@ def test_two_programs_of_one_name_are_both_asked_and_one_talks(alice: str, bob: 
         caller.type("still there?\n")
         first.wait_line(f"{alice}: still there?")
     assert f"str:{alice} is here" not in second.output
+
+
+def test_a_name_is_known_by_its_key_from_the_first_talk_on(alice: str, bob: str, tmp_path: Path) -> None:
+    for proof in ("not proven: the first contact", "proven: the key that you know this name with"):
+        with running("chat", alice) as called:
+            wait_ready(called)
+            with running("chat", bob, "--to", alice, home=tmp_path / "bob") as caller:
+                let_in(called, bob, proof)
+                caller.wait_line(f"str:{alice} is here")
+                caller.wait_line(proof)
+    with running("chat", alice) as called:
+        wait_ready(called)
+        with running("chat", bob, "--to", alice, home=tmp_path / "another bob") as impostor:
+            command = called.wait_line(f"str:{bob} is known with another key").rpartition(": ")[2].strip().rstrip(".")
+            assert impostor.wait_end() == 1
+            assert "known here with another key" in impostor.errors[0]
+        assert command.startswith(f"peergram known accept str:{bob} SHA256:")
+        assert run_command(*command.split()[1:]).returncode == 0
+        with running("chat", bob, "--to", alice, home=tmp_path / "another bob") as accepted:
+            let_in(called, bob, "proven: the key that you know this name with")
+            accepted.wait_line(f"str:{alice} is here")
 
 
 def test_a_file_is_sent_to_a_name(tmp_path: Path, alice: str, bob: str) -> None:

@@ -116,7 +116,11 @@ class Row:
             return Seen(failure=(self.reason, self.text), alice=(self.reason, self.text))
         if road == "udp":
             return Seen(log=self.text, alice=TIMED_OUT)
-        why = "The name is known with another key." if "is known with another key" in self.text else self.text
+        why = (
+            "You are known here with another key; ask for the new one to be accepted."
+            if "is known with another key" in self.text
+            else self.text
+        )
         return Seen(log=self.text, alice=(GENERIC, f"Internal error accepting connection.  {why}"[:TEXT_BYTES_MAX]))
 
 
