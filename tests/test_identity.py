@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,15 +14,40 @@ from hypothesis import strategies as st
 
 from peergram.errors import UsageError
 from peergram.identity import ANONYMOUS, INVALID, Identity, IdentityKind
+from tests.threats.world import full_or
 from tests.vectors_data import load
 
 STEAM = 76561197960265729
 VECTORS = load("03-identity")["identity_strings"]
+SPELLINGS = (b"str:", b"gen:", b"ip:", b"psn:", b"steamid:", b"xboxpwid:", b"stadia:", b"foo:", b"Str:", b"")
+PIECES = (
+    *(b"alice", b"\xd0\xb0lice", b"a", b"0", b"7", b"00ff", b"0x", b"+", b"-", b" ", b"\t", b":", b".", b"[", b"]", b"/", b"::"),
+    *(b"127.0.0.1", b"::1", b"[::ffff:1.2.3.4]:5", b"192.0.2.1:27015", b"76561197960265729", b"\xc3\xa9", b"\xff", b"x" * 31),
+    *(b"9" * 25, b"ab" * 32, b"n" * 10_240, b"\xe2\x80\xae", b"e\xcc\x81", b"invalid", b"U:1:1", b"[A:1:2]"),
+)
+"""Look-alikes, directions, combining marks, numbers of every length: what identity texts are made of, or should not be."""
 ACCEPTED = [row for row in VECTORS if row["accepted"]]
 
 
 def given_text(row: dict[str, Any]) -> bytes:
     return bytes.fromhex(row["input"]) if row.get("input_is_hex") else row["input"].encode()
+
+
+def spelled(rng: Random, count: int) -> Iterator[bytes]:
+    """Texts that may name an identity, and more that nearly do."""
+    rows = [given_text(row) for row in VECTORS]
+    for number in range(count):
+        if number % 4 == 0:
+            text = bytearray(rng.choice(rows))
+            for _ in range(rng.randrange(3)):
+                at = rng.randrange(len(text) + 1)
+                text[at : at + rng.randrange(2)] = rng.choice(PIECES) if rng.random() < 0.3 else bytes([rng.randrange(1, 256)])
+            yield bytes(text)
+        elif number % 4 == 1:
+            length = rng.choice((1, 4, 8, 16, 32, 40))
+            yield rng.choice(SPELLINGS) + bytes(rng.choice(b"0123456789abcdef") for _ in range(length))
+        else:
+            yield rng.choice(SPELLINGS) + b"".join(rng.choice(PIECES) for _ in range(rng.randrange(4)))
 
 
 def reference_layout(identity: Identity) -> bytes:
@@ -214,3 +241,22 @@ def test_any_text_is_refused_or_has_one_canonical_form(text: bytes) -> None:
     again = Identity.parse(str(identity))
     assert again == identity
     assert (again.kind, again.content, again.text) == (identity.kind, identity.content, identity.text)
+
+
+def test_a_hundred_thousand_spellings_are_refused_or_have_one_form_that_is_read_back() -> None:
+    """C5: equal when parsed means equal in text, and no text of a refused one is ever printed."""
+    by_text: dict[bytes, Identity] = {}
+    accepted = 0
+    for text in spelled(Random("identities"), full_or(100_000, 4_000)):
+        try:
+            identity = Identity.parse_bytes(text)
+        except UsageError:
+            continue
+        accepted += 1
+        again = Identity.parse_bytes(identity.text_bytes)
+        assert (again, again.text_bytes) == (identity, identity.text_bytes)
+        assert Identity.parse(identity.text) == identity
+        assert len(identity.text_bytes) <= 127
+        assert by_text.setdefault(identity.text_bytes, identity) == identity
+    assert accepted > 100
+    assert len(by_text) == len(set(by_text.values()))

@@ -178,6 +178,15 @@ def test_a_revoked_leaf_key_is_refused() -> None:
     assert text_of(store, recorded("leaf_signed_by_root")) == "Cert has untrusted public key.  Revoked"
 
 
+def test_only_the_keys_that_were_revoked_are() -> None:
+    store = root_store()
+    leaf_key = KEYS["leaf"].public_bytes
+    assert not store.is_revoked(leaf_key)
+    store.revoke(IDS["stranger"])
+    assert not store.is_revoked(leaf_key)
+    assert store.is_revoked(KEYS["stranger"].public_bytes)
+
+
 def test_an_expired_authority_is_named_with_its_age() -> None:
     store = root_store(authority("a", ROOT, time_expiry=VALID_AT))
     assert text_of(store, leaf(KEYS["a"]), VALID_AT) == ""

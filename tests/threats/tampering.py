@@ -19,10 +19,12 @@ from peergram.crypto.keys import SigningKey, fingerprint, key_id
 from peergram.crypto.known_peers import KnownPeers
 from peergram.crypto.policy import Policy, Trust
 from peergram.crypto.trust import TrustStore
+from peergram.endpoint.link import Link
 from peergram.errors import WireError
 from peergram.events import PeerRefused, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.wire.certificates import (
+    Capabilities,
     Certificate,
     CryptInfo,
     IdentityFields,
@@ -180,6 +182,29 @@ def cert(**changes: object) -> Change:
 
 # --- the two roads ---
 
+Rewrite = Callable[[bytes], bytes | None]
+"""A datagram or signal of Alice's, and what arrives in its place; None leaves it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one side holds of a session whose other side has shown that it has the keys."""
+
+    identity: Identity
+    key: bytes
+    cipher: int
+    version: int
+    capabilities: Capabilities | None
+    proven_by: str
+
+
+def _sessions(links: Iterable[Link]) -> list[Session]:
+    return [
+        Session(held.peer_identity, held.peer_key, held.cipher, held.protocol_version, held.capabilities, held.proven_by)
+        for link in links
+        if (held := link.connection.established) is not None and link.connection.is_proven
+    ]
+
 
 @dataclass
 class Outcome:
@@ -193,6 +218,8 @@ class Outcome:
     alices_failures: list[SessionFailed] = field(default_factory=list)
     delivered: list[bytes] = field(default_factory=list)
     """To either side."""
+    sessions: list[Session] = field(default_factory=list)
+    """Of the guard, then of Alice."""
     is_up: bool = False
     """Whether a packet of the other side opened on either side."""
     changed: int = 0
@@ -206,29 +233,25 @@ def _is_up(connections: Iterable[Connection]) -> bool:
 class Direct:
     """Both know each other's address."""
 
-    def __init__(self, guard_trust: Trust, certificate: SignedCertificate | None, config: Config, wall_s: int) -> None:
+    def __init__(
+        self, guard_trust: Trust, certificate: SignedCertificate | None, config: Config, alices_config: Config, wall_s: int
+    ) -> None:
         self.world = by_address.World()
         self.world.wall_offset_us = wall_s * 1_000_000 - self.world.now_us
         self.guard = self.world.add("guard", config, trust=guard_trust)
         self.world.wall_offset_us = WALL_S * 1_000_000 - self.world.now_us
-        self.alice = self.world.add("alice", config, certificate=certificate)
+        self.alice = self.world.add("alice", alices_config, certificate=certificate)
 
-    def run(self, role: Role, rewrite: Callable[[object], object | None], outcome: Outcome) -> None:
+    def run(self, role: Role, rewrite: Rewrite, outcome: Outcome) -> None:
         """Alice calls, or is called."""
         world, guard, alice = self.world, self.guard, self.alice
 
         def network(sender: by_address.Host, receiver: by_address.Host, packet: bytes) -> list[int]:
-            if sender is alice:
-                try:
-                    message = decode_control(packet)
-                except WireError:
-                    return [5_000]
-                changed = rewrite(message)
-                if changed is not None:
-                    source = next(iter(alice.sockets.values()))
-                    world.deliver(source, receiver.address, encode_control(changed), delay_us=5_000)  # type: ignore[arg-type]
-                    return []
-            return [5_000]
+            changed = rewrite(packet) if sender is alice else None
+            if changed is None:
+                return [5_000]
+            world.deliver(next(iter(alice.sockets.values())), receiver.address, changed, delay_us=5_000)
+            return []
 
         world.network = network
         caller, called = (alice, guard) if role == "client" else (guard, alice)
@@ -248,31 +271,34 @@ class Direct:
         outcome.refused_peers += guard.refused
         outcome.alices_failures += alice.failures
         outcome.delivered += guard.payloads() + alice.payloads()
+        outcome.sessions += _sessions(guard.links) + _sessions(alice.links)
 
 
 class Signaled:
     """Both know each other's name, and a service carries their signals."""
 
-    def __init__(self, guard_trust: Trust, certificate: SignedCertificate | None, config: Config, wall_s: int) -> None:
+    def __init__(
+        self, guard_trust: Trust, certificate: SignedCertificate | None, config: Config, alices_config: Config, wall_s: int
+    ) -> None:
         self.world = world = by_identity.World(config=config)
         world.wall_offset_us = wall_s * 1_000_000 - world.now_us
         self.guard = world.add("guard", "192.168.1.10", config, key_named("guard"), trust=guard_trust)
         world.wall_offset_us = WALL_S * 1_000_000 - world.now_us
-        self.alice = world.add("alice", "192.168.1.11", config, ALICE_KEY, certificate=certificate)
+        self.alice = world.add("alice", "192.168.1.11", alices_config, ALICE_KEY, certificate=certificate)
 
-    def run(self, role: Role, rewrite: Callable[[object], object | None], outcome: Outcome) -> None:
+    def run(self, role: Role, rewrite: Rewrite, outcome: Outcome) -> None:
         """Alice calls, or is called."""
         world, guard, alice = self.world, self.guard, self.alice
 
         def intercept(sender: by_identity.Host, to: Identity, blob: bytes) -> bool:
-            changed = rewrite(decode_signal(blob)) if sender is alice else None
+            changed = rewrite(blob) if sender is alice else None
             if changed is None:
                 return False
-            assert isinstance(changed, Signal)
-            world.at(world.signal_us, lambda: world.deliver_signal(alice.identity, to, encode_signal(changed)))
+            world.at(world.signal_us, lambda: world.deliver_signal(alice.identity, to, changed))
             return True
 
         world.loses_signal = intercept
+        hosts = (guard, alice)
         caller, called = (alice, guard) if role == "client" else (guard, alice)
         caller.send(called, b"plain words")
         heard: set[int] = set()
@@ -290,12 +316,15 @@ class Signaled:
 
         outcome.is_up = world.run(PATIENCE_US, look)
         if outcome.is_up:
+            # A password of the checks that was changed costs a while.
+            world.run(PATIENCE_US, lambda: all(_sessions(host.endpoint._links) for host in hosts))
             world.run(1_000_000)
         outcome.requests += [event for event in guard.events if isinstance(event, SessionRequested)]
         outcome.failures += [event for event in guard.events if isinstance(event, SessionFailed)]
         outcome.refused_peers += [event for event in guard.events if isinstance(event, PeerRefused)]
         outcome.alices_failures += [event for event in alice.events if isinstance(event, SessionFailed)]
         outcome.delivered += [message.payload for host in (guard, alice) for message in host.received()]
+        outcome.sessions += _sessions(guard.endpoint._links) + _sessions(alice.endpoint._links)
 
 
 def hello_in(message: object, role: Role) -> Hello | None:
@@ -331,29 +360,62 @@ def put_into(message: object, hello: Hello) -> object:
     return replace(changed, connect_ok=answer, to_connection_id=hello.receiver_id)
 
 
+def on_messages(road: Road, change: Callable[[object], object | None]) -> Rewrite:
+    """A rewrite that sees control packets or signals as values; None leaves one as it is."""
+
+    def rewrite(data: bytes) -> bytes | None:
+        if road == "signals":
+            changed = change(decode_signal(data))
+            assert changed is None or isinstance(changed, Signal)
+            return None if changed is None else encode_signal(changed)
+        try:
+            message = decode_control(data)
+        except WireError:
+            return None
+        changed = change(message)
+        return None if changed is None else encode_control(changed)  # type: ignore[arg-type]
+
+    return rewrite
+
+
+def in_hellos(road: Road, role: Role, change: Change) -> Rewrite:
+    """A rewrite of every hello of that role."""
+
+    def changed(message: object) -> object | None:
+        hello = hello_in(message, role)
+        return None if hello is None else put_into(message, change(hello))
+
+    return on_messages(road, changed)
+
+
+def is_hello(road: Road, role: Role, data: bytes) -> bool:
+    """Whether this datagram or signal carries a hello of that role."""
+    try:
+        return hello_in(decode_signal(data) if road == "signals" else decode_control(data), role) is not None
+    except WireError:
+        return False
+
+
 def outcome_of(
     road: Road,
     role: Role,
-    change: Change | None,
+    rewrite: Rewrite,
     *,
     trust: Trust,
     certificate: SignedCertificate | None = None,
     config: Config | None = None,
+    alices_config: Config | None = None,
     guards_wall_s: int = WALL_S,
-    rewrite: Callable[[object], object | None] | None = None,
 ) -> Outcome:
-    """Alice calls the guard or is called, and her hello is changed on the way; or `rewrite` does as it likes."""
+    """Alice calls the guard or is called, and what she sends is rewritten."""
     outcome = Outcome()
 
-    def rewritten(message: object) -> object | None:
-        if rewrite is not None:
-            changed = rewrite(message)
-        else:
-            hello = hello_in(message, role)
-            changed = None if hello is None or change is None else put_into(message, change(hello))
+    def counted(data: bytes) -> bytes | None:
+        changed = rewrite(data)
         outcome.changed += changed is not None
         return changed
 
     make = Direct if road == "udp" else Signaled
-    make(trust, certificate, config or Config(), guards_wall_s).run(role, rewritten, outcome)
+    guards = config or Config()
+    make(trust, certificate, guards, alices_config or guards, guards_wall_s).run(role, counted, outcome)
     return outcome

@@ -52,10 +52,12 @@ from tests.threats.tampering import (
     certificate,
     crypt,
     good_certificate,
+    in_hellos,
     info,
     info_of,
     issue,
     issued,
+    on_messages,
     outcome_of,
     signed_anew,
     trust_of,
@@ -577,7 +579,8 @@ ROLES: list[Role] = ["client", "server"]
 
 def run_row(row: Row, road: Road, role: Role) -> Outcome:
     signed = issue(ROOT, good_certificate()) if "ca" in row.policy else None
-    return outcome_of(road, role, row.change, trust=trust_of(row.policy), certificate=signed, guards_wall_s=row.wall_s)
+    rewrite = in_hellos(road, role, row.change)
+    return outcome_of(road, role, rewrite, trust=trust_of(row.policy), certificate=signed, guards_wall_s=row.wall_s)
 
 
 def check_row(row: Row, road: Road, role: Role) -> None:
@@ -643,10 +646,10 @@ def test_what_a_message_says_of_its_sender_outside_of_the_certificate_makes_nobo
     """Over plain UDP the certificate counts, and in signals both must agree."""
     change: Change = lambda hello: replace(hello, says=BOB)  # noqa: E731
     for role in ROLES:
-        outcome = outcome_of("udp", role, change, trust=trust_of("pinned"))
+        outcome = outcome_of("udp", role, in_hellos("udp", role, change), trust=trust_of("pinned"))
         assert outcome.is_up
         assert [request.identity for request in outcome.requests] == ([ALICE] if role == "client" else [])
-        signaled = outcome_of("signals", role, change, trust=trust_of("pinned"))
+        signaled = outcome_of("signals", role, in_hellos("signals", role, change), trust=trust_of("pinned"))
         assert not signaled.is_up
         assert signaled.delivered == []
         assert signaled.requests == []
@@ -659,7 +662,7 @@ def test_a_nameless_certificate_and_a_name_beside_it(identity: Identity) -> None
     def change(hello: Hello) -> Hello:
         return replace(certificate(identity_fields=NOBODY, app_ids=())(hello), says=identity)
 
-    outcome = outcome_of("udp", "client", change, trust=trust_of("open"))
+    outcome = outcome_of("udp", "client", in_hellos("udp", "client", change), trust=trust_of("open"))
     assert not outcome.is_up
     assert outcome.delivered == []
     assert outcome.requests == []
@@ -671,7 +674,7 @@ def test_an_old_version_in_the_challenge_ends_a_call_with_its_sentence(version: 
     def rewrite(message: object) -> object | None:
         return replace(message, protocol_version=version) if isinstance(message, ChallengeReply) else None
 
-    outcome = outcome_of("udp", "server", None, trust=trust_of("open"), rewrite=rewrite)
+    outcome = outcome_of("udp", "server", on_messages("udp", rewrite), trust=trust_of("open"))
     assert not outcome.is_up
     assert [(failure.reason, failure.debug) for failure in outcome.failures] == [
         (GENERIC, "Peer is running old software and needs to be udpated")
@@ -684,13 +687,13 @@ def test_another_version_in_the_challenge_request_changes_nothing() -> None:
     def rewrite(message: object) -> object | None:
         return replace(message, protocol_version=1) if isinstance(message, ChallengeRequest) else None
 
-    assert outcome_of("udp", "client", None, trust=trust_of("open"), rewrite=rewrite).delivered == [b"plain words"]
+    assert outcome_of("udp", "client", on_messages("udp", rewrite), trust=trust_of("open")).delivered == [b"plain words"]
 
 
 def test_a_challenge_that_is_not_the_servers_opens_nothing() -> None:
     def rewrite(message: object) -> object | None:
         return replace(message, challenge=message.challenge ^ 1 << 40) if isinstance(message, ChallengeReply) else None
 
-    outcome = outcome_of("udp", "server", None, trust=trust_of("open"), rewrite=rewrite)
+    outcome = outcome_of("udp", "server", on_messages("udp", rewrite), trust=trust_of("open"))
     assert not outcome.is_up
     assert [(failure.reason, failure.debug) for failure in outcome.failures] == [said_here(*TIMED_OUT)]
