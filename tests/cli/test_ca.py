@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import stat
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
@@ -15,7 +17,7 @@ from peergram.crypto.key_text import write_private_key
 from peergram.crypto.keys import SigningKey, fingerprint, key_id
 from peergram.drivers.authority_files import load_authorities, open_authority
 
-from .commands import run_command
+from .commands import ROOT, run_command
 
 KEY = SigningKey(b"\x07" * 32)
 
@@ -46,6 +48,17 @@ def test_as_a_process_it_says_and_does_the_same(tmp_path: Path) -> None:
     assert (issued.returncode, issued.stderr) == (0, "")
     shown = run_command("cert", "inspect", "alice.cert", "--authority", "authority", cwd=tmp_path)
     assert (shown.returncode, shown.stdout.splitlines()[-1]) == (0, "Valid.")
+
+
+def test_the_short_way_of_the_documentation_leads_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "alice.key").write_text(write_private_key(KEY))
+    (commands,) = re.findall(r"## The short way\n\n```\n(.*?)```", (ROOT / "docs/authority.md").read_text(), re.DOTALL)
+    said = ""
+    for command in commands.splitlines():
+        name, *arguments = shlex.split(command, comments=True)
+        assert name == "peergram"
+        said = ok(*arguments, cwd=tmp_path)
+    assert said.endswith("\nValid.\n")
 
 
 def test_an_authority_is_made_and_its_private_key_not_shown(tmp_path: Path) -> None:
