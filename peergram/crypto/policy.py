@@ -1,7 +1,7 @@
 """Who is let in, once his certificate and his signature are in order: the four policies, in any combination.
 
 * `key`, always on: an identity that is a key, and signed with it.
-* `ca`: an authority of ours vouches for the certificate.
+* `ca`: an authority of ours vouches for the certificate of a name.
 * `pinned`: a name keeps the key it was first met with. Whoever accepts a stranger, or dials one, remembers his key.
 * `open`: anyone, unauthenticated.
 
@@ -87,7 +87,8 @@ class Trust:
         shown = fingerprint(public_key)
         if pins and shown not in pins:
             return KeptOut(_changed(identity, shown, pins), is_other_key=True)
-        if scope is not None and identity.kind != IdentityKind.IP_ADDRESS:
+        # Who is a key is vouched for by that key alone, and no certificate makes an address somebody's.
+        if scope is not None and has_name:
             return LetIn("certificate")
         if pins:
             return LetIn("pinned")

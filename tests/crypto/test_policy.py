@@ -33,7 +33,7 @@ def expected(policies: tuple[Policy, ...], who: Identity, pinned: str, is_vouche
     pin = pinned if has_name and "pinned" in policies else ""
     if pin == "another":
         return "impostor"
-    if is_vouched and who != ADDRESS:
+    if is_vouched and has_name:
         return "certificate"
     if pin == "same":
         return "pinned"

@@ -11,7 +11,7 @@ from peergram.crypto import known_peers
 from peergram.crypto.keys import SigningKey, fingerprint, key_id
 from peergram.crypto.known_peers import KnownPeers
 from peergram.crypto.policy import Policy, Trust
-from peergram.crypto.trust import TrustStore
+from peergram.crypto.trust import Scope, TrustStore
 from peergram.endpoint import admission
 from peergram.errors import EndReason, UsageError
 from peergram.events import ConnectionState, InfoFlags, SendFlags
@@ -126,6 +126,13 @@ def test_no_policy_but_open_gives_an_unauthenticated_session() -> None:
         ):
             verdict = trust.judge(identity, ROOT.public_bytes, None)
             assert getattr(verdict, "proven_by", "") != "nothing"
+
+
+def test_no_authority_makes_a_key_somebody_else_s() -> None:
+    """A stolen authority must not be able to pose as those who are their own keys."""
+    for policies in (("ca",), ("ca", "pinned")):
+        trust = Trust(policies, authorities=TrustStore())
+        assert not hasattr(trust.judge(Identity.generic_bytes(bytes(32)), ROOT.public_bytes, Scope()), "proven_by")
 
 
 def test_an_anonymous_peer_gets_in_under_open_only() -> None:
