@@ -21,7 +21,7 @@ from peergram.connection.reliable import ReliableReceiver
 from peergram.connection.room import ReceiveRoom
 from peergram.connection.transmit import Transmitter
 from peergram.connection.unreliable import UnreliableReceiver
-from peergram.endpoint.endpoint import Endpoint
+from peergram.endpoint.remotes import Remotes
 from peergram.sim.planted import Plant, patched
 from peergram.timing import NEVER
 
@@ -194,7 +194,7 @@ PLANTED_DEEP: dict[str, Plant] = {
     "sleep while blocked": patched(Transmitter, "_data_at_us", _sleep_while_blocked),
     "lanes mixed up when sent again": patched(Transmitter, "_open_section", _send_again_on_the_open_lane),
     "stop waiting too far": patched(Transmitter, "_add_stop_waiting", _stop_waiting_too_far),
-    "no report after closing": patched(Endpoint, "_report_linger", _instead(lambda endpoint, link, ended: None)),
+    "no report after closing": patched(Remotes, "_report_linger", _instead(lambda remotes, link, ended: None)),
     "forget what waits for the handshake": patched(Connection, "take_held", lambda original: lambda c: original(c)[1:]),
     "probe timer stuck": patched(Transmitter, "poll_timeout", lambda original: _late(original)),
 }
