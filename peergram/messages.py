@@ -32,7 +32,7 @@ from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.signaling.choose import open_signaling
 from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
 from peergram.drivers.thread_driver import ThreadDriver
-from peergram.drivers.trust_files import KeySource, Standing, open_standing
+from peergram.drivers.trust_files import KeySource, Standing, open_authorities, open_standing
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import ClosedError, Result, UsageError
@@ -440,6 +440,12 @@ class Messages:
         it is not for our identity and key."""
         signed, _ = load_certificate(certificate, self.identity)
         self._driver.call(lambda now_us: self._endpoint.renew_certificate(signed))
+
+    def renew_authorities(self, authorities: Source | Iterable[Source] | TrustStore) -> None:
+        """Believe these authorities from now on, such as when one of them has revoked a key; sessions that are up go on. Raises
+        UsageError for a file that cannot be read; then nothing changes."""
+        store = open_authorities(authorities)
+        self._driver.call(lambda now_us: self._endpoint.renew_authorities(store))
 
     def flush_messages(self, identity: str | Identity) -> None:
         """Send what waits for company (Nagle) now."""

@@ -69,7 +69,7 @@ def open_standing(
     known_file = _open_known_peers(known_peers) if "pinned" in policies else None
     chosen = Trust(
         policies,  # type: ignore[arg-type]
-        authorities=_authorities_of(authorities),
+        authorities=open_authorities(authorities) if _are_given(authorities) else None,
         known=KnownPeers(known_file.entries if known_file is not None else ()),
         pin_outgoing=pin_outgoing,
     )
@@ -78,11 +78,18 @@ def open_standing(
     return Standing(who, held, signed, chosen, known_file)
 
 
-def _authorities_of(authorities: Source | Iterable[Source] | TrustStore) -> TrustStore | None:
+def open_authorities(authorities: Source | Iterable[Source] | TrustStore) -> TrustStore:
+    """What these files say of whom to believe; raises UsageError for one that cannot be read, and for none."""
     if isinstance(authorities, TrustStore):
         return authorities
     sources = [authorities] if isinstance(authorities, str | os.PathLike) else list(authorities)
-    return load_authorities(sources) if sources else None
+    if not sources:
+        raise UsageError("authorities: give the file of at least one root")
+    return load_authorities(sources)
+
+
+def _are_given(authorities: Source | Iterable[Source] | TrustStore) -> bool:
+    return not isinstance(authorities, list | tuple) or bool(authorities)
 
 
 def _hold_key(identity: Identity | None, key: KeySource | SigningKey | Literal[False] | None) -> HeldKey:

@@ -22,6 +22,7 @@ from peergram.connection.handshake import issued_credentials, self_made_credenti
 from peergram.connection.room import charge_of
 from peergram.crypto.keys import SigningKey, fingerprint
 from peergram.crypto.policy import Trust
+from peergram.crypto.trust import TrustStore
 from peergram.endpoint.admission import Admission
 from peergram.endpoint.call import Call
 from peergram.endpoint.calls import Calls
@@ -162,6 +163,10 @@ class Endpoint:
     def renew_certificate(self, certificate: SignedCertificate) -> None:
         """New sessions show this certificate of an authority; those that are up go on. Raises UsageError if it is not for us."""
         self._remotes.credentials = issued_credentials(self._remotes.credentials, certificate)
+
+    def renew_authorities(self, authorities: TrustStore) -> None:
+        """Believe these from now on, such as when a key was revoked; sessions that are up go on."""
+        self._remotes.credentials.trust.authorities = authorities
 
     @property
     def local_addresses(self) -> list[Address]:

@@ -401,6 +401,22 @@ def test_a_revoked_key_stays_out_whatever_else_would_let_it_in(policies: tuple[P
         assert not bob.requests
 
 
+def test_a_key_that_is_revoked_while_the_program_runs_gets_no_further_session() -> None:
+    world = world_of_today()
+    alice, bob = world.add("alice", starts=False), world.add("bob", trust=certified())
+    alice.certificate = certificate_for(alice)
+    alice.start()
+    talk(world, alice, bob)
+    bob.endpoint.renew_authorities(certified(revoked=alice.key).authorities)
+    alice.send(bob, b"still here")
+    world.run(SECOND_US)
+    assert bob.payloads() == [b"hello", b"still here"]
+    alice.close_session(bob.dialed)
+    world.run(SECOND_US)
+    talk(world, alice, bob)
+    assert len(bob.requests) == 1
+
+
 def test_a_session_outlives_its_certificate_and_new_ones_show_the_renewed_one() -> None:
     world = world_of_today()
     alice, bob = world.add("alice", starts=False), world.add("bob", trust=certified())
