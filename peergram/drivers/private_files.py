@@ -15,12 +15,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from peergram.drivers.file_lock import lock_file
 from peergram.errors import UsageError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 READABLE_BY_OTHERS = 0o077
 """Any right at all for anybody else."""
@@ -29,8 +25,6 @@ WRITABLE_BY_OTHERS = 0o022
 _OPEN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | _NO_LINK
-_LOCKED_BYTE = 1 << 30
-"""Far behind the end: on Windows a locked part cannot be read by others."""
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 
@@ -85,9 +79,10 @@ def check_folder(folder: Path) -> None:
         _check_owner(folder, "the folder", status)
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """A file for the owner only that was not there before, complete when it appears. Raises FileExistsError, OSError."""
-    part = _write_part(path, content, 0o600)
+def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """A file that was not there before, for the owner only unless told otherwise, and complete when it appears. Raises
+    FileExistsError, OSError."""
+    part = _write_part(path, content, mode)
     try:
         _publish(part, path)
     finally:
@@ -119,12 +114,7 @@ def copy_name(path: Path, new: Path) -> None:
 def lock_now(file: int) -> bool:
     """A lock until the file is closed; False if another holds it. True as well where the file system knows no locks."""
     try:
-        if sys.platform == "win32":
-            os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-            os.lseek(file, 0, os.SEEK_SET)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError as error:
         return error.errno in _NO_LOCKS
     return True
