@@ -46,8 +46,8 @@ def spellings(secret: bytes) -> set[str]:
         secret.decode("latin-1"),
         secret.decode("utf-8", "replace"),
         ", ".join(map(str, secret)),
-        str(int.from_bytes(secret, "big")),
-        str(int.from_bytes(secret, "little")),
+        f"{int.from_bytes(secret, 'big'):d}" if len(secret) <= 64 else secret.hex(),
+        f"{int.from_bytes(secret, 'little'):d}" if len(secret) <= 64 else secret.hex(),
     }
 
 
