@@ -48,6 +48,8 @@ _NAME_CHARACTERS_MAX = 200
 _ATTEMPTS = 10
 """How often a file may be exchanged just while it is opened."""
 _BACKUPS_MAX = 1_000
+_KEY_LIKE = re.compile(r"[0-9A-Za-z+/=_-]{40,}\s*")
+"""Text that may be a key, or a part of one, in some spelling."""
 _HEX_KEY = re.compile(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}")
 _BEGINNING = "-----BEGIN"
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -188,10 +190,12 @@ def load_key(source: bytes | str | os.PathLike[str]) -> SigningKey:
     name = os.fspath(source)
     if not isinstance(name, str):
         raise UsageError("the path of a key file is a text, not bytes")
-    # Such a text would appear in the sentence that says that there is no file of this name.
-    if not name or _BEGINNING in name or _HEX_KEY.fullmatch(name.strip()):
-        raise UsageError("a key is given as bytes, or as the path of its file; this text is no path")
     path = Path(name)
+    # Such a text would appear in the sentence that says that there is no file of this name.
+    is_elsewhere = path.parent != Path() and os.path.isdir(path.parent)
+    is_key_like = _KEY_LIKE.fullmatch(name) and not is_elsewhere and not os.path.exists(path)
+    if not name or _BEGINNING in name or _HEX_KEY.fullmatch(name.strip()) or is_key_like:
+        raise UsageError("a key is given as bytes, or as the path of its file; this text is no path")
     try:
         file = open_private(path, _WHAT, forbidden=READABLE_BY_OTHERS, follow_links=True)
     except FileNotFoundError:

@@ -7,7 +7,7 @@ ICE_UNANSWERED_PACKETS_MAX packets, whatever a peer lists (I2): its candidates m
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from peergram.address import Address
@@ -35,7 +35,7 @@ class Credentials:
     """Name and password of one side."""
 
     ufrag: bytes
-    password: bytes
+    password: bytes = field(repr=False)
 
 
 @dataclass(slots=True)

@@ -40,7 +40,7 @@ class ReliableSignal:
     """One numbered entry: a candidate's text, or the sender's ICE password. An entry that is neither still has its number."""
 
     candidate: bytes | None = None
-    password: bytes | None = None
+    password: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
