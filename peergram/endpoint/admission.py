@@ -242,7 +242,7 @@ class Admission:
         handshake = caller.handshake
         if not self._make_room(caller, now_us):
             return
-        peer = dialed or self._remotes.peer_of(handshake.peer_identity, now_us)
+        peer = dialed or self._remotes.peer_who_comes(handshake.peer_identity, caller.remote, now_us)
         if len(peer.draining) >= ENDED_CONNECTIONS_UNREAD_MAX:
             text = "Messages of earlier connections are still unread; try again later"
             self._refuse(caller, EndReason.MISC_GENERIC, text, now_us)

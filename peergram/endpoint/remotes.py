@@ -258,12 +258,35 @@ class Remotes:
             return Result.FAIL
         remote = to.ip_address
         if remote is not None and remote[1]:
-            self._dial(peer or self.peer_of(to, now_us), remote, now_us)
+            self._dial(self._peer_anew(to, now_us), remote, now_us)
         elif remote is None and self.calls is not None:
-            self._call(self.calls, peer or self.peer_of(to, now_us), now_us)
+            self._call(self.calls, self._peer_anew(to, now_us), now_us)
         else:
             return Result.FAIL
         return None
+
+    def _peer_anew(self, identity: Identity, now_us: int) -> Peer:
+        """Whoever bears this name, for a connection that is to show who that is."""
+        peer = self.peers.get(identity)
+        if peer is not None:
+            self._drop_aliases(peer)
+        return self.peer_of(identity, now_us)
+
+    def peer_who_comes(self, identity: Identity, remote: Address, now_us: int) -> Peer:
+        """Whoever bears this name and asks from that address (`NOWHERE` for a call)."""
+        peer = self.peers.get(identity)
+        if peer is not None and peer.link is None and peer.pending is None:
+            addresses = [name for name in (peer.identity, *peer.aliases) if name.ip_address is not None]
+            if any(name.ip_address != remote for name in addresses):
+                self._drop_aliases(peer)
+        return self.peer_of(identity, now_us)
+
+    def _drop_aliases(self, peer: Peer) -> None:
+        """What made a name and an address one was a connection that is gone: others may be at that address now."""
+        for identity in peer.aliases:
+            if self.peers.get(identity) is peer:
+                del self.peers[identity]
+        peer.aliases.clear()
 
     def peer_of(self, identity: Identity, now_us: int) -> Peer:
         peer = self.peers.get(identity)

@@ -477,3 +477,65 @@ def test_a_session_is_plain_only_if_both_sides_said_so(client: int, server: int)
     for info in (alice.info(bob.dialed), bob.info(alice.identity)):
         assert info is not None
         assert (InfoFlags.UNENCRYPTED in info.flags) == (wanted == "none")
+
+
+# --- a name and an address that were one ---
+
+
+def moved_in(world: World, bob: Host) -> Host:
+    """Bob is gone, and Mallory has his address now."""
+    bob.kill()
+    world.run(30 * SECOND_US)
+    mallory = world.add("mallory", starts=False)
+    mallory.ip, mallory.address, mallory.dialed = bob.ip, bob.address, bob.dialed
+    mallory.start()
+    return mallory
+
+
+def test_who_has_the_address_of_somebody_that_called_us_does_not_get_his_name_with_it() -> None:
+    world = World()
+    alice, bob = world.add("alice", trust=pinned()), world.add("bob", trust=pinned())
+    talk(world, bob, alice)
+    alice.send(bob.dialed, b"to his address")
+    world.run(SECOND_US)
+    assert alice.info(bob.dialed) == alice.info(bob.identity)
+    mallory = moved_in(world, bob)
+    alice.send(mallory.dialed, b"to whoever is there", AGAIN)
+    world.run(2 * SECOND_US)
+    alice.send(bob.identity, b"for bob", AGAIN)
+    mallory.send(alice, b"from whoever is there")
+    world.run(2 * SECOND_US)
+    assert mallory.payloads() == [b"to whoever is there"]
+    assert [message.identity for message in alice.received] == [bob.identity, mallory.dialed]
+
+
+def test_who_has_the_address_of_somebody_that_we_dialed_does_not_get_his_name_with_it() -> None:
+    for seed in range(8):
+        world = World(seed=seed)
+        alice, bob = world.add("alice", trust=pinned()), world.add("bob", trust=pinned())
+        alice.send(bob, b"at the same time")
+        talk(world, bob, alice)
+        mallory = moved_in(world, bob)
+        alice.send(mallory.dialed, b"to whoever is there", AGAIN)
+        world.run(2 * SECOND_US)
+        alice.send(bob.identity, b"for bob", AGAIN)
+        mallory.send(alice, b"from whoever is there")
+        world.run(2 * SECOND_US)
+        assert mallory.payloads() == [b"to whoever is there"]
+        assert alice.received[-1].identity == mallory.dialed
+
+
+def test_who_comes_from_elsewhere_is_not_taken_for_the_address_where_he_was() -> None:
+    for seed in range(8):
+        world = World(seed=seed)
+        alice, bob = world.add("alice", trust=pinned()), world.add("bob", trust=pinned())
+        alice.send(bob, b"at the same time")
+        talk(world, bob, alice)
+        mallory = moved_in(world, bob)
+        again = world.add("bob", trust=pinned())
+        talk(world, again, alice)
+        assert (alice.received[-1].identity, alice.received[-1].payload) == (bob.identity, b"hello")
+        alice.send(mallory.dialed, b"to whoever is there", AGAIN)
+        world.run(2 * SECOND_US)
+        assert not again.received
+        assert mallory.payloads() == [b"to whoever is there"]
