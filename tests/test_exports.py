@@ -49,6 +49,8 @@ MESSAGES = {
     "on_route_changed": None,
     "ping_user": "(identity)",
     "receive_messages_on_channel": "(channel, max_messages)",
+    "renew_authorities": "(authorities)",
+    "renew_certificate": "(certificate)",
     "run_callbacks": "()",
     "send_message_to_user": "(identity, data, flags=0, channel=0)",
     "send_messages_to_user": "(identity, messages, flags=0, channel=0)",
