@@ -234,10 +234,6 @@ class _Service:
         """The reference's own long text on the connection, and its log."""
         return {"text": self._reference.describe(), "log": list(self._reference.log)}
 
-    def do_log(self) -> Answer:
-        """The reference's log so far."""
-        return {"log": list(self._reference.log)}
-
     def do_events(self) -> Answer:
         """All state changes so far, oldest first."""
         return {"events": self._events}
