@@ -204,8 +204,8 @@ class Connection:
         """What is known about why there is no route; for the sentence that goes with the end (D27)."""
         self._route_until_us = NEVER
         """When looking for a route is given up."""
-        self.stranger: Established | None = None
-        """Whom we called and never met: nothing goes to him before `agree`."""
+        self.stranger: Established | ServerHandshake | SignaledServerHandshake | None = None
+        """Whom we called and never met: nothing goes to him before `agree`, or, if his own call goes on, `accept`."""
         self._agree_until_us = NEVER
         self._close_when_open: tuple[End, int] | None = None
         """Closed by the application while it still opens: why, and until when it may go on."""
@@ -292,6 +292,7 @@ class Connection:
         handshake = self._handshake
         assert isinstance(handshake, ServerHandshake | SignaledServerHandshake)
         assert self.state == ConnectionState.CONNECTING
+        self.stranger = None
         outcome = handshake.accept(self.connection_id, self._entropy, now_us)
         if isinstance(outcome, Failed):
             self._fail(outcome.reason, outcome.debug, now_us)
@@ -300,12 +301,17 @@ class Connection:
             self._say(handshake.connect_ok(now_us))
         self._open(outcome, now_us)
 
+    def ask_before_accepting(self) -> None:
+        """The application called him, too, and wants to see his key first (server role)."""
+        self.stranger = self.server_handshake
+
     def agree(self, now_us: int) -> None:
-        """The application agrees to the key of the stranger it called."""
+        """The application agrees to the key of the stranger it called (client role)."""
         handshake, stranger = self._handshake, self.stranger
         if stranger is None or self.state != ConnectionState.CONNECTING:
             return
         assert isinstance(handshake, ClientHandshake | SignaledClientHandshake)
+        assert isinstance(stranger, Established)
         self.stranger = None
         stranger.needs_agreement = False
         self._look_at_handshake(handshake, now_us)

@@ -93,6 +93,9 @@ class Admission:
             return
         peer = self._remotes.peers.get(peer_identity)
         ours = peer.link if peer is not None else None
+        if ours is not None and ours.connection.stranger is not None:
+            # One key at a time: the application agrees to the one that it was shown.
+            return
         if ours is not None and ours.call is not None and ours.connection.is_client and not ours.connection.is_answered:
             own_id, own_cert = ours.connection.connection_id, self._remotes.credentials.signed_certificate.cert
             if symmetric_outcome(own_id, caller_id, own_cert, request.cert.cert) == "server":
@@ -121,7 +124,7 @@ class Admission:
         ours.connection.close(EndReason.MISC_GENERIC, "Both sides called", now_us, quiet=True)
         for data, flags, lane in held:
             link.connection.send_message(data, flags, lane, now_us)
-        self._remotes.accept(link, now_us)
+        self._remotes.accept_called(link, now_us)
 
     def _refuse(self, caller: Caller, reason: int, text: str, now_us: int) -> None:
         """Tell somebody why he does not get in."""
@@ -156,6 +159,8 @@ class Admission:
             crossed.connection.probe(now_us)
             self._remotes.after(crossed, now_us)
             return
+        if self._is_asked_about(socket_id, remote, identity):
+            return
         crossing = self._crossing_dial(socket_id, remote, handshake)
         if crossing is not None:
             if message.client_connection_id > crossing.connection.connection_id:
@@ -181,6 +186,12 @@ class Admission:
             return False
         keys = [link.client_key for link in (peer.link, peer.pending) if link is not None]
         return any(key is not None and key[2] == client_connection_id for key in keys)
+
+    def _is_asked_about(self, socket_id: int, remote: Address, identity: Identity) -> bool:
+        """Whether the application is to agree to the key of him, or of whoever is there: to the one that it was shown."""
+        peer = self._remotes.peers.get(identity)
+        links = [*self._remotes.links.at(socket_id, remote), *([peer.link] if peer is not None and peer.link is not None else [])]
+        return any(link.peer is not None and link.connection.stranger is not None for link in links)
 
     def _crossing_dial(self, socket_id: int, remote: Address, handshake: ServerHandshake) -> Link | None:
         """Our own unanswered dial to the very address this request of an own peer comes from."""
@@ -225,7 +236,7 @@ class Admission:
         self._remotes.add_alias(peer, handshake.peer_identity)
         for data, flags, lane in held:
             peer.link.connection.send_message(data, flags, lane, now_us)
-        self._remotes.accept(peer.link, now_us)
+        self._remotes.accept_called(peer.link, now_us)
 
     def _accept_link(self, caller: Caller, peer: Peer, now_us: int) -> Link:
         connection_id = self._remotes.links.new_connection_id()

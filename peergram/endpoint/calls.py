@@ -291,14 +291,26 @@ class Calls:
         if ok is not None and ok.cert is not None and ok.crypt is not None and signal.from_connection_id:
             connection.handle_signaled_ok(ok.cert, ok.crypt, signal.from_connection_id, now_us)
             if connection.state == ConnectionState.FINDING_ROUTE:
-                call.rendezvous.handle_answered(connection.peer_connection_id)
-                self._note_peer_id(call)
-                self.memory.forget_old(call.peer_identity)
-                if _is_own_peer(connection):
-                    self.memory.forget(connection.connection_id)
-                    if call.agent is not None:
-                        call.agent.own_peer = True
+                self._note_answered(call)
         self._set_remote(call, now_us)
+
+    def agree(self, link: Link, now_us: int) -> None:
+        """The application agrees to the key of the one who answered, and the connection goes on."""
+        call = link.call
+        if call is not None and link.connection.state == ConnectionState.FINDING_ROUTE:
+            self._note_answered(call)
+            self._set_remote(call, now_us)
+            self.touch(call)
+
+    def _note_answered(self, call: Call) -> None:
+        connection = call.link.connection
+        call.rendezvous.handle_answered(connection.peer_connection_id)
+        self._note_peer_id(call)
+        self.memory.forget_old(call.peer_identity)
+        if _is_own_peer(connection):
+            self.memory.forget(connection.connection_id)
+            if call.agent is not None:
+                call.agent.own_peer = True
 
     @staticmethod
     def _config_entries_left(call: Call) -> int:

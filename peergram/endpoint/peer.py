@@ -111,7 +111,7 @@ class Peer:
             proven_by=asks.proven_by,
             key_fingerprint=asks.peer_fingerprint,
             address="" if link.call is not None else format_address(link.remote),
-            is_outgoing=link.connection.is_client,
+            is_outgoing=link is self.link,
         )
 
     # --- messages ---

@@ -248,7 +248,7 @@ class Remotes:
             raise UsageError(f"channel {channel}: use 0 with raw framing, which carries no channel")
         peer = self.peers.get(to) or self._peer_at(to, now_us)
         if peer is not None and peer.session.state == SessionState.REQUESTED:
-            self.accept_pending(peer, now_us)
+            self.accept_pending(peer, now_us, is_call=True)
             return None if peer.link is not None else Result.FAIL
         if peer is not None and peer.link is not None:
             return None
@@ -401,6 +401,16 @@ class Remotes:
     def wall_s(self, now_us: int) -> int:
         return (now_us + self.wall_offset_us) // 1_000_000
 
+    def accept_called(self, link: Link, now_us: int) -> None:
+        """Let him in whom we called ourselves, and whose own call goes on; if need be, once the application agrees to his key."""
+        handshake = link.connection.server_handshake
+        is_new = handshake is not None and handshake.proven_by == "first_contact"
+        if is_new and self.credentials.trust.pin_outgoing == "ask":
+            link.connection.ask_before_accepting()
+            self.after(link, now_us)
+        else:
+            self.accept(link, now_us)
+
     def accept(self, link: Link, now_us: int) -> None:
         """Let the stranger of this link in."""
         link.connection.accept(now_us)
@@ -485,10 +495,16 @@ class Remotes:
     def agree(self, peer: Peer, link: Link, now_us: int) -> None:
         """The application agrees to the key of somebody we called."""
         self.events.answer_request(peer.identity)
-        link.connection.agree(now_us)
-        self.after(link, now_us)
+        if link.connection.is_client:
+            link.connection.agree(now_us)
+            if self.calls is not None:
+                self.calls.agree(link, now_us)
+            self.after(link, now_us)
+        else:
+            self.accept(link, now_us)
 
-    def accept_pending(self, peer: Peer, now_us: int) -> None:
+    def accept_pending(self, peer: Peer, now_us: int, *, is_call: bool = False) -> None:
+        """Let him in whose request waits; `is_call`: by calling him."""
         link = peer.pending
         assert link is not None
         peer.pending = None
@@ -497,7 +513,10 @@ class Remotes:
         self.stop_flushing(peer, link.remote, now_us)
         peer.session.handle_accepted(now_us)
         self.events.answer_request(peer.identity)
-        self.accept(link, now_us)
+        if is_call:
+            self.accept_called(link, now_us)
+        else:
+            self.accept(link, now_us)
 
     # --- ending ---
 

@@ -14,9 +14,10 @@ from peergram.crypto.policy import Policy, Trust
 from peergram.crypto.trust import Scope, TrustStore
 from peergram.endpoint import admission
 from peergram.errors import EndReason, UsageError
-from peergram.events import ConnectionState, InfoFlags, SendFlags
+from peergram.events import ConnectionState, InfoFlags, SendFlags, SessionRequested
 from peergram.identity import Identity
 from peergram.wire.certificates import Certificate, SignedCertificate, encode_certificate, write_identity
+from tests.endpoint import by_identity
 from tests.endpoint.world import SECOND_US, UNRELIABLE, Host, World
 
 ROOT = SigningKey(b"a root".ljust(32, b"."))
@@ -354,6 +355,68 @@ def test_without_an_answer_the_call_ends_and_says_so() -> None:
     assert alice.endpoint.pending_request(bob.dialed) is None
 
 
+@pytest.mark.parametrize("agrees", [True, False])
+def test_two_who_dial_each_other_at_once_are_no_way_around_the_agreement(agrees: bool) -> None:
+    """Whichever dial goes on: the one who asks first gives nothing away before."""
+    for seed in range(8):
+        world = World(seed=seed)
+        alice = world.add("alice", trust=Trust("pinned", pin_outgoing="ask"), accepts=False)
+        bob = world.add("bob")
+        alice.send(bob, b"held")
+        bob.send(alice, b"hello")
+        world.run(3 * SECOND_US)
+        alice.send(bob, b"held, too")
+        world.run(SECOND_US)
+        (question,) = alice.requests
+        assert (question.identity, question.is_outgoing, question.proven_by) == (bob.dialed, True, "first_contact")
+        assert alice.endpoint.pending_request(bob.dialed) == question
+        assert not bob.received
+        if agrees:
+            assert alice.accept(bob.dialed)
+            world.run(2 * SECOND_US)
+            assert bob.payloads() == [b"held", b"held, too"]
+            assert alice.payloads() == [b"hello"]
+            assert alice.endpoint.poll_known_peer() == (bob.identity, bob.endpoint.key_fingerprint)
+        else:
+            world.run(15 * SECOND_US)
+            assert [failure.unconfirmed.messages for failure in alice.failures] == [2]
+            assert alice.endpoint.pending_request(bob.dialed) is None
+            assert not bob.received
+            assert alice.endpoint.poll_known_peer() is None
+
+
+def test_a_send_to_a_stranger_who_waits_is_a_call_and_needs_agreement() -> None:
+    world = World()
+    alice = world.add("alice", trust=Trust("pinned", pin_outgoing="ask"), accepts=False)
+    bob = world.add("bob")
+    talk(world, bob, alice)
+    alice.send(bob.identity, b"held")
+    world.run(2 * SECOND_US)
+    assert [question.is_outgoing for question in alice.requests] == [False, True]
+    assert not bob.received
+    assert alice.accept(bob.identity)
+    world.run(2 * SECOND_US)
+    assert bob.payloads() == [b"held"]
+
+
+def test_who_comes_while_the_application_looks_at_a_key_is_not_the_one_it_agrees_to() -> None:
+    world = World()
+    alice = world.add("alice", trust=Trust("pinned", pin_outgoing="ask"), accepts=False)
+    bob = world.add("bob")
+    alice.send(bob, b"held")
+    world.run(2 * SECOND_US)
+    (question,) = alice.requests
+    bob.kill()
+    bob.start(new_key=True)
+    bob.send(alice, b"from the same place, with another key")
+    world.run(2 * SECOND_US)
+    alice.accept(bob.dialed)
+    world.run(5 * SECOND_US)
+    assert not bob.received
+    assert alice.requests[0] == question
+    assert alice.endpoint.poll_known_peer() in (None, (bob.identity, question.key_fingerprint))
+
+
 def test_a_known_key_needs_no_agreement() -> None:
     world = World()
     bob = world.add("bob")
@@ -539,3 +602,47 @@ def test_who_comes_from_elsewhere_is_not_taken_for_the_address_where_he_was() ->
         world.run(2 * SECOND_US)
         assert not again.received
         assert mallory.payloads() == [b"to whoever is there"]
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_two_who_call_each_other_at_once_are_no_way_around_the_agreement(agrees: bool) -> None:
+    for seed in range(8):
+        world = by_identity.World(seed=seed)
+        alice = world.add("alice", "192.168.1.10", trust=Trust("pinned", pin_outgoing="ask"))
+        bob = world.add("bob", "192.168.1.11")
+        alice.send(bob, b"held")
+        bob.send(alice, b"hello")
+        world.run(3 * SECOND_US)
+        (question,) = [event for event in alice.events if isinstance(event, SessionRequested)]
+        assert (question.identity, question.is_outgoing, question.proven_by) == (bob.identity, True, "first_contact")
+        assert not bob.received()
+        if agrees:
+            assert alice.accept(bob)
+            world.run(3 * SECOND_US)
+            assert [message.payload for message in bob.received()] == [b"held"]
+            assert [message.payload for message in alice.received()] == [b"hello"]
+            assert alice.endpoint.poll_known_peer() == (bob.identity, question.key_fingerprint)
+        else:
+            world.run(15 * SECOND_US)
+            assert not bob.received()
+            assert alice.endpoint.pending_request(bob.identity) is None
+            assert alice.endpoint.poll_known_peer() is None
+
+
+def test_who_was_called_by_name_gets_what_was_held_once_we_agree_to_his_key() -> None:
+    world = by_identity.World()
+    alice = world.add("alice", "192.168.1.10", trust=Trust("pinned", pin_outgoing="ask"))
+    bob = world.add("bob", "192.168.1.11")
+    alice.send(bob, b"held")
+    world.run(SECOND_US)
+    bob.accept(alice)
+    world.run(SECOND_US)
+    (question,) = [event for event in alice.events if isinstance(event, SessionRequested)]
+    assert (question.identity, question.is_outgoing) == (bob.identity, True)
+    assert not bob.received()
+    assert alice.accept(bob)
+    world.run(2 * SECOND_US)
+    assert [message.payload for message in bob.received()] == [b"held"]
+    info = alice.endpoint.connection_info(bob.identity, world.now_us)
+    assert info is not None
+    assert (info.state, info.proven_by) == (ConnectionState.CONNECTED, "first_contact")
