@@ -648,6 +648,10 @@ SIGNALING_REFUSED_PAUSE_US: Final = 60_000_000
 SIGNALING_PING_US: Final = 20_000_000
 """How often a client asks whether the connection to its server still carries, below the time after which routers forget it."""
 
+FAKE_ADDRESSES_MAX: Final = 32_768
+"""Identities of a process that get a fake address, half of those there are, so that a free one is always found soon. A few MB.
+Beyond, newcomers get none: an address that passed from one identity to another would deliver to the wrong one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:

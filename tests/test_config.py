@@ -15,6 +15,7 @@ from peergram.errors import UsageError
 TESTS = Path(__file__).parent
 
 REACHED_BY = {
+    "FAKE_ADDRESSES_MAX": "adapters/test_fake_addresses.py::test_beyond_the_limit_newcomers_get_none_and_the_others_keep_theirs",
     "PROTOCOL_VERSION": "connection/test_handshake.py::test_two_round_trips_make_a_session",
     "PROTOCOL_VERSION_MIN": "connection/test_handshake.py::test_an_old_server_is_refused_by_what_it_signs",
     "DATAGRAM_BYTES_MAX": "properties/test_transmitted_packets.py::test_packets_say_what_was_queued_and_nothing_else",
