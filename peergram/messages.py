@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -39,10 +40,12 @@ from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
     ConnectionInfo,
     ConnectionState,
+    Delivered,
     DroppedDatagrams,
     Message,
     PeerRefused,
     RealTimeStatus,
+    Receipt,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -169,6 +172,8 @@ class Messages:
         self.on_peer_refused: Callable[[PeerRefused], object] | None = None
         """Called by `run_callbacks` when somebody used a name that is known with another key; it is logged without a handler."""
         self._on_route_changed: Callable[[RouteChanged], object] | None = None
+        self._on_delivered: Callable[[Delivered], object] | None = None
+        self._delivered: deque[Delivered] = deque(maxlen=config.receipts_max)
         self._service = open_signaling(signaling)
         # Without a name of our own nobody waits for us to come back.
         is_remembered = has_name and self._service is not None and folder is not None
@@ -271,6 +276,28 @@ class Messages:
         self._explain(to, result, now_us)
         return sent, result
 
+    def send_with_receipt(
+        self, identity: str | Identity, data: bytes, flags: int = SendFlags.RELIABLE, channel: int = 0
+    ) -> tuple[Result, Receipt | None]:
+        """`send_message_to_user`, and a receipt that tells what becomes of the message: `state` is `"pending"`, then for good
+        `"delivered"` (the peer's library has all of it) or `"unconfirmed"` (the session ended first; `debug` says why).
+
+        None instead of a receipt if the message was refused, or goes unreliably, so that nobody learns what becomes of it; a
+        large unreliable message is sent reliably and has one. LIMIT_EXCEEDED also while `config.receipts_max` receipts are
+        pending, or wait to be told by `on_delivered`. Raises as `send_message_to_user`.
+        """
+        to = self._resolve(identity)
+        payload = _bytes_of(data)
+        driver, endpoint = self._driver, self._endpoint
+        with driver.lock:
+            now_us = monotonic_us()
+            result, receipt = endpoint.send_with_receipt(to, payload, int(flags), channel, now_us)
+            if endpoint.needs_service:
+                driver.flush(now_us)
+        if result is not _OK:
+            self._explain(to, result, now_us)
+        return result, receipt
+
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
         driver, endpoint = self._driver, self._endpoint
@@ -335,6 +362,8 @@ class Messages:
                 _log.warning("%s", refused.text)
         while (on_changed := self._on_route_changed) is not None and (change := self._next_route_change()) is not None:
             on_changed(change)
+        while (on_delivered := self._on_delivered) is not None and (settled := self._next_delivered()) is not None:
+            on_delivered(settled)
 
     @property
     def on_route_changed(self) -> Callable[[RouteChanged], object] | None:
@@ -346,6 +375,24 @@ class Messages:
         self._on_route_changed = handler
         with self._driver.lock:
             self._endpoint.tell_route_changes()
+
+    @property
+    def on_delivered(self) -> Callable[[Delivered], object] | None:
+        """Called by `run_callbacks` when a receipt of `send_with_receipt` is settled, one way or the other: look at
+        `receipt.state`. Of receipts settled before there was a handler, only they themselves tell."""
+        return self._on_delivered
+
+    @on_delivered.setter
+    def on_delivered(self, handler: Callable[[Delivered], object] | None) -> None:
+        with self._driver.lock:
+            self._on_delivered = handler
+            self._endpoint.tell_receipts(tells=handler is not None)
+            if handler is None:
+                self._delivered.clear()
+
+    def _next_delivered(self) -> Delivered | None:
+        with self._driver.lock:
+            return self._delivered.popleft() if self._delivered else None
 
     def _next_route_change(self) -> RouteChanged | None:
         with self._driver.lock:
@@ -360,6 +407,8 @@ class Messages:
                     self._requests.tell(event)
                 elif isinstance(event, SessionFailed):
                     self._failures.tell(event)
+                elif isinstance(event, Delivered):
+                    self._delivered.append(event)
                 else:
                     (self._routes if isinstance(event, RouteChanged) else self._refused).tell(event)
 
@@ -493,6 +542,8 @@ class Messages:
                 self._failures.tell(event)
                 if event.unconfirmed.messages:
                     lost.append(event)
+            elif isinstance(event, Delivered):
+                self._delivered.append(event)
         if lost:
             more = f" (and {len(lost) - 1} sessions more)" if len(lost) > 1 else ""
             _log.warning("%s: %s%s", lost[0].identity, lost[0].debug, more)
