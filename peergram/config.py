@@ -694,6 +694,8 @@ class Config:
     at all, only relays (P2P_Transport_ICE_Enable, 104)."""
     port_mapping: bool = True
     """Whether the router is asked for a port to the outside (PCP, NAT-PMP, UPnP-IGD) while peers are called by identity."""
+    receipts_max: int = 65_536
+    """Messages sent with a receipt whose fate is open, or not told yet; one more is refused with LimitExceeded."""
     linger_us: int = 500_000
     """How long reliable data is flushed in the background after `close_session` (0: not at all, as the reference)."""
     session_idle_us: int = SESSION_IDLE_US
@@ -730,6 +732,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "datagram_bytes": (200, DATAGRAM_BYTES_MAX),
     "path_mtu_bytes_max": (0, DATAGRAM_BYTES_OWN_PEER_MAX),
     "unencrypted": (0, 3),
+    "receipts_max": (1, 16_777_216),
     "linger_us": (0, 60_000_000),
     "session_idle_us": (1_000_000, 86_400_000_000),
     "pending_requests_max": (1, 65_536),

@@ -86,6 +86,38 @@ class Unconfirmed:
     bytes: int = 0
 
 
+class Receipt:
+    """What becomes of one reliable message: look at `state` at any time.
+
+    `pending` turns once into `delivered` (the peer's library has all of it, whether or not his program has read it) or
+    `unconfirmed` (its session ended before anybody confirmed that; it may have arrived). Only the library changes it.
+    """
+
+    __slots__ = ("channel", "debug", "identity", "reason", "state")
+
+    def __init__(self, identity: Identity, channel: int) -> None:
+        self.identity = identity
+        """Whom it was sent to, by the name that the send used."""
+        self.channel = channel
+        self.state = "pending"
+        self.reason = 0
+        """Why its session ended (`EndReason`), once it is unconfirmed."""
+        self.debug = ""
+        """The same as a sentence."""
+
+    def __repr__(self) -> str:
+        why = f": {self.debug}" if self.debug else ""
+        return f"<Receipt {self.state}, to {self.identity} on channel {self.channel}{why}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The fate of a message that was sent with a receipt is known: `receipt.state` says which."""
+
+    identity: Identity
+    receipt: Receipt
+
+
 @dataclass(slots=True)
 class DroppedDatagrams:
     """How many datagrams came to nothing since the endpoint was made, by reason. Large numbers mean a flood, or a bad path."""
@@ -156,7 +188,7 @@ class PeerRefused:
     """Both keys, what that may mean, and the command that accepts the new one."""
 
 
-Event = SessionRequested | SessionFailed | RouteChanged | PeerRefused
+Event = SessionRequested | SessionFailed | RouteChanged | PeerRefused | Delivered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

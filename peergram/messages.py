@@ -34,9 +34,11 @@ from peergram.drivers.thread_driver import ThreadDriver
 from peergram.drivers.trust_files import KeySource
 from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
+    Delivered,
     DroppedDatagrams,
     Message,
     PeerRefused,
+    Receipt,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -127,6 +129,7 @@ class Messages:
         self.on_peer_refused: Callable[[PeerRefused], object] | None = None
         """Called by `run_callbacks` when somebody used a name that is known with another key; it is logged without a handler."""
         self._on_route_changed: Callable[[RouteChanged], object] | None = None
+        self._on_delivered: Callable[[Delivered], object] | None = None
         self._log_limit = LogLimit()
         self._names = Names()
         self._told = Told(self._endpoint)
@@ -204,6 +207,28 @@ class Messages:
         self._explain(to, result, now_us)
         return sent, result
 
+    def send_with_receipt(
+        self, identity: str | Identity, data: bytes, flags: int = SendFlags.RELIABLE, channel: int = 0
+    ) -> tuple[Result, Receipt | None]:
+        """`send_message_to_user`, and a receipt that tells what becomes of the message: `state` is `"pending"`, then for good
+        `"delivered"` (the peer's library has all of it) or `"unconfirmed"` (the session ended first; `debug` says why).
+
+        None instead of a receipt if the message was refused, or goes unreliably, so that nobody learns what becomes of it; a
+        large unreliable message is sent reliably and has one. LIMIT_EXCEEDED also while `config.receipts_max` receipts are
+        pending, or wait to be told by `on_delivered`. Raises as `send_message_to_user`.
+        """
+        to = self._names.resolve(identity)
+        payload = bytes_of(data)
+        driver, endpoint = self._driver, self._endpoint
+        with driver.lock:
+            now_us = monotonic_us()
+            result, receipt = endpoint.send_with_receipt(to, payload, int(flags), channel, now_us)
+            if endpoint.needs_service:
+                driver.flush(now_us)
+        if result is not _OK:
+            self._explain(to, result, now_us)
+        return result, receipt
+
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
         driver, endpoint = self._driver, self._endpoint
@@ -262,6 +287,8 @@ class Messages:
                 _log.warning("%s", refused.text)
         while (on_changed := self._on_route_changed) is not None and (change := self._next_route_change()) is not None:
             on_changed(change)
+        while (on_delivered := self._on_delivered) is not None and (settled := self._next_delivered()) is not None:
+            on_delivered(settled)
 
     @property
     def on_route_changed(self) -> Callable[[RouteChanged], object] | None:
@@ -273,6 +300,24 @@ class Messages:
         self._on_route_changed = handler
         with self._driver.lock:
             self._endpoint.tell_route_changes()
+
+    @property
+    def on_delivered(self) -> Callable[[Delivered], object] | None:
+        """Called by `run_callbacks` when a receipt of `send_with_receipt` is settled, one way or the other: look at
+        `receipt.state`. Of receipts settled before there was a handler, only they themselves tell."""
+        return self._on_delivered
+
+    @on_delivered.setter
+    def on_delivered(self, handler: Callable[[Delivered], object] | None) -> None:
+        with self._driver.lock:
+            self._on_delivered = handler
+            self._endpoint.tell_receipts(tells=handler is not None)
+            if handler is None:
+                self._told.delivered.clear()
+
+    def _next_delivered(self) -> Delivered | None:
+        with self._driver.lock:
+            return self._told.next_delivered()
 
     def _next_route_change(self) -> RouteChanged | None:
         with self._driver.lock:

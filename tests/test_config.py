@@ -195,6 +195,7 @@ REACHED_BY = {
         "connection/test_limits.py::test_a_reference_peer_hears_the_time_since_the_packet_before_only_if_asked_for"
     ),
     "framing": "endpoint/test_sending.py::test_raw_framing_sends_the_payload_alone_on_channel_0",
+    "receipts_max": "endpoint/test_receipts.py::test_receipts_are_bounded_and_none_is_dropped",
     "linger_us": "endpoint/test_requests.py::test_what_the_linger_time_did_not_suffice_for_is_reported",
     "session_idle_us": "endpoint/test_requests.py::test_the_idle_time_can_be_set_and_ends_with_1002",
     "ICE_CANDIDATE_BYTES_MAX": "routes/test_candidates.py::test_text_is_read_up_to_its_longest",

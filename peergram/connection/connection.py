@@ -38,6 +38,7 @@ from peergram.connection.handshake_client import ClientHandshake
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.handshake_signaled import SignaledClientHandshake, SignaledServerHandshake
 from peergram.connection.limits import OWN, ReceiveLimits
+from peergram.connection.open_receipts import OpenReceipts
 from peergram.connection.peer_checks import LANES_VERSION_MIN, Failed
 from peergram.connection.receive import ConnectionViolated, Receiver
 from peergram.connection.reports import fill_report, take_report
@@ -46,7 +47,7 @@ from peergram.connection.states import TRANSITIONS, Cause
 from peergram.connection.transmit import Transmitter
 from peergram.crypto.keys import Entropy
 from peergram.errors import End, EndReason, Result
-from peergram.events import ConnectionState, DroppedDatagrams, SendFlags, Unconfirmed
+from peergram.events import ConnectionState, DroppedDatagrams, Receipt, SendFlags, Unconfirmed
 from peergram.timing import NEVER, Deadline
 from peergram.wire.certificates import SignedCertificate, SignedCryptInfo
 from peergram.wire.control import (
@@ -93,8 +94,12 @@ class Ended:
     end: End
     state: ConnectionState
     unconfirmed: Unconfirmed
+    receipts: Sequence[Receipt] = ()
+    """Those of the unconfirmed messages that have one."""
 
 
+Held = tuple[bytes, int, int, Receipt | None]
+"""(payload, flags, lane, receipt) of a message that waits for the handshake."""
 ConnectionEvent = Opened | Ended
 
 
@@ -141,6 +146,7 @@ class Connection:
         "end",
         "established",
         "flow",
+        "open_receipts",
         "route_trouble",
         "state",
         "stranger",
@@ -179,8 +185,10 @@ class Connection:
         self._transmitter: Transmitter | None = None
         self._control: list[bytes] = []
         self._events: list[ConnectionEvent] = []
-        self._held: list[tuple[bytes, int, int]] = []
-        """(payload, flags, lane) of messages sent before the connection is up."""
+        self._held: list[Held] = []
+        """Messages sent before the connection is up."""
+        self.open_receipts: OpenReceipts | None = None
+        """Of messages whose way through the queues began; None if there are none."""
         self._held_bytes = 0
         self._ends_at_us = NEVER
         """When lingering, or answering stragglers, is over."""
@@ -254,7 +262,7 @@ class Connection:
         """Reliable messages sent and not wholly confirmed; after the end, those that were not then."""
         if not self.is_live:
             return self._unconfirmed_at_end
-        held = [len(data) for data, flags, _ in self._held if _goes_reliably(data, flags)]
+        held = [len(data) for data, flags, _, _ in self._held if _goes_reliably(data, flags)]
         count, size = len(held), sum(held)
         if self.flow is not None:
             for lane in self.flow.lanes.all():
@@ -266,8 +274,8 @@ class Connection:
     @property
     def held_bytes(self) -> tuple[int, int]:
         """(reliable, unreliable) bytes that wait for the handshake."""
-        reliable = sum(len(data) for data, flags, _ in self._held if _goes_reliably(data, flags))
-        return reliable, sum(len(data) for data, _, _ in self._held) - reliable
+        reliable = sum(len(data) for data, flags, _, _ in self._held if _goes_reliably(data, flags))
+        return reliable, sum(len(data) for data, _, _, _ in self._held) - reliable
 
     @property
     def is_flushing(self) -> bool:
@@ -391,6 +399,28 @@ class Connection:
             flow.flush_at_us = deadline_us
         return _OK
 
+    def attach_receipt(self, receipt: Receipt, flags: int, lane: int) -> None:
+        """To the reliable message that `send_message` just took, with these flags on this lane."""
+        flow = self.flow
+        if flow is None or (self.state is not _CONNECTED and not self._may_queue(flow, flags)):
+            data, flags, lane, _ = self._held[-1]
+            self._held[-1] = (data, flags, lane, receipt)
+        else:
+            self._open_receipt(flow, receipt, lane)
+
+    def _open_receipt(self, flow: Flow, receipt: Receipt, lane_index: int) -> None:
+        if self.open_receipts is None:
+            self.open_receipts = OpenReceipts()
+        self.open_receipts.add(flow.lanes.lane(self._lane_for(flow, lane_index)), receipt)
+
+    def take_confirmed_receipts(self) -> list[Receipt]:
+        """Of messages that the peer has now; for whoever saw that there are `open_receipts`."""
+        assert self.open_receipts is not None
+        confirmed = self.open_receipts.take_confirmed()
+        if self.open_receipts.is_empty:
+            self.open_receipts = None
+        return confirmed
+
     def send_run(self, prefix: bytes, messages: Sequence[bytes], flags: int, lane: int, now_us: int) -> int:
         """Queue messages, each behind `prefix`, as `send_message` would one by one, only quicker; how many: all, or 0 if it must
         look at each."""
@@ -459,12 +489,12 @@ class Connection:
         charge = max(len(data), MESSAGE_CHARGE_BYTES_MIN)
         if self._held_bytes + charge > self._queue_bytes_max:
             return Result.LIMIT_EXCEEDED
-        self._held.append((data, flags, lane))
+        self._held.append((data, flags, lane, None))
         self._held_bytes += charge
         return Result.OK
 
     def _queue_message(self, flow: Flow, data: bytes, flags: int, lane_index: int, now_us: int) -> None:
-        index = lane_index if flow.peer_version >= LANES_VERSION_MIN else 0
+        index = self._lane_for(flow, lane_index)
         lane = flow.send_lanes.get(index) or flow.lanes.lane(index)
         if not lane.reliable and not lane.unreliable:
             flow.lanes.wake(lane)
@@ -477,6 +507,10 @@ class Connection:
             flow.stats.messages_sent_unreliable += 1
         if deadline_us < flow.flush_at_us:
             flow.flush_at_us = deadline_us
+
+    @staticmethod
+    def _lane_for(flow: Flow, lane_index: int) -> int:
+        return lane_index if flow.peer_version >= LANES_VERSION_MIN else 0
 
     def flush(self) -> None:
         """Let everything queued go without waiting for company."""
@@ -578,8 +612,16 @@ class Connection:
         if self.is_live:
             self._believe_later(end, CLAIM_WAIT_US, now_us)
 
-    def take_held(self) -> list[tuple[bytes, int, int]]:
-        """(payload, flags, lane) of the messages that wait for the handshake, to be sent over another connection."""
+    def send_held(self, held: Sequence[Held], now_us: int) -> None:
+        """Send what waited for the handshake of another connection, which gave way to this one."""
+        for data, flags, lane, receipt in held:
+            result = self.send_message(data, flags, lane, now_us)
+            assert result is _OK
+            if receipt is not None:
+                self.attach_receipt(receipt, flags, lane)
+
+    def take_held(self) -> list[Held]:
+        """The messages that wait for the handshake, to be sent over another connection."""
         held, self._held = self._held, []
         self._held_bytes = 0
         return held
@@ -910,12 +952,14 @@ class Connection:
 
     def _queue_held(self, flow: Flow, now_us: int, *, only_reliable: bool) -> None:
         for message in self.take_held():
-            data, flags, lane = message
+            data, flags, lane, receipt = message
             if only_reliable and not _goes_reliably(data, flags):
                 self._held.append(message)
                 self._held_bytes += max(len(data), MESSAGE_CHARGE_BYTES_MIN)
             else:
                 self._queue_message(flow, data, flags, lane, now_us)
+                if receipt is not None:
+                    self._open_receipt(flow, receipt, lane)
 
     def _close_if_wanted(self, now_us: int) -> None:
         if self._close_when_open is not None:
@@ -940,6 +984,7 @@ class Connection:
         self._enter(cause)
         if not was_lingering or self.end is None:
             self.end = end
+        lost = self._lose_receipts()
         self._held.clear()
         self._claimed = None
         self._ends_at_us = now_us + FIN_WAIT_US
@@ -949,7 +994,12 @@ class Connection:
             self._say_close()
             if self.peer_connection_id:
                 self._close_repeats_at_us = [now_us + after_us for after_us in _CLOSE_REPEATS_US]
-        self._events.append(Ended(end, self.state, self._unconfirmed_at_end))
+        self._events.append(Ended(end, self.state, self._unconfirmed_at_end, lost))
+
+    def _lose_receipts(self) -> Sequence[Receipt]:
+        """Those that nobody confirms any more; what was confirmed until now stays in `open_receipts`."""
+        lost = [receipt for _, _, _, receipt in self._held if receipt is not None]
+        return lost if self.open_receipts is None else self.open_receipts.take_lost() + lost
 
     def _say(self, packet: bytes) -> None:
         """Send this with what goes next; where too much waits, the newest counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from peergram.endpoint.endpoint import Endpoint
@@ -9,6 +10,7 @@ from peergram.endpoint.event_queue import EventQueue
 from peergram.errors import Result, UsageError
 from peergram.events import (
     ConnectionState,
+    Delivered,
     Event,
     PeerRefused,
     RouteChanged,
@@ -54,6 +56,7 @@ class Told:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self.requests, self.failures, self.routes, self.refused = (EventQueue() for _ in range(4))
+        self.delivered: deque[Delivered] = deque(maxlen=endpoint.config.receipts_max)
 
     def take(self, events: Iterable[Event]) -> None:
         """Put events in their queues."""
@@ -62,6 +65,8 @@ class Told:
                 self.requests.tell(event)
             elif isinstance(event, SessionFailed):
                 self.failures.tell(event)
+            elif isinstance(event, Delivered):
+                self.delivered.append(event)
             else:
                 (self.routes if isinstance(event, RouteChanged) else self.refused).tell(event)
 
@@ -91,6 +96,10 @@ class Told:
         event = self.routes.poll()
         assert event is None or isinstance(event, RouteChanged)
         return event
+
+    def next_delivered(self) -> Delivered | None:
+        """The oldest receipt that is settled."""
+        return self.delivered.popleft() if self.delivered else None
 
 
 def text_of_losses(events: Iterable[Event]) -> str | None:

@@ -119,8 +119,7 @@ class Admission:
         calls.take_over(call, link, signal, now_us)
         self._remotes.add_link(link)
         ours.connection.close(EndReason.MISC_GENERIC, "Both sides called", now_us, quiet=True)
-        for data, flags, lane in held:
-            link.connection.send_message(data, flags, lane, now_us)
+        link.connection.send_held(held, now_us)
         self._remotes.accept(link, now_us)
 
     def _refuse(self, caller: Caller, reason: int, text: str, now_us: int) -> None:
@@ -223,8 +222,7 @@ class Admission:
         caller = Caller(handshake, socket_id=crossing.socket_id, remote=crossing.remote)
         peer.link = self._accept_link(caller, peer, now_us)
         self._remotes.add_alias(peer, handshake.peer_identity)
-        for data, flags, lane in held:
-            peer.link.connection.send_message(data, flags, lane, now_us)
+        peer.link.connection.send_held(held, now_us)
         self._remotes.accept(peer.link, now_us)
 
     def _accept_link(self, caller: Caller, peer: Peer, now_us: int) -> Link:

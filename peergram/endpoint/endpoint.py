@@ -16,6 +16,7 @@ from peergram.config import (
     MESSAGE_BYTES_MAX,
     PADDED_BYTES_MIN,
     REFERENCE_MESSAGE_BYTES_MAX,
+    UNRELIABLE_SEND_BYTES_MAX,
     Config,
 )
 from peergram.connection.handshake import issued_credentials, self_made_credentials
@@ -39,6 +40,7 @@ from peergram.events import (
     Event,
     Message,
     RealTimeStatus,
+    Receipt,
     SendFlags,
     SessionRequested,
 )
@@ -50,6 +52,7 @@ from peergram.routes.ice_servers import IceServers
 from peergram.sessions.states import SessionState
 from peergram.timing import Deadline
 from peergram.wire.certificates import SignedCertificate
+from peergram.wire.channel_header import CHANNEL_HEADER_BYTES
 from peergram.wire.control import (
     ChallengeRequest,
     ConnectionClosed,
@@ -112,6 +115,7 @@ class Endpoint:
         self._schedule = self._remotes.schedule
         self._inbox = self._remotes.inbox
         self._events = self._remotes.events
+        self._receipts = self._remotes.receipts
         self._peers = self._remotes.peers
         self._links = self._remotes.links
         self._loopback_number = 0
@@ -148,6 +152,10 @@ class Endpoint:
         """From now on, events say when the way to a peer that was called by identity changes."""
         if self._calls is not None:
             self._calls.tells_routes = True
+
+    def tell_receipts(self, *, tells: bool) -> None:
+        """Whether, from now on, an event says when a receipt is settled."""
+        self._receipts.tell(tells=tells)
 
     @property
     def knows_identities(self) -> bool:
@@ -398,7 +406,7 @@ class Endpoint:
 
     def poll_event(self) -> Event | None:
         """The next thing the application should know."""
-        return self._events.poll()
+        return self._events.poll() or self._receipts.poll()
 
     # --- commands ---
 
@@ -451,6 +459,30 @@ class Endpoint:
                 taken = 1
             sent += taken
         return sent, result
+
+    def send_with_receipt(
+        self, to: Identity, data: bytes, flags: int, channel: int, now_us: int
+    ) -> tuple[Result, Receipt | None]:
+        """`send_message`, and what tells of the message's fate; no receipt for one that was refused, or goes unreliably.
+
+        LIMIT_EXCEEDED also while `receipts_max` of them are open, or settled and not told.
+        """
+        if self._receipts.is_full and (flags & _RELIABLE or len(data) + CHANNEL_HEADER_BYTES > UNRELIABLE_SEND_BYTES_MAX):
+            return Result.LIMIT_EXCEEDED, None
+        result = self.send_message(to, data, flags, channel, now_us)
+        if result is not _OK:
+            return result, None
+        peer = self._peers[to]
+        goes_reliably = flags & _RELIABLE or len(data) + peer.header_bytes > UNRELIABLE_SEND_BYTES_MAX
+        if not goes_reliably or (peer.link is None and not flags & _RELIABLE):
+            return result, None
+        receipt = Receipt(to, channel)
+        self._receipts.note_opened()
+        if peer.link is None:
+            self._receipts.settle_delivered([receipt])
+        else:
+            peer.link.connection.attach_receipt(receipt, flags, peer.route(channel)[1])
+        return result, receipt
 
     def _send_run(self, to: Identity, messages: Sequence[bytes], flags: int, channel: int, now_us: int) -> int:
         """Queue messages the quick way; how many, 0 if `send_message` must look at the first one."""
@@ -610,7 +642,7 @@ class Endpoint:
     def has_room(self, identity: Identity) -> bool:
         """Whether a good many messages to this identity would find room; True also where none would wait for it."""
         peer = self._peers.get(identity)
-        return peer is None or peer.link is None or peer.link.connection.has_room
+        return self._receipts.has_room and (peer is None or peer.link is None or peer.link.connection.has_room)
 
     def has_room_for(self, identity: Identity, size: int) -> bool:
         """Whether `has_room`, and a message of that many bytes is taken now or never."""

@@ -24,6 +24,7 @@ from peergram.endpoint.inbox import Inbox, Release
 from peergram.endpoint.link import CALLED, NOWHERE, Link
 from peergram.endpoint.link_table import LinkTable
 from peergram.endpoint.peer import Peer
+from peergram.endpoint.receipts import Receipts
 from peergram.endpoint.schedule import Schedule
 from peergram.endpoint.sockets import SocketTable
 from peergram.endpoint.strangers import Strangers
@@ -65,6 +66,7 @@ class Remotes:
         self.schedule = Schedule()
         self.inbox = Inbox()
         self.events = EventQueue()
+        self.receipts = Receipts(config.receipts_max)
         self.calls: Calls | None = None
         """Peers by identity; None without signaling."""
         self.peers: dict[Identity, Peer] = {}
@@ -97,6 +99,8 @@ class Remotes:
                 connection.drop_delivered()
             elif owner.may_deliver(link):
                 owner.deliver(connection.take_delivered(), self.inbox, now_us)
+        if connection.open_receipts is not None:
+            self.receipts.settle_delivered(connection.take_confirmed_receipts())
         while (event := connection.poll_event()) is not None:
             if isinstance(event, Opened):
                 self._handle_opened(link, now_us)
@@ -106,6 +110,8 @@ class Remotes:
                     self._pin(link, now_us)
             if not isinstance(event, Ended):
                 continue
+            if event.receipts:
+                self.receipts.settle_unconfirmed(event.receipts, event.end)
             self._handle_ended(link, event, now_us)
             if link.owner is None:
                 connection.discard_received()

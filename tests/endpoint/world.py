@@ -21,10 +21,12 @@ from peergram.endpoint.link import Link
 from peergram.errors import Result
 from peergram.events import (
     ConnectionInfo,
+    Delivered,
     Event,
     Message,
     PeerRefused,
     RealTimeStatus,
+    Receipt,
     SendFlags,
     SessionFailed,
     SessionRequested,
@@ -91,6 +93,8 @@ class Host:
         self.sockets: dict[int, Address] = {}
         self.requests: list[SessionRequested] = []
         self.failures: list[SessionFailed] = []
+        self.told: list[Receipt] = []
+        """Receipts of which an event said that they are settled."""
         self.received: list[Message] = []
         """What the application read by itself, oldest first."""
         self.armed_at_us = NEVER
@@ -142,6 +146,14 @@ class Host:
         result = self.endpoint.send_message(_name(to), data, flags, channel, self.world.now_us)
         self.drain()
         return result
+
+    def send_with_receipt(
+        self, to: Host | Identity, data: bytes, flags: int = RELIABLE, channel: int = 0
+    ) -> tuple[Result, Receipt | None]:
+        self.world.channels.setdefault(channel)
+        answer = self.endpoint.send_with_receipt(_name(to), data, flags, channel, self.world.now_us)
+        self.drain()
+        return answer
 
     def read(self, channel: int = 0, messages_max: int = 1_000_000) -> list[Message]:
         messages = self.endpoint.receive_messages(channel, messages_max, self.world.now_us)
@@ -241,6 +253,9 @@ class Host:
             return
         if isinstance(event, PeerRefused):
             self.refused.append(event)
+            return
+        if isinstance(event, Delivered):
+            self.told.append(event.receipt)
             return
         assert isinstance(event, SessionRequested)
         self.requests.append(event)
