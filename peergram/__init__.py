@@ -1,6 +1,7 @@
 """peergram: send a message to a person, not to an address."""
 
 from types import FunctionType as _FunctionType
+from types import ModuleType as _ModuleType
 from typing import Final as _Final
 
 from peergram.config import Config
@@ -9,8 +10,12 @@ from peergram.errors import (
     ClosedError,
     EndReason,
     IdentityInUseError,
+    MessageTooLargeError,
+    NoRouteError,
     PeergramError,
     Result,
+    SendError,
+    SessionBrokenError,
     UsageError,
 )
 from peergram.events import (
@@ -27,11 +32,12 @@ from peergram.events import (
     RouteChanged,
     SendFlags,
     SessionFailed,
+    SessionInfo,
     SessionRequested,
     Unconfirmed,
 )
 from peergram.identity import Identity
-from peergram.messages import Messages, SessionInfo
+from peergram.messages import Messages
 from peergram.timing import TimerTable as _TimerTable
 
 COMPILED: _Final = not isinstance(_TimerTable.next, _FunctionType)
@@ -51,7 +57,9 @@ __all__ = [
     "IdentityInUseError",
     "InfoFlags",
     "Message",
+    "MessageTooLargeError",
     "Messages",
+    "NoRouteError",
     "PeerRefused",
     "PeergramError",
     "PingAnswer",
@@ -59,10 +67,21 @@ __all__ = [
     "Receipt",
     "Result",
     "RouteChanged",
+    "SendError",
     "SendFlags",
+    "SessionBrokenError",
     "SessionFailed",
     "SessionInfo",
     "SessionRequested",
     "Unconfirmed",
     "UsageError",
 ]
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """`peergram.aio` is there on first use: who does without asyncio need not load it."""
+    if name == "aio":
+        import peergram.aio as module
+
+        return module
+    raise AttributeError(f"module 'peergram' has no attribute {name!r}")

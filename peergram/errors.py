@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peergram.identity import Identity
 
 
 class WireError(Exception):
@@ -86,3 +90,29 @@ class End:
     reason: int
     debug: str
     by_peer: bool = False
+
+
+class SendError(PeergramError):
+    """A message to `identity` could not be taken (`peergram.aio`); `result` is what `Messages` would have returned."""
+
+    def __init__(self, text: str, identity: Identity, result: Result) -> None:
+        super().__init__(text)
+        self.identity = identity
+        self.result = result
+
+
+class NoRouteError(SendError):
+    """There is no way to reach this identity; the text names those that could be given."""
+
+
+class SessionBrokenError(SendError):
+    """The session with this identity broke: `reason` (see EndReason) and `debug` say why. Close it to begin anew."""
+
+    def __init__(self, text: str, identity: Identity, result: Result, reason: int, debug: str) -> None:
+        super().__init__(text, identity, result)
+        self.reason = reason
+        self.debug = debug
+
+
+class MessageTooLargeError(SendError, UsageError):
+    """No buffer has room for this message, however empty; send it as a blob."""

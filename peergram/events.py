@@ -248,3 +248,12 @@ class RealTimeStatus:
     ping_answers: tuple[PingAnswer, ...] = ()
     """The latest answers to them, oldest first, at most 16. A ping without one was lost, or its answer was, or is still under
     way."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """State of a session and its connection; the parts that were not asked for, or do not exist, are None."""
+
+    state: ConnectionState
+    connection: ConnectionInfo | None = None
+    status: RealTimeStatus | None = None

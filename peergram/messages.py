@@ -12,77 +12,53 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from time import monotonic_ns
 from types import TracebackType
 from typing import Literal
 
-from peergram.address import Address, canonical_address, parse_address
+from peergram.address import Address
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.crypto.policy import PinOutgoing, Policy
 from peergram.crypto.trust import TrustStore
 from peergram.drivers.authority_files import Source, load_certificate
-from peergram.drivers.call_memory import CallMemory, state_folder
-from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
+from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
+from peergram.drivers.fake_network import FakeNetwork
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.signaling.choose import open_signaling
-from peergram.drivers.system import monotonic_us, secure_entropy, wall_offset_us
+from peergram.drivers.opening import open_endpoint
+from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
-from peergram.drivers.trust_files import KeySource, Standing, open_authorities, open_standing
-from peergram.endpoint.endpoint import Endpoint
-from peergram.endpoint.event_queue import EventQueue
+from peergram.drivers.trust_files import KeySource, open_authorities
 from peergram.errors import ClosedError, Result, UsageError
 from peergram.events import (
-    ConnectionInfo,
-    ConnectionState,
     Delivered,
     DroppedDatagrams,
     Message,
     PeerRefused,
-    RealTimeStatus,
     Receipt,
     RouteChanged,
     SendFlags,
     SessionFailed,
+    SessionInfo,
     SessionRequested,
 )
 from peergram.identity import Identity
-from peergram.routes.ice_servers import IceServers
-from peergram.signaling.service import LocalParty, SignalingService
+from peergram.signaling.service import SignalingService
 from peergram.timing import NEVER
-from peergram.wire.certificates import encode_signed_certificate
 
 _log = logging.getLogger(__name__)
 
-_NAMES_CACHED_MAX = 4_096
 _CLOSE_TIMEOUT_S = 1.0
 _LINGER_POLL_S = 0.002
-_LINGER_MARGIN_US = 100_000
 _WAIT_MAX_S = 1e9
 _MESSAGES_PER_TURN = 1_000
 """Of a long list so many are sent before the network and other threads have their turn: a few milliseconds' worth."""
 
 
 _OK = Result.OK
-_EXPLAINED = {
-    Result.FAIL: "no way to reach this identity: give a signaling service, dial it as ip:ADDRESS:PORT, or wait until it calls us",
-    Result.INVALID_PARAM: "a message has at most 524288 bytes, and Reliable and NoDelay exclude each other",
-}
-"""What goes to the log when a send is refused for a reason the result does not tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """What `get_session_connection_info` returns; the parts that were not asked for, or do not exist, are None."""
-
-    state: ConnectionState
-    connection: ConnectionInfo | None = None
-    status: RealTimeStatus | None = None
 
 
 class Messages:
@@ -127,44 +103,25 @@ class Messages:
         address or file, IdentityInUseError (one of them) if another program uses this identity's key, AddressInUseError if the
         port is taken.
         """
-        if not isinstance(config, Config | None):
-            raise UsageError(f"config: give a peergram.Config(...), not {type(config).__name__}")
-        if not isinstance(fake_network, FakeNetwork | None):
-            raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
-        bind = None if listen is None else _address_of(listen)
-        folder = _state_folder_of(state)
-        self._standing = open_standing(
-            None if identity is None else Identity.of(identity),
+        opened = open_endpoint(
+            identity,
+            listen=listen,
+            trust=trust,
             key=key,
             certificate=certificate,
-            trust=trust,
             authorities=authorities,
-            known_peers=known_peers,
             pin_outgoing=pin_outgoing,
+            known_peers=known_peers,
+            signaling=signaling,
+            stun=stun,
+            turn=turn,
+            config=config,
+            batching=batching,
+            fake_network=fake_network,
+            state=state,
         )
-        try:
-            self._open(
-                identity is not None, bind, signaling, stun, turn, config or Config(), folder, fake_network, batching=batching
-            )
-        except BaseException:
-            self._standing.release()
-            raise
-
-    def _open(
-        self,
-        has_name: bool,
-        bind: Address | None,
-        signaling: str | SignalingService | None,
-        stun: str | Sequence[str],
-        turn: str | Sequence[str],
-        config: Config,
-        folder: Path | None,
-        fake_network: FakeNetwork | None,
-        *,
-        batching: bool,
-    ) -> None:
-        standing = self._standing
-        self.identity = standing.identity
+        self._standing, self._service, self._endpoint = opened.standing, opened.service, opened.endpoint
+        self.identity = opened.standing.identity
         self.on_session_request: Callable[[SessionRequested], object] | None = None
         """Called by `run_callbacks` when a stranger wants to talk: answer with `accept_session_with_user`, or send to him."""
         self.on_session_failed: Callable[[SessionFailed], object] | None = None
@@ -173,47 +130,21 @@ class Messages:
         """Called by `run_callbacks` when somebody used a name that is known with another key; it is logged without a handler."""
         self._on_route_changed: Callable[[RouteChanged], object] | None = None
         self._on_delivered: Callable[[Delivered], object] | None = None
-        self._delivered: deque[Delivered] = deque(maxlen=config.receipts_max)
-        self._service = open_signaling(signaling)
-        # Without a name of our own nobody waits for us to come back.
-        is_remembered = has_name and self._service is not None and folder is not None
-        memory = CallMemory(self.identity, folder) if is_remembered and folder is not None else None
-        self._endpoint = Endpoint(
-            self.identity,
-            config=config,
-            entropy=secure_entropy,
-            key=standing.key,
-            certificate=standing.certificate,
-            trust=standing.trust,
-            wall_offset_us=wall_offset_us(),
-            ice_servers=None if self._service is None else IceServers.of(*_texts(stun), *_texts(turn)),
-            remembered=() if memory is None else memory.remembered,
-        )
         self._log_limit = LogLimit()
-        if bind is not None:
-            self._endpoint.listen(bind)
-        self._names: dict[str, Identity] = {}
-        self._requests, self._failures, self._routes, self._refused = (EventQueue() for _ in range(4))
-        driven = self._endpoint if fake_network is None else EndpointBehindFakeNetwork(self._endpoint, fake_network)
-        self._driver = ThreadDriver(driven, batching=batching, signaling=self._service, memory=memory, keeper=standing.known_file)
-        self._driver.start()
-        if self._service is not None:
-            self._start_service(self._service, standing)
-
-    def _start_service(self, service: SignalingService, standing: Standing) -> None:
-        given, key = standing.certificate, standing.key
-        party = LocalParty(
-            self.identity,
-            key.public_bytes,
-            key.sign,
-            b"" if given is None else encode_signed_certificate(given),
-            # What the program was given is what it means to show.
-            self._driver.deliver_certificate if given is None else None,
-        )
+        self._names = Names()
+        self._told = Told(self._endpoint)
         try:
-            service.start(party, self._driver.deliver_signal)
+            self._driver = ThreadDriver(
+                opened.driven,
+                batching=batching,
+                signaling=opened.service,
+                memory=opened.memory,
+                keeper=self._standing.known_file,
+            )
+            self._driver.start()
+            opened.start_service(self._driver, lambda: self._driver.close(_CLOSE_TIMEOUT_S))
         except BaseException:
-            self._driver.close(_CLOSE_TIMEOUT_S)
+            self._standing.release()
             raise
 
     def __enter__(self) -> Messages:
@@ -233,10 +164,10 @@ class Messages:
         (NoDelay), CONNECT_FAILED (the session broke: close it, or send with AUTO_RESTART_BROKEN_SESSION), FAIL (no way to reach
         this identity). Raises UsageError for text that is no identity or a channel that is no signed 32-bit number.
         """
-        to = self._names.get(identity) if type(identity) is str else None
+        to = self._names.known.get(identity) if type(identity) is str else None
         if to is None:
-            to = self._resolve(identity)
-        payload = data if type(data) is bytes else _bytes_of(data)
+            to = self._names.resolve(identity)
+        payload = data if type(data) is bytes else bytes_of(data)
         if type(flags) is not int:
             # Arithmetic on enum flags costs more than all the rest of a send.
             flags = int(flags)
@@ -258,10 +189,10 @@ class Messages:
         Stops at the first one that is refused: (how many are on their way, the result of the last one looked at). Raises as
         `send_message_to_user`.
         """
-        to = self._resolve(identity)
+        to = self._names.resolve(identity)
         payloads = list(messages)
         if set(map(type, payloads)) != {bytes}:
-            payloads = [_bytes_of(data) for data in payloads]
+            payloads = [bytes_of(data) for data in payloads]
         flags = int(flags)
         driver, endpoint = self._driver, self._endpoint
         sent, result = 0, _OK
@@ -286,8 +217,8 @@ class Messages:
         large unreliable message is sent reliably and has one. LIMIT_EXCEEDED also while `config.receipts_max` receipts are
         pending, or wait to be told by `on_delivered`. Raises as `send_message_to_user`.
         """
-        to = self._resolve(identity)
-        payload = _bytes_of(data)
+        to = self._names.resolve(identity)
+        payload = bytes_of(data)
         driver, endpoint = self._driver, self._endpoint
         with driver.lock:
             now_us = monotonic_us()
@@ -314,33 +245,27 @@ class Messages:
 
     def accept_session_with_user(self, identity: str | Identity) -> bool:
         """Let a stranger in who asked; True also for a live session, False without any."""
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         return self._driver.call(lambda now_us: self._endpoint.accept_session(who, now_us))
 
     def close_session_with_user(self, identity: str | Identity) -> bool:
         """End the session and throw away its unread messages; False if there is none."""
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         return self._driver.call(lambda now_us: self._endpoint.close_session(who, now_us))
 
     def close_channel_with_user(self, identity: str | Identity, channel: int) -> bool:
         """Close one channel; the last one closes the session. False if the channel is not open."""
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         return self._driver.call(lambda now_us: self._endpoint.close_channel(who, channel, now_us))
 
     def get_session_connection_info(
         self, identity: str | Identity, get_connection: bool = True, get_status: bool = True
     ) -> SessionInfo:
         """State of the session with this identity, and on request what is known about its connection and how that is doing."""
-        who = self._resolve(identity)
-
-        def ask(now_us: int) -> SessionInfo:
-            connection = self._endpoint.connection_info(who, now_us)
-            if connection is None:
-                return SessionInfo(ConnectionState.NONE)
-            status = self._endpoint.real_time_status(who, now_us) if get_status else None
-            return SessionInfo(connection.state, connection if get_connection else None, status)
-
-        return self._driver.call(ask)
+        who = self._names.resolve(identity)
+        return self._driver.call(
+            lambda now_us: session_info(self._endpoint, who, now_us, connection=get_connection, status=get_status)
+        )
 
     # --- callbacks and waiting ---
 
@@ -388,50 +313,31 @@ class Messages:
             self._on_delivered = handler
             self._endpoint.tell_receipts(tells=handler is not None)
             if handler is None:
-                self._delivered.clear()
+                self._told.delivered.clear()
 
     def _next_delivered(self) -> Delivered | None:
         with self._driver.lock:
-            return self._delivered.popleft() if self._delivered else None
+            return self._told.next_delivered()
 
     def _next_route_change(self) -> RouteChanged | None:
         with self._driver.lock:
-            event = self._routes.poll()
-        assert event is None or isinstance(event, RouteChanged)
-        return event
+            return self._told.next_route_change()
 
     def _take_events(self) -> None:
         with self._driver.lock:
-            for event in self._driver.poll_events():
-                if isinstance(event, SessionRequested):
-                    self._requests.tell(event)
-                elif isinstance(event, SessionFailed):
-                    self._failures.tell(event)
-                elif isinstance(event, Delivered):
-                    self._delivered.append(event)
-                else:
-                    (self._routes if isinstance(event, RouteChanged) else self._refused).tell(event)
+            self._told.take(self._driver.poll_events())
 
     def _next_refused(self) -> PeerRefused | None:
         with self._driver.lock:
-            event = self._refused.poll()
-        assert event is None or isinstance(event, PeerRefused)
-        return event
+            return self._told.next_refused()
 
     def _next_failure(self) -> SessionFailed | None:
         with self._driver.lock:
-            event = self._failures.poll()
-        assert event is None or isinstance(event, SessionFailed)
-        return event
+            return self._told.next_failure()
 
     def _next_request(self) -> SessionRequested | None:
         with self._driver.lock:
-            while (event := self._requests.poll()) is not None:
-                # He may have given up since, been answered, or asked again with another key.
-                request = self._endpoint.pending_request(event.identity)
-                if request is not None:
-                    return request
-        return None
+            return self._told.next_request()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until messages or events wait, at most `timeout_s` (None: for ever); whether they do.
@@ -447,7 +353,7 @@ class Messages:
         At most `timeout_s` (None: for ever). True also if the session is gone: the next send tells. As `wait`, it does the
         network's work meanwhile.
         """
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         return self._wait(timeout_s, lambda: self._endpoint.has_room(who))
 
     def _has_news(self) -> bool:
@@ -498,7 +404,7 @@ class Messages:
 
     def flush_messages(self, identity: str | Identity) -> None:
         """Send what waits for company (Nagle) now."""
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         self._driver.call(lambda now_us: self._endpoint.flush(who))
 
     def ping_user(self, identity: str | Identity) -> Result:
@@ -508,12 +414,12 @@ class Messages:
         that is asked for, as a send does; only pings of a session that is up are counted (`pings_asked`). Our side is in use by
         that, the peer's is not. OK, CONNECT_FAILED, FAIL (no way to reach this identity), INVALID_STATE (it is our own).
         """
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         return self._driver.call(lambda now_us: self._endpoint.ping(who, now_us))
 
     def set_framing(self, identity: str | Identity, framing: str) -> None:
         """`"raw"` leaves out the header of the messages layer in sessions with this identity (channel 0 only)."""
-        who = self._resolve(identity)
+        who = self._names.resolve(identity)
         self._driver.call(lambda now_us: self._endpoint.set_framing(who, framing))
 
     def close(self) -> None:
@@ -533,63 +439,16 @@ class Messages:
     def _flush(self) -> None:
         linger_us = self._endpoint.config.linger_us
         self._driver.call(lambda now_us: self._endpoint.close_all(now_us, linger_us=linger_us))
-        deadline_us = monotonic_us() + linger_us + _LINGER_MARGIN_US
+        deadline_us = monotonic_us() + linger_us + LINGER_MARGIN_US
         while self._driver.call(lambda _now_us: self._endpoint.is_flushing) and monotonic_us() < deadline_us:
             time.sleep(_LINGER_POLL_S)
-        lost: list[SessionFailed] = []
-        for event in self._driver.poll_events():
-            if isinstance(event, SessionFailed):
-                self._failures.tell(event)
-                if event.unconfirmed.messages:
-                    lost.append(event)
-            elif isinstance(event, Delivered):
-                self._delivered.append(event)
-        if lost:
-            more = f" (and {len(lost) - 1} sessions more)" if len(lost) > 1 else ""
-            _log.warning("%s: %s%s", lost[0].identity, lost[0].debug, more)
+        events = self._driver.poll_events()
+        self._told.take(events)
+        if (text := text_of_losses(events)) is not None:
+            _log.warning("%s", text)
 
     def _explain(self, to: Identity, result: Result, now_us: int) -> None:
-        if result in _EXPLAINED:
+        if result in EXPLAINED:
             note = self._log_limit.note(result, now_us)
             if note is not None:
-                _log.warning("to %s: %s%s", to.printable, _EXPLAINED[result], note)
-
-    def _resolve(self, identity: str | Identity) -> Identity:
-        if isinstance(identity, Identity):
-            return identity
-        known = self._names.get(identity)
-        if known is None:
-            known = Identity.of(identity)
-            if len(self._names) >= _NAMES_CACHED_MAX:
-                self._names.clear()
-            self._names[identity] = known
-        return known
-
-
-def _bytes_of(data: object) -> bytes:
-    """The payload as bytes; a number or text is refused rather than turned into something unexpected."""
-    if not isinstance(data, bytearray | memoryview | bytes):
-        raise UsageError(f"a message is bytes (encode text first), not {type(data).__name__}")
-    return bytes(data)
-
-
-def _state_folder_of(state: object) -> Path | None:
-    """Where to keep what the next run should know; None if nowhere."""
-    if isinstance(state, bool):
-        return state_folder() if state else None
-    if isinstance(state, str | os.PathLike):
-        return Path(state)
-    raise UsageError(f"state: give a folder, True or False, not {type(state).__name__}")
-
-
-def _texts(servers: str | Sequence[str]) -> list[str]:
-    return [servers] if isinstance(servers, str) else list(servers)
-
-
-def _address_of(listen: object) -> Address:
-    """A local address, however it was written."""
-    if isinstance(listen, str):
-        return parse_address(listen)
-    if isinstance(listen, tuple) and len(listen) == 2 and isinstance(listen[0], str) and type(listen[1]) is int:
-        return canonical_address(listen[0], listen[1])
-    raise UsageError(f"listen: write the address and port as '0.0.0.0:27015' or ('0.0.0.0', 27015), not {listen!r}")
+                _log.warning("to %s: %s%s", to.printable, EXPLAINED[result], note)

@@ -468,9 +468,22 @@ class Connection:
     @property
     def has_room(self) -> bool:
         """Whether at least half of the send buffer is free, so that a good many messages would find room."""
+        return self._waiting_bytes * 2 <= self._queue_bytes_max
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether `has_room`, and a message of that size is taken now or never."""
+        waiting_bytes = self._waiting_bytes
+        return not waiting_bytes or (self.has_room and waiting_bytes + size <= self._queue_bytes_max)
+
+    @property
+    def _waiting_bytes(self) -> int:
         flow = self.flow
-        waiting_bytes = self._held_bytes if flow is None else flow.queued_bytes + flow.retransmit_bytes
-        return waiting_bytes * 2 <= self._queue_bytes_max
+        return self._held_bytes if flow is None else flow.queued_bytes + flow.retransmit_bytes
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anything is in the send buffer."""
+        return self._waiting_bytes > 0
 
     def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
         if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from peergram.drivers.driven_endpoint import DrivenEndpoint, SignalCarrier
+from peergram.drivers.driven_endpoint import DrivenEndpoint, PeerKeeper, SignalCarrier
 from peergram.drivers.pump import BUSY_TEXT, CLOSED_TEXT, FORKED_TEXT, READS_PER_TURN, Pump
 from peergram.drivers.sockets import Watched
 from peergram.drivers.system import RefusingLock, monotonic_us, watch_process
@@ -25,6 +25,7 @@ from peergram.identity import Identity
 from peergram.timing import NEVER
 
 if TYPE_CHECKING:
+    from peergram.drivers.call_memory import CallMemory
     from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
 
@@ -36,8 +37,8 @@ _NOT_STARTED_TEXT = "this endpoint was not started: await its start() first"
 class AsyncioDriver:
     """Drives `endpoint` from the running event loop; every method but `deliver_signal` belongs to that loop's thread.
 
-    `batching` and `make_socket` are as for `UdpSocket`, `signaling` as for `ThreadDriver`. Commands go through `call`, or, for
-    those who send very often, between `lock` and `flush` as with a `ThreadDriver`.
+    `batching` and `make_socket` are as for `UdpSocket`, `signaling`, `memory` and `keeper` as for `ThreadDriver`. Commands go
+    through `call`, or, for those who send very often, between `lock` and `flush` as with a `ThreadDriver`.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class AsyncioDriver:
         batching: bool = True,
         make_socket: MakeSocket = socket.socket,
         signaling: SignalCarrier | None = None,
+        memory: CallMemory | None = None,
+        keeper: PeerKeeper | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.lock: AbstractContextManager[object] = nullcontext()
@@ -55,7 +58,17 @@ class AsyncioDriver:
         self._batching = batching
         self._make_socket = make_socket
         self._signaling = signaling
-        self._pump = Pump(endpoint, ring=self._ring, batching=batching, make_socket=make_socket, signaling=signaling)
+        self._memory = memory
+        self._keeper = keeper
+        self._pump = Pump(
+            endpoint,
+            ring=self._ring,
+            batching=batching,
+            make_socket=make_socket,
+            signaling=signaling,
+            memory=memory,
+            keeper=keeper,
+        )
         self._thread: ThreadDriver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refusal: str | None = _NOT_STARTED_TEXT
@@ -68,6 +81,7 @@ class AsyncioDriver:
         self._unread_seen = 0
         self._message_waiters: list[asyncio.Future[None]] = []
         self._event_waiters: list[asyncio.Future[None]] = []
+        self._conditions: dict[asyncio.Future[None], Callable[[], bool]] = {}
 
     # For the application
 
@@ -140,6 +154,43 @@ class AsyncioDriver:
         self._notify(from_network=False)
         return waiter
 
+    async def until(self, wanted: Callable[[], bool]) -> None:
+        """Return once `wanted()`, which is asked now and after every turn of the driver, and must be quick.
+
+        Several who wait are released in the order they came; each must look again, as another one may have been quicker. Raises
+        ClosedError if the driver is or gets closed.
+        """
+        self._refuse_if_closed()
+        with self.lock:
+            if wanted():
+                return
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._conditions[waiter] = wanted
+            self._tell_thread()
+        try:
+            await waiter
+        finally:
+            if self._conditions.pop(waiter, None) is not None:
+                self._tell_thread()
+
+    def look_again(self) -> None:
+        """Release whoever waits for what has come true without a turn of the driver."""
+        if self._conditions:
+            with self.lock:
+                self._release_satisfied()
+
+    def _tell_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.notifies_every_turn = bool(self._conditions)
+
+    def _release_satisfied(self) -> None:
+        for waiter, wanted in list(self._conditions.items()):
+            if waiter.done() or wanted():
+                del self._conditions[waiter]
+                if not waiter.done():
+                    waiter.set_result(None)
+        self._tell_thread()
+
     def counters(self) -> dict[int, SocketCounters]:
         """What each open socket did so far, by socket id."""
         return self._pump.counters() if self._thread is None else self._thread.counters()
@@ -155,6 +206,13 @@ class AsyncioDriver:
             self._thread.deliver_signal(sender, signal)
         elif self._refusal is None:
             self._pump.post_signal(sender, signal)
+
+    def deliver_certificate(self, certificate: bytes) -> None:
+        """A service has issued a certificate to us, as for `ThreadDriver`. From any thread, never waits."""
+        if self._thread is not None:
+            self._thread.deliver_certificate(certificate)
+        elif self._refusal is None:
+            self._pump.post_certificate(certificate)
 
     @property
     def closed(self) -> bool:
@@ -297,18 +355,21 @@ class AsyncioDriver:
         self._unread_seen = unread
         if self._event_waiters and self._has_events():
             _wake(self._event_waiters)
+        if self._conditions:
+            self._release_satisfied()
 
     def _has_events(self) -> bool:
         return self._pump.has_events if self._thread is None else self._thread.has_events
 
     def _fail_waiters(self) -> None:
-        for waiter in (*self._message_waiters, *self._event_waiters):
+        for waiter in (*self._message_waiters, *self._event_waiters, *self._conditions):
             if not waiter.done():
                 waiter.set_exception(ClosedError(CLOSED_TEXT))
                 # Marks it as seen: nobody need await it.
                 waiter.exception()
         self._message_waiters.clear()
         self._event_waiters.clear()
+        self._conditions.clear()
 
     # With a thread underneath
 
@@ -319,6 +380,8 @@ class AsyncioDriver:
             batching=self._batching,
             make_socket=self._make_socket,
             signaling=self._signaling,
+            memory=self._memory,
+            keeper=self._keeper,
         )
         self.lock = self._thread.lock
         self._thread.start()

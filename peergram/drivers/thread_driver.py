@@ -94,10 +94,10 @@ class _Waiter:
 class ThreadDriver:
     """Drives `endpoint` from a daemon thread; every method may be called from any thread.
 
-    `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting; what it
-    raises is logged. `batching` and `make_socket` are as for `UdpSocket`. `signaling` carries the endpoint's signals, delivers to
-    `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what the next run is to be
-    told; `keeper` keeps the keys of known peers.
+    `notify` is called from the thread at the wheel, without the lock, after a turn that left messages or events waiting (or after
+    each, with `notifies_every_turn`); what it raises is logged. `batching` and `make_socket` are as for `UdpSocket`. `signaling`
+    carries the endpoint's signals, delivers to `deliver_signal`, and is closed with the driver; so is `memory`, which keeps what
+    the next run is to be told; `keeper` keeps the keys of known peers.
 
     Two ways to give commands: `call(command)`, or, for those who send very often,
 
@@ -125,6 +125,8 @@ class ThreadDriver:
         self.lock: AbstractContextManager[object] = threading.RLock()
         self.wakeups = 0
         """How often somebody at the wheel has woken up."""
+        self.notifies_every_turn = False
+        """Whether `notify` is called after turns that left nothing waiting, too; set it with the lock held."""
         self._watch = SocketWatch()
         ring = self._watch.bell.put_up
         self._pump = Pump(
@@ -510,7 +512,7 @@ class ThreadDriver:
                     waiter.ring()
         until_us = 0 if pump.unfinished else pump.wake_at_us()
         self._armed_us = until_us
-        return until_us, pump.has_events or self.endpoint.unread_messages > 0
+        return until_us, self.notifies_every_turn or pump.has_events or self.endpoint.unread_messages > 0
 
     def _call_notify(self, notify: Callable[[], None]) -> None:
         try:

@@ -640,10 +640,25 @@ class Endpoint:
         """Messages that wait to be received, all channels."""
         return self._inbox.count
 
+    def has_unread(self, channel: int) -> bool:
+        """Whether messages of this channel wait to be received."""
+        return self._inbox.has(channel)
+
     def has_room(self, identity: Identity) -> bool:
         """Whether a good many messages to this identity would find room; True also where none would wait for it."""
         peer = self._peers.get(identity)
         return self._receipts.has_room and (peer is None or peer.link is None or peer.link.connection.has_room)
+
+    def has_room_for(self, identity: Identity, size: int) -> bool:
+        """Whether `has_room`, and a message of that many bytes is taken now or never."""
+        peer = self._peers.get(identity)
+        header_bytes = MESSAGE_BYTES_MAX - REFERENCE_MESSAGE_BYTES_MAX
+        return peer is None or peer.link is None or peer.link.connection.has_room_for(size + header_bytes)
+
+    def has_waiting(self, identity: Identity) -> bool:
+        """Whether anything waits to be sent to this identity."""
+        peer = self._peers.get(identity)
+        return peer is not None and peer.link is not None and peer.link.connection.has_waiting
 
     def pending_request(self, identity: Identity) -> SessionRequested | None:
         """The request of this identity that waits for an answer now; None if there is none (any more)."""

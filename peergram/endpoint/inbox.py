@@ -88,6 +88,10 @@ class Inbox:
         queue.append(batch)
         self.count += len(batch.payloads)
 
+    def has(self, channel: int) -> bool:
+        """Whether a channel has messages."""
+        return channel in self._channels
+
     def take(self, channel: int, messages_max: int) -> tuple[list[Message], list[Release]]:
         """The oldest messages of a channel, at most that many, and whom that gives room."""
         queue = self._channels.get(channel)

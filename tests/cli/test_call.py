@@ -9,9 +9,8 @@ import pytest
 from peergram.cli.call import Call
 from peergram.cli.terminal import Failure
 from peergram.errors import EndReason, Result
-from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, SessionFailed, Unconfirmed
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, SessionFailed, SessionInfo, Unconfirmed
 from peergram.identity import Identity
-from peergram.messages import SessionInfo
 
 PEER = Identity.of("ip:192.0.2.7:27015")
 

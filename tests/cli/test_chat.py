@@ -10,9 +10,8 @@ import pytest
 
 from peergram.cli.chat import Room
 from peergram.errors import Result
-from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, SessionFailed, SessionRequested
+from peergram.events import ConnectionInfo, ConnectionState, InfoFlags, Message, SessionFailed, SessionInfo, SessionRequested
 from peergram.identity import Identity
-from peergram.messages import SessionInfo
 
 from .commands import environment, free_port, port_in, run_command, running
 
