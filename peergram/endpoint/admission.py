@@ -23,6 +23,7 @@ from peergram.config import (
 from peergram.connection.handshake import Impostor, Refused
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.handshake_signaled import SignaledServerHandshake, check_signaled_request
+from peergram.crypto.policy import KNOWN_OTHERWISE
 from peergram.endpoint.call import Call
 from peergram.endpoint.calls import Calls
 from peergram.endpoint.link import CALLED, NOWHERE, Link
@@ -37,7 +38,6 @@ from peergram.wire.control import ConnectRequest
 from peergram.wire.signals import Signal
 
 _CHALLENGE_AGE_US_MAX: Final = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
-_KNOWN_OTHERWISE: Final = "You are known here with another key; ask for the new one to be accepted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,7 @@ class Admission:
             self._remotes.dropped.refused += 1
             self._remotes.strangers.last_refusal = handshake.text
             self._tell_of(handshake.impostor, now_us)
-            # Which key we know the name with is our application's business only.
-            why = (
-                "You are known here with another key; ask for the new one to be accepted."
-                if handshake.impostor
-                else handshake.text
-            )
+            why = KNOWN_OTHERWISE if handshake.impostor else handshake.text
             text = f"Internal error accepting connection.  {why}"
             calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text, now_us)
             return
