@@ -39,7 +39,7 @@ class LoginCertificates:
         issuer_store: TrustStore | None = None,
         wall_s: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`wall_s` tells the Unix time; `issuer_scope` is what the key may vouch for, `issuer_store` knows what it has revoked."""
+        """`wall_s` tells the Unix time; `issuer_scope` is what the key may vouch for, `issuer_store` what it has revoked."""
         self._authorities = authorities
         self._issuer_key = issuer_key
         self._issuer_scope = issuer_scope
