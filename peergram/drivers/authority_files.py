@@ -15,11 +15,9 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from secrets import token_hex
 from typing import Final
 
 from peergram.config import AUTHORITY_FILE_BYTES_MAX
@@ -27,6 +25,7 @@ from peergram.crypto.authority_text import AuthorityText, parse_key_name, read_a
 from peergram.crypto.key_text import read_any_public_key, read_private_key, write_private_key
 from peergram.crypto.keys import SigningKey, fingerprint, key_id
 from peergram.crypto.trust import Scope, TrustStore
+from peergram.drivers import private_files
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
 from peergram.wire.certificate_text import (
@@ -255,22 +254,8 @@ def load_authority_key(path: Path) -> SigningKey:
 
 def write_new(path: Path, content: bytes, *, is_private: bool) -> None:
     """Write a file that is not there yet, whole or not at all. Raises UsageError."""
-    part = path.with_name(f"{path.name}.{token_hex(4)}.new")
     try:
-        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if is_private else 0o644)
-        try:
-            with os.fdopen(file, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if sys.platform == "win32":
-                part.rename(path)
-            else:
-                # Unlike a rename it fails if the name is taken.
-                os.link(part, path)
-        finally:
-            with suppress(OSError):
-                part.unlink()
+        private_files.write_new(path, content, 0o600 if is_private else 0o644)
     except FileExistsError:
         raise UsageError(
             f"{str(path)!r} exists already, and nothing is written over: take another name, or move it away"

@@ -85,9 +85,9 @@ def check_folder(folder: Path) -> None:
         _check_owner(folder, "the folder", status)
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """A file for the owner only that was not there before, complete when it appears. Raises FileExistsError, OSError."""
-    part = _write_part(path, content, 0o600)
+def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """A file, for the owner only, that was not there before, complete when it appears. Raises FileExistsError, OSError."""
+    part = _write_part(path, content, mode)
     try:
         _publish(part, path)
     finally:
