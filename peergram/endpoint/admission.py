@@ -55,8 +55,8 @@ class Admission:
 
     def __init__(self, remotes: Remotes) -> None:
         self._remotes = remotes
-        self._told_us: OrderedDict[Impostor, int] = OrderedDict()
-        """Of whom the application has heard, and when; the longest ago first."""
+        self._told_us: OrderedDict[Identity, int] = OrderedDict()
+        """Of which names in false hands the application has heard, and when; the longest ago first."""
 
     def handle_signaled_request(self, calls: Calls, peer_identity: Identity, signal: Signal, now_us: int) -> None:
         """Somebody calls whom we do not know yet by this call."""
@@ -165,11 +165,15 @@ class Admission:
         self._admit(dialed, Caller(handshake, socket_id=socket_id, remote=remote), now_us)
 
     def _tell_of(self, impostor: Impostor | None, now_us: int) -> None:
-        """Whoever is kept out for his key tries again and again; people hear of him once in a while."""
-        if impostor is None or now_us < self._told_us.get(impostor, now_us - IMPOSTOR_REPEAT_US) + IMPOSTOR_REPEAT_US:
+        """Whoever is kept out for his key tries again and again, maybe with a new one each time; people hear of it once in a
+        while."""
+        if impostor is None:
             return
-        self._told_us[impostor] = now_us
-        self._told_us.move_to_end(impostor)
+        name = impostor.identity
+        if now_us < self._told_us.get(name, now_us - IMPOSTOR_REPEAT_US) + IMPOSTOR_REPEAT_US:
+            return
+        self._told_us[name] = now_us
+        self._told_us.move_to_end(name)
         if len(self._told_us) > IMPOSTORS_KEPT_MAX:
             self._told_us.popitem(last=False)
         self._remotes.events.tell(PeerRefused(impostor.identity, impostor.key_fingerprint, impostor.text))

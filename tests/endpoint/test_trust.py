@@ -227,14 +227,27 @@ def test_impostors_without_number_cost_no_memory(monkeypatch: pytest.MonkeyPatch
     assert IMPOSTORS_KEPT_MAX > 16
     monkeypatch.setattr(admission, "IMPOSTORS_KEPT_MAX", 2)
     world = World()
-    bob = world.add("bob", trust=pinned(alice="SHA256:another"))
-    for _ in range(4):
-        alice = world.add("alice", starts=False)
-        for _ in world.hosts:
-            alice.start(new_key=True)
-        talk(world, alice, bob)
-    assert len(bob.refused) > 2
+    names = ("alice", "carol", "dave", "eve")
+    bob = world.add("bob", trust=pinned(**dict.fromkeys(names, "SHA256:another")))
+    for name in names:
+        talk(world, world.add(name), bob)
+    assert {refused.identity.text for refused in bob.refused} == {f"str:{name}" for name in names}
     assert len(bob.endpoint._admission._told_us) == 2
+
+
+def test_impostors_of_one_name_with_a_new_key_each_write_one_line() -> None:
+    world = World()
+    bob = world.add("bob", trust=pinned(alice="SHA256:another"))
+    for number in range(10):
+        alice = world.add("alice", starts=False)
+        alice._key_number = number
+        alice.start()
+        talk(world, alice, bob)
+    assert len(bob.refused) == 1
+    world.run(60 * SECOND_US)
+    alice.send(bob, b"again", AGAIN)
+    world.run(SECOND_US)
+    assert len(bob.refused) == 2
 
 
 def test_who_is_called_and_has_another_key_gets_nothing() -> None:
