@@ -311,9 +311,9 @@ CONNECTIONS_MAX: Final = 16_384
 ENDED_SESSIONS_MAX: Final = 4_096
 """Ended sessions remembered for questions until their idle time; beyond, the oldest is forgotten, as if it were closed (E25)."""
 IMPOSTOR_REPEAT_US: Final = 60_000_000
-"""How seldom the application hears again of one who uses a name that is known with another key."""
+"""How seldom the application hears again of a name that is used with another key than the known one: anybody can make keys."""
 IMPOSTORS_KEPT_MAX: Final = 256
-"""Of so many of them it is remembered when that was."""
+"""Of so many such names it is remembered when that was."""
 REQUEST_REPEAT_US: Final = 3_000_000
 """Between two announcements of a stranger who keeps asking."""
 PENDING_REQUESTS_MAX: Final = 256

@@ -90,6 +90,13 @@ class End:
     reason: int
     debug: str
     by_peer: bool = False
+    told: str = ""
+    """What the peer hears in place of `debug`, if that is for our application only."""
+
+    @property
+    def text_for_peer(self) -> str:
+        """The sentence that goes to him."""
+        return self.told or self.debug
 
 
 class SendError(PeergramError):

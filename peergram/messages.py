@@ -91,7 +91,8 @@ class Messages:
         `PEERGRAM_KEY`, `PEERGRAM_KEY_FILE`, or this identity's file in the user's folder, made on first use and held by one
         program at a time; False makes one for this run only. `certificate`: what an authority has issued to us.
         `pin_outgoing="ask"`: nothing goes to somebody we call and never met before `accept_session_with_user` agrees to his key,
-        which `on_session_request` shows. `known_peers`: the file of remembered keys; True is the user's usual one, False is none.
+        which `on_session_request` shows; to send to him while his own request waits is a call, too. `known_peers`: the file of
+        remembered keys; True is the user's usual one, False is none.
         `signaling`: how peers are found by identity: `"lan"` (this machine and its networks, no server), the address of a server
         (`"wss://host:port/"` of `peergram serve`, or `"line://host:port"`), a service of your own, or None for none. `stun` and
         `turn` name servers that help to find a way through the internet: `"stun:host:port"`,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -120,10 +121,13 @@ def issue(
     authority = open_authority(folder)
     stored = _issue(authority, identities, key, made_key, apps, days)
     content = encode_stored_certificate(stored[0]) if binary else "".join(map(write_certificate, stored)).encode()
+    certificates = [decode_certificate(each.signed.cert) for each in stored]
+    if path.parent.is_dir() and not os.path.lexists(path):
+        # First, so that none is ever out that cannot be revoked by its name.
+        for certificate in certificates:
+            authority.note_issued(certificate)
     write_new(path, content, is_private=made_key is not None)
-    for each in stored:
-        certificate = decode_certificate(each.signed.cert)
-        authority.note_issued(certificate)
+    for certificate in certificates:
         say(
             f"Certified: {_who(certificate)} has the key {fingerprint(key)}, until {date_text(certificate.time_expiry)}.", "green"
         )
@@ -328,11 +332,16 @@ def _keys_to_revoke(authority: Authority, who: str) -> tuple[list[str], str]:
     """Names of keys, and what to remark."""
     if parse_key_name(who) is not None:
         return [who], ""
-    keys = authority.keys_of(Identity.of(who)) if not Path(who).is_absolute() else []
-    if keys:
-        return keys, Identity.of(who).printable
+    try:
+        name = Identity.of(who)
+        if keys := authority.keys_of(name):
+            return keys, name.printable
+        problem = f"nothing was issued here for {name.printable}: give a fingerprint, a key's id, or a file"
+    except UsageError as error:
+        # Most paths are too long for a name.
+        problem = str(error)
     if not Path(who).is_file():
-        raise UsageError(f"nothing was issued here for {Identity.of(who).printable}: give a fingerprint, a key's id, or a file")
+        raise UsageError(problem)
     found = [decode_certificate(stored.signed.cert) for stored in load_certificates(who)]
     return list(dict.fromkeys(fingerprint(each.key_data) for each in found)), " ".join(map(_who, found))
 

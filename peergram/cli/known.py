@@ -66,6 +66,8 @@ def accept(name: str, fingerprint: str) -> int:
     identity, file = Identity.of(name), _file()
     if identity.public_key_bytes is not None:
         raise UsageError(f"{identity.printable} is itself a key, which nobody else can have: there is nothing to remember")
+    if identity.ip_address is not None:
+        raise UsageError(f"{identity.printable} is an address, where others may be tomorrow: only names keep their keys")
     before = [known for who, known in file.entries if who == identity]
     file.accept(identity, fingerprint)
     say(f"{identity.printable} is known by {fingerprint} from now on.", "green", whole=True)

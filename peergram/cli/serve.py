@@ -12,6 +12,7 @@ from peergram.address import Address, format_address, parse_address
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.crypto.authority import WHOLE_SCOPE
+from peergram.crypto.trust import TrustStore
 from peergram.drivers.authority_files import load_authorities, open_authority
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
@@ -124,10 +125,14 @@ def _names(text: str | None, folder: Path | None) -> NamesFile | None:
 
 def _certificates(authorities: tuple[Path, ...], issue_ca: Path | None) -> LoginCertificates:
     issuer = open_authority(issue_ca) if issue_ca is not None else None
+    issued_by = TrustStore()
+    if issuer is not None:
+        issuer.public.put_into(issued_by)
     return LoginCertificates(
         authorities=load_authorities(authorities) if authorities else None,
         issuer_key=issuer.key if issuer is not None else None,
         issuer_scope=issuer.scope if issuer is not None else WHOLE_SCOPE,
+        issuer_store=issued_by,
         wall_s=lambda: int(time.time()),
     )
 

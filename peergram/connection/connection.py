@@ -604,9 +604,9 @@ class Connection:
         """Time since the handshake was done; 0 before."""
         return 0 if self.flow is None else now_us - self.flow.stats.connected_at_us
 
-    def fail(self, reason: int, debug: str, now_us: int) -> None:
-        """Something on this host makes it impossible to go on."""
-        self._fail(reason, debug, now_us)
+    def fail(self, reason: int, debug: str, now_us: int, *, told: str = "") -> None:
+        """Something on this host makes it impossible to go on; `told`: what the peer hears of it, if it is not `debug`."""
+        self._fail(reason, debug, now_us, told)
 
     def end_for_peer(self, end: End, now_us: int) -> None:
         """It is certain that the peer is done with this connection."""
@@ -749,7 +749,7 @@ class Connection:
         if outcome is None or outcome is self.established:
             return
         if isinstance(outcome, Failed):
-            self._fail(outcome.reason, outcome.debug, now_us)
+            self._fail(outcome.reason, outcome.debug, now_us, outcome.told)
         elif outcome.needs_agreement:
             if self.stranger is None:
                 self._agree_until_us = now_us + self._config.timeout_initial_us
@@ -973,9 +973,9 @@ class Connection:
             self._close_when_open = None
             self.close(end.reason, end.debug, now_us, linger_us=max(until_us - now_us, 1))
 
-    def _fail(self, reason: int, debug: str, now_us: int) -> None:
+    def _fail(self, reason: int, debug: str, now_us: int, told: str = "") -> None:
         if self.is_live:
-            self._finish(Cause.PROBLEM, End(reason, debug), now_us)
+            self._finish(Cause.PROBLEM, End(reason, debug, told=told), now_us)
 
     def _finish(self, cause: Cause, end: End, now_us: int) -> None:
         """The one way a connection ends: note what is owed, tell the peer, keep answering for a while."""
@@ -1019,12 +1019,12 @@ class Connection:
         if goodbye:
             self._say(goodbye)
             return
-        debug = self.end.debug.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
+        debug = self.end.text_for_peer.encode("utf-8", "surrogateescape")[:CLOSE_DEBUG_BYTES_MAX].decode("utf-8", "ignore")
         closed = ConnectionClosed(self.peer_connection_id, self.connection_id, self.end.reason, debug)
         self._say(encode_control(closed))
 
     def _goodbye(self, end: End) -> bytes:
-        return encode_goodbye(Goodbye(end.reason, end.debug, tuple(self._taken_at_end)))
+        return encode_goodbye(Goodbye(end.reason, end.text_for_peer, tuple(self._taken_at_end)))
 
     def _no_connection(self) -> bytes:
         return encode_control(NoConnection(self.connection_id, self.peer_connection_id))

@@ -101,6 +101,11 @@ def issued_credentials(credentials: LocalCredentials, signed: SignedCertificate)
         raise UsageError("certificate: no authority has signed it")
     if not certificate.app_ids:
         raise UsageError("certificate: it is bound to no app, so peers of the reference refuse it")
+    if APP_ID not in certificate.app_ids:
+        apps = ", ".join(map(str, certificate.app_ids))
+        raise UsageError(
+            f"certificate: it is not for app {APP_ID}, which peers here use, only for {apps}; all of them would refuse it"
+        )
     return replace(credentials, signed_certificate=signed)
 
 

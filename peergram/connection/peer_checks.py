@@ -17,7 +17,7 @@ from typing import Final
 from peergram.config import PROTOCOL_VERSION_MIN
 from peergram.crypto.derive import hello_binding
 from peergram.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, AgreementKey, verify
-from peergram.crypto.policy import KeptOut, ProvenBy, Trust
+from peergram.crypto.policy import KNOWN_OTHERWISE, KeptOut, ProvenBy, Trust
 from peergram.crypto.trust import Scope
 from peergram.errors import EndReason, WireError
 from peergram.identity import Identity, IdentityKind
@@ -62,6 +62,11 @@ class Failed:
     debug: str
     is_other_key: bool = False
     """Whether a name that is known with another key was used: what the application should hear of."""
+
+    @property
+    def told(self) -> str:
+        """What the peer hears, if it is not `debug`."""
+        return KNOWN_OTHERWISE if self.is_other_key else ""
 
 
 @dataclass(slots=True)

@@ -26,6 +26,8 @@ ProvenBy = Literal["key", "certificate", "pinned", "first_contact", "nothing"]
 PinOutgoing = Literal["remember", "ask"]
 
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
+KNOWN_OTHERWISE: Final = "You are known here with another key; ask for the new one to be accepted."
+"""What somebody hears who uses a name that is known with another key: with which one is our application's business only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class KeptOut:
     text: str
     is_other_key: bool = False
     """Whether somebody uses a name that is known with another key: people should hear of it."""
+
+    @property
+    def told(self) -> str:
+        """What he hears, if it is not `text`."""
+        return KNOWN_OTHERWISE if self.is_other_key else ""
 
 
 class Trust:

@@ -25,7 +25,7 @@ from peergram.crypto.authority_text import AuthorityText, parse_key_name, read_a
 from peergram.crypto.key_text import read_any_public_key, read_private_key, write_private_key
 from peergram.crypto.keys import SigningKey, fingerprint, key_id
 from peergram.crypto.trust import Scope, TrustStore
-from peergram.drivers.private_files import write_new as write_whole
+from peergram.drivers import private_files
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
 from peergram.wire.certificate_text import (
@@ -255,7 +255,7 @@ def load_authority_key(path: Path) -> SigningKey:
 def write_new(path: Path, content: bytes, *, is_private: bool) -> None:
     """Write a file that is not there yet, whole or not at all. Raises UsageError."""
     try:
-        write_whole(path, content, 0o600 if is_private else 0o644)
+        private_files.write_new(path, content, 0o600 if is_private else 0o644)
     except FileExistsError:
         raise UsageError(
             f"{str(path)!r} exists already, and nothing is written over: take another name, or move it away"

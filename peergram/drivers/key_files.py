@@ -151,6 +151,7 @@ def make_key(path: Path, key: SigningKey | None = None, *, replace: bool = False
     """
     content = (key if key is not None else SigningKey.generate(os.urandom)).to_pem()
     try:
+        make_private_folder(path.parent.parent)
         make_private_folder(path.parent)
         if not replace or not os.path.lexists(path):
             write_new(path, content)

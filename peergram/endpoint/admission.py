@@ -23,6 +23,7 @@ from peergram.config import (
 from peergram.connection.handshake import Impostor, Refused
 from peergram.connection.handshake_server import ServerHandshake
 from peergram.connection.handshake_signaled import SignaledServerHandshake, check_signaled_request
+from peergram.crypto.policy import KNOWN_OTHERWISE
 from peergram.endpoint.call import Call
 from peergram.endpoint.calls import Calls
 from peergram.endpoint.link import CALLED, NOWHERE, Link
@@ -37,7 +38,6 @@ from peergram.wire.control import ConnectRequest
 from peergram.wire.signals import Signal
 
 _CHALLENGE_AGE_US_MAX: Final = (CHALLENGE_TICKS_MAX + 1) * CHALLENGE_TICK_US
-_KNOWN_OTHERWISE: Final = "You are known here with another key; ask for the new one to be accepted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class Admission:
 
     def __init__(self, remotes: Remotes) -> None:
         self._remotes = remotes
-        self._told_us: OrderedDict[Impostor, int] = OrderedDict()
-        """Of whom the application has heard, and when; the longest ago first."""
+        self._told_us: OrderedDict[Identity, int] = OrderedDict()
+        """Of which names in false hands the application has heard, and when; the longest ago first."""
 
     def handle_signaled_request(self, calls: Calls, peer_identity: Identity, signal: Signal, now_us: int) -> None:
         """Somebody calls whom we do not know yet by this call."""
@@ -82,12 +82,7 @@ class Admission:
             self._remotes.dropped.refused += 1
             self._remotes.strangers.last_refusal = handshake.text
             self._tell_of(handshake.impostor, now_us)
-            # Which key we know the name with is our application's business only.
-            why = (
-                "You are known here with another key; ask for the new one to be accepted."
-                if handshake.impostor
-                else handshake.text
-            )
+            why = KNOWN_OTHERWISE if handshake.impostor else handshake.text
             text = f"Internal error accepting connection.  {why}"
             calls.reject(peer_identity, caller_id, EndReason.MISC_GENERIC, text, now_us)
             return
@@ -169,11 +164,15 @@ class Admission:
         self._admit(dialed, Caller(handshake, socket_id=socket_id, remote=remote), now_us)
 
     def _tell_of(self, impostor: Impostor | None, now_us: int) -> None:
-        """Whoever is kept out for his key tries again and again; people hear of him once in a while."""
-        if impostor is None or now_us < self._told_us.get(impostor, now_us - IMPOSTOR_REPEAT_US) + IMPOSTOR_REPEAT_US:
+        """Whoever is kept out for his key tries again and again, maybe with a new one each time; people hear of it once in a
+        while."""
+        if impostor is None:
             return
-        self._told_us[impostor] = now_us
-        self._told_us.move_to_end(impostor)
+        name = impostor.identity
+        if now_us < self._told_us.get(name, now_us - IMPOSTOR_REPEAT_US) + IMPOSTOR_REPEAT_US:
+            return
+        self._told_us[name] = now_us
+        self._told_us.move_to_end(name)
         if len(self._told_us) > IMPOSTORS_KEPT_MAX:
             self._told_us.popitem(last=False)
         self._remotes.events.tell(PeerRefused(impostor.identity, impostor.key_fingerprint, impostor.text))

@@ -535,7 +535,7 @@ class Calls:
         elif end is None or end.by_peer:
             call.rendezvous.end_by_peer(now_us)
         else:
-            call.rendezvous.close(end.reason, end.debug, now_us, connection.seal_goodbye())
+            call.rendezvous.close(end.reason, end.text_for_peer, now_us, connection.seal_goodbye())
 
     # --- ending ---
 

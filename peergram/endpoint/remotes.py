@@ -138,7 +138,7 @@ class Remotes:
             return
         verdict = trust.judge(established.peer_identity, established.peer_key, None)
         if isinstance(verdict, KeptOut):
-            link.connection.fail(EndReason.REMOTE_BAD_CERT, verdict.text, now_us)
+            link.connection.fail(EndReason.REMOTE_BAD_CERT, verdict.text, now_us, told=verdict.told)
         else:
             trust.known.remember(established.peer_identity, established.peer_fingerprint)
 

@@ -36,12 +36,14 @@ class LoginCertificates:
         authorities: TrustStore | None = None,
         issuer_key: SigningKey | None = None,
         issuer_scope: Scope = WHOLE_SCOPE,
+        issuer_store: TrustStore | None = None,
         wall_s: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`wall_s` tells the Unix time; `issuer_scope` is what the key may vouch for."""
+        """`wall_s` tells the Unix time; `issuer_scope` is what the key may vouch for, `issuer_store` what it has revoked."""
         self._authorities = authorities
         self._issuer_key = issuer_key
         self._issuer_scope = issuer_scope
+        self._issuer_store = issuer_store or TrustStore()
         self._wall_s = wall_s
 
     @property
@@ -79,7 +81,8 @@ class LoginCertificates:
 
     def issue(self, identity: Identity, public_key: bytes) -> bytes | None:
         """A certificate for whom the server has just verified; None if it issues none, or cannot for him."""
-        if self._issuer_key is None:
+        if self._issuer_key is None or self._issuer_store.is_revoked(public_key):
+            # Peers that have not heard of it yet would believe a new one.
             return None
         now_s = self._wall_s()
         ends_s = [now_s + SERVER_ISSUED_US // _MICROSECONDS]

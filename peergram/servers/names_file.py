@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from peergram import config as limits
 from peergram.drivers.call_memory import state_folder
-from peergram.drivers.file_lock import lock_file
+from peergram.drivers.private_files import lock_now
 from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.servers.private_files import make_private_folder, write_private
@@ -85,9 +85,7 @@ class NamesFile:
             os.close(lock)
 
     def _hold(self) -> None:
-        try:
-            lock_file(self._lock)
-        except OSError:
+        if not lock_now(self._lock):
             text = f"the names in {str(self.path)!r} are those of another server that runs"
             raise UsageError(f"{text}; give this one a file of its own with --names, or 'off'") from None
 

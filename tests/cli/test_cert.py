@@ -115,14 +115,30 @@ def test_a_revoked_key_is_out_by_every_way_to_name_it(club: Path) -> None:
     code, said, _ = run_here(*inspect, cwd=club)
     assert code == 1
     assert "Not valid: Cert has untrusted public key.  Revoked." in said
-    for name in ("alice.cert", fingerprint(LEAF.public_bytes), f"ID{key_id(LEAF.public_bytes)}"):
+    long = club / "certificates of the year" / "alice on her laptop.cert"
+    long.parent.mkdir()
+    (club / "alice.cert").rename(long)
+    for name in (str(long.relative_to(club)), str(long), fingerprint(LEAF.public_bytes), f"ID{key_id(LEAF.public_bytes)}"):
         assert "was revoked before" in ok("cert", "revoke", name, cwd=club)
     assert "str:alice lost" in (club / "authority" / "authority.txt").read_text()
+
+
+def test_no_certificate_is_out_that_the_authority_did_not_write_down_before(club: Path) -> None:
+    issued = club / "authority" / "issued.txt"
+    issued.mkdir()
+    assert "issued.txt" in fails(*ISSUE, "--identity", "alice", cwd=club)
+    assert not (club / "alice.cert").exists()
+    issued.rmdir()
+    ok(*ISSUE, "--identity", "alice", cwd=club)
+    before = issued.read_text()
+    assert "exists already" in fails(*ISSUE, "--identity", "bob", cwd=club)
+    assert issued.read_text() == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["cert", "revoke", "x" * 32], "str: takes 0 to 31 bytes"),
         (["cert", "issue", "--identity", "a", "--out", "x"], "or make one by peergram id new str:a"),
         (["cert", "issue", "--identity", "a", "--out", "x", "--new-key", "--key-file", "alice.pub"], "Give one of"),
         ([*ISSUE], "for whom? Give --identity"),

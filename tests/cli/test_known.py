@@ -71,6 +71,13 @@ def test_somebody_can_be_known_before_the_first_contact(home: Path) -> None:
     assert done().startswith(f"str:a name  {ONE}  ")
 
 
+def test_an_address_keeps_no_key(home: Path) -> None:
+    refused = run_command("known", "accept", "ip:192.0.2.1:5", ONE)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("ip:192.0.2.1:5 is an address, where others may be tomorrow")
+    assert not (home / "known_peers").exists()
+
+
 def test_who_is_forgotten_is_gone(home: Path) -> None:
     write(home, f"str:bob {ONE}\nstr:bob {TWO}\nstr:carol {ONE}\n")
     assert done("forget", "bob") == "str:bob is forgotten; the next contact counts as the first.\n"

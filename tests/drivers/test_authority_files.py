@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -338,3 +339,16 @@ def test_a_public_key_is_read_from_a_file_of_any_form(tmp_path: Path, text: str)
     path.write_text("what")
     with pytest.raises(UsageError, match=r"key .*key'.*: a line for an Ed25519 key begins with"):
         files.load_public_key(path)
+
+
+def test_an_authority_can_be_made_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a memory stick."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files.make_authority(tmp_path / "stick", ROOT)
+    assert files.open_authority(tmp_path / "stick").key.public_bytes == ROOT.public_bytes
+    with pytest.raises(UsageError, match="exists already"):
+        files.write_new(tmp_path / "stick" / files.KEY_FILE, b"", is_private=True)

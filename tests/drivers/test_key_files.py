@@ -272,6 +272,10 @@ def test_a_folder_where_others_may_write_is_refused_with_the_command_to_type(tmp
     (tmp_path / "keys").chmod(0o770)
     with pytest.raises(UsageError, match=r"others may write in the folder .*type: chmod 700 .*keys"):
         hold_key_of(ALICE, tmp_path)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(UsageError, match=r"others may write in the folder .*open"):
+        make_key(key_path(ALICE, tmp_path / "open"))
     # As /tmp: others may write, but not touch what is ours.
     (tmp_path / "keys").chmod(0o1777)
     hold_key_of(ALICE, tmp_path)

@@ -10,7 +10,7 @@ from peergram.config import IMPOSTORS_KEPT_MAX, KNOWN_PEERS_MAX, Config
 from peergram.crypto import known_peers
 from peergram.crypto.keys import SigningKey, fingerprint, key_id
 from peergram.crypto.known_peers import KnownPeers
-from peergram.crypto.policy import Policy, Trust
+from peergram.crypto.policy import KNOWN_OTHERWISE, Policy, Trust
 from peergram.crypto.trust import Scope, TrustStore
 from peergram.endpoint import admission
 from peergram.errors import EndReason, UsageError
@@ -227,14 +227,27 @@ def test_impostors_without_number_cost_no_memory(monkeypatch: pytest.MonkeyPatch
     assert IMPOSTORS_KEPT_MAX > 16
     monkeypatch.setattr(admission, "IMPOSTORS_KEPT_MAX", 2)
     world = World()
-    bob = world.add("bob", trust=pinned(alice="SHA256:another"))
-    for _ in range(4):
-        alice = world.add("alice", starts=False)
-        for _ in world.hosts:
-            alice.start(new_key=True)
-        talk(world, alice, bob)
-    assert len(bob.refused) > 2
+    names = ("alice", "carol", "dave", "eve")
+    bob = world.add("bob", trust=pinned(**dict.fromkeys(names, "SHA256:another")))
+    for name in names:
+        talk(world, world.add(name), bob)
+    assert {refused.identity.text for refused in bob.refused} == {f"str:{name}" for name in names}
     assert len(bob.endpoint._admission._told_us) == 2
+
+
+def test_impostors_of_one_name_with_a_new_key_each_write_one_line() -> None:
+    world = World()
+    bob = world.add("bob", trust=pinned(alice="SHA256:another"))
+    for number in range(10):
+        alice = world.add("alice", starts=False)
+        alice._key_number = number
+        alice.start()
+        talk(world, alice, bob)
+    assert len(bob.refused) == 1
+    world.run(60 * SECOND_US)
+    alice.send(bob, b"again", AGAIN)
+    world.run(SECOND_US)
+    assert len(bob.refused) == 2
 
 
 def test_who_is_called_and_has_another_key_gets_nothing() -> None:
@@ -247,6 +260,30 @@ def test_who_is_called_and_has_another_key_gets_nothing() -> None:
     assert f"str:bob is known with another key: {bob.endpoint.key_fingerprint} now, but SHA256:another before" in failure.debug
     assert failure.unconfirmed.messages == 1
     assert not bob.received
+
+
+def test_an_impostor_does_not_learn_which_key_he_should_have() -> None:
+    """Neither one who calls nor one who is called; by address, or by name."""
+    for is_called in (False, True):
+        world = World()
+        alice, bob = world.add("alice", trust=pinned(bob="SHA256:another")), world.add("bob")
+        world.records = True
+        talk(world, *((alice, bob) if is_called else (bob, alice)))
+        world.run(10 * SECOND_US)
+        assert len(alice.failures) == is_called
+        assert not any(b"another before" in packet or b"SHA256" in packet for _, _, _, packet in world.sent)
+        assert any(KNOWN_OTHERWISE.encode() in packet for _, _, _, packet in world.sent) == is_called
+    by_name = by_identity.World()
+    caller = by_name.add("alice", "192.168.1.10", trust=pinned(bob="SHA256:another"))
+    called = by_name.add("bob", "192.168.1.11")
+    signals = by_name.catch_signals(loses=False)
+    caller.send(called)
+    by_name.run(SECOND_US)
+    called.accept(caller)
+    by_name.run(15 * SECOND_US)
+    assert any("is known with another key" in getattr(event, "debug", "") for event in caller.events)
+    assert not any(b"SHA256" in signal for signal in signals)
+    assert any(KNOWN_OTHERWISE.encode() in signal for signal in signals)
 
 
 def test_a_new_key_comes_in_once_people_accepted_it() -> None:
@@ -507,7 +544,9 @@ def test_a_certificate_for_others_is_refused_where_it_is_installed() -> None:
     unsigned = replace(certificate_for(alice), ca_key_id=None, ca_signature=b"")
     other_name = encode_certificate(Certificate(1, alice.key.public_bytes, write_identity(bob.identity), 0, WALL_S, (0,)))
     no_app = encode_certificate(Certificate(1, alice.key.public_bytes, write_identity(alice.identity), 0, WALL_S, ()))
+    other_app = encode_certificate(Certificate(1, alice.key.public_bytes, write_identity(alice.identity), 0, WALL_S, (5, 7)))
     for wrong, text in [
+        (SignedCertificate(other_app, 1, bytes(64)), "it is not for app 0, which peers here use, only for 5, 7"),
         (certificate_for(bob), f"it is for the key {fingerprint(bob.key.public_bytes)}, but the key of str:alice is"),
         (SignedCertificate(other_name, 1, bytes(64)), "it is for str:bob, not for str:alice"),
         (SignedCertificate(no_app, 1, bytes(64)), "bound to no app"),

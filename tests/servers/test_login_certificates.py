@@ -46,10 +46,22 @@ def store(*revoked: bytes) -> TrustStore:
     return made
 
 
-def serving(*, demands: TrustStore | None = None, issuer: SigningKey | None = None, scope: Scope | None = None) -> Server:
+def serving(
+    *,
+    demands: TrustStore | None = None,
+    issuer: SigningKey | None = None,
+    scope: Scope | None = None,
+    issuer_store: TrustStore | None = None,
+) -> Server:
     times = Times()
     times.server = Server(
-        certificates=LoginCertificates(authorities=demands, issuer_key=issuer, issuer_scope=scope or Scope(), wall_s=times.wall_s)
+        certificates=LoginCertificates(
+            authorities=demands,
+            issuer_key=issuer,
+            issuer_scope=scope or Scope(),
+            issuer_store=issuer_store,
+            wall_s=times.wall_s,
+        )
     )
     return times.server
 
@@ -224,3 +236,12 @@ def test_a_server_may_demand_certificates_of_one_authority_and_issue_those_of_an
     client = log_in(server, "alice", certified("alice", key_of("alice")))
     assert len(issued_to(client)) == 1
     assert log_in(server, "bob", b"").refusal == Refusal.CERTIFICATE
+
+
+def test_a_key_that_the_issuing_authority_has_revoked_gets_no_certificate() -> None:
+    """Peers whose list is older than the revocation would believe a new one."""
+    server = serving(issuer=ROOT, issuer_store=store(key_of("alice").public_bytes))
+    alice, bob = log_in(server, "alice", b""), log_in(server, "bob", b"")
+    assert isinstance(alice.heard[-1], Welcome)
+    assert not issued_to(alice)
+    assert len(issued_to(bob)) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
 from random import Random
 
@@ -214,3 +216,17 @@ def test_saving_takes_little_of_the_time_and_failing_even_less() -> None:
     assert pause_between_saves_us(0) == config.SERVER_NAMES_SAVE_US
     assert pause_between_saves_us(SECOND) == config.SERVER_NAMES_SAVE_SHARE * SECOND
     assert pause_between_saves_us(None) == config.SERVER_NAMES_SAVE_RETRY_US
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are others there")
+def test_names_are_kept_also_where_the_file_system_knows_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    file = NamesFile(tmp_path / "names.txt")
+    file.save([ALICE])
+    file.close()
+    assert (tmp_path / "names.txt").exists()
