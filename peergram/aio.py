@@ -6,7 +6,8 @@
             ...
 
 Everything belongs to the event loop's thread. Methods that never wait (`accept`, `close`, `info`) are plain functions. No
-cancellation loses a message: what was not returned is still unread, and a `send` that was cancelled was not sent.
+cancellation loses a message: what was not returned is still unread, and a `send` that was cancelled was not sent,
+unless only the word of its delivery was missing.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from peergram.errors import (
     Result,
     SendError,
     SessionBrokenError,
+    UsageError,
 )
 from peergram.events import (
     ConnectionState,
     Event,
     Message,
     PeerRefused,
+    Receipt,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -157,26 +160,54 @@ class Net:
 
     # --- sending ---
 
-    async def send(self, identity: str | Identity, data: bytes, *, reliable: bool = True, channel: int = 0) -> None:
+    async def send(
+        self, identity: str | Identity, data: bytes, *, reliable: bool = True, channel: int = 0, delivered: bool = False
+    ) -> None:
         """Send one message of at most 524288 bytes; opens a session if there is none, accepts one that is asked for.
 
-        Returns once the message is on its way (not: arrived). Waits while the send buffer to this identity is full, until half of
-        it is free; those who wait on one channel are served in the order they came, and do not keep other channels waiting. A
-        `send` that is cancelled was not sent. Raises SessionBrokenError (close the session to begin anew), NoRouteError,
-        MessageTooLargeError, UsageError for wrong arguments.
+        Returns once the message is on its way, or, with `delivered`, once the peer's library has all of it. Waits while the send
+        buffer to this identity is full, until half of it is free; those who wait on one channel are served in the order they
+        came, and do not keep other channels waiting. A `send` that is cancelled was not sent, unless it waited for delivery only.
+        Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same),
+        NoRouteError, MessageTooLargeError, UsageError for wrong arguments.
         """
+        if delivered and not reliable:
+            raise UsageError("delivered: nobody learns what becomes of an unreliable message; send it reliably")
         who = self._names.resolve(identity)
         payload = data if type(data) is bytes else bytes_of(data)
         flags = int(SendFlags.RELIABLE if reliable else SendFlags.UNRELIABLE)
+        endpoint = self._endpoint
+        if delivered:
+            await self._deliver(who, payload, flags, channel)
+        else:
+            await self._send(who, payload, channel, lambda now_us: endpoint.send_message(who, payload, flags, channel, now_us))
+
+    async def _deliver(self, who: Identity, payload: bytes, flags: int, channel: int) -> None:
+        receipt: Receipt | None = None
+
+        def send(now_us: int) -> Result:
+            nonlocal receipt
+            result, receipt = self._endpoint.send_with_receipt(who, payload, flags, channel, now_us)
+            return result
+
+        await self._send(who, payload, channel, send)
+        if (kept := receipt) is None:
+            return
+        await self._until(lambda: kept.state != "pending")
+        if kept.state != "delivered":
+            text = f"to {who.printable}: the session ended before anybody confirmed the message: {kept.debug} ({kept.reason})"
+            raise SessionBrokenError(text, who, Result.CONNECT_FAILED, kept.reason, kept.debug)
+
+    async def _send(self, who: Identity, payload: bytes, channel: int, send: Callable[[int], Result]) -> None:
         if (who, channel) not in self._turns:
-            result = self._try_send(who, payload, flags, channel)
+            result = self._call(send)
             if result is _OK:
                 return
             if result is not _LIMIT_EXCEEDED:
                 raise self._error(who, result)
-        await self._send_in_turn(who, payload, flags, channel)
+        await self._send_in_turn(who, payload, channel, send)
 
-    async def _send_in_turn(self, who: Identity, payload: bytes, flags: int, channel: int) -> None:
+    async def _send_in_turn(self, who: Identity, payload: bytes, channel: int, send: Callable[[int], Result]) -> None:
         turn = self._turns.setdefault((who, channel), _Turn())
         turn.users += 1
         try:
@@ -184,8 +215,8 @@ class Net:
                 if len(payload) > REFERENCE_MESSAGE_BYTES_MAX:
                     # Whether he takes the last few bytes is known only then.
                     await self.connected(who)
-                while (result := self._try_send(who, payload, flags, channel)) is _LIMIT_EXCEEDED:
-                    if not self._endpoint.has_waiting(who):
+                while (result := self._call(send)) is _LIMIT_EXCEEDED:
+                    if not self._endpoint.may_fit_later(who):
                         raise self._error(who, result)
                     await self._until(lambda: self._endpoint.has_room_for(who, len(payload)))
         finally:
@@ -194,9 +225,6 @@ class Net:
                 del self._turns[who, channel]
         if result is not _OK:
             raise self._error(who, result)
-
-    def _try_send(self, who: Identity, payload: bytes, flags: int, channel: int) -> Result:
-        return self._call(lambda now_us: self._endpoint.send_message(who, payload, flags, channel, now_us))
 
     async def connected(self, identity: str | Identity) -> SessionInfo:
         """Call this identity if there is no session (accept it, if it asks for one), and wait until the session is up.
