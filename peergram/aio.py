@@ -16,14 +16,17 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from peergram.address import Address
+from peergram.blobs import Blob, BlobPort, BlobSource, Progress, Sink, Steps, Work, receive_steps, send_steps
 from peergram.config import REFERENCE_MESSAGE_BYTES_MAX
 from peergram.drivers.asyncio_driver import AsyncioDriver
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.opening import Opened, OpenOptions, open_endpoint
+from peergram.drivers.system import monotonic_us
 from peergram.errors import (
     ClosedError,
     MessageTooLargeError,
@@ -46,6 +49,7 @@ from peergram.events import (
     SessionRequested,
 )
 from peergram.identity import Identity
+from peergram.timing import NEVER
 
 __all__ = ["Net", "open"]
 
@@ -134,6 +138,7 @@ class Net:
         self._turns: dict[tuple[Identity, int], _Turn] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_closing = False
+        self._blobs = BlobPort(opened.endpoint, self._call, lambda: self._driver.look_again())
         self._dispatcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._driver = AsyncioDriver(
@@ -261,6 +266,70 @@ class Net:
         """The messages of a channel, for `async for`, for ever."""
         return _Stream(lambda: self.receive(channel))
 
+    # --- blobs ---
+
+    async def send_blob(
+        self,
+        identity: str | Identity,
+        source: BlobSource,
+        *,
+        channel: int,
+        name: str = "",
+        progress: Progress | None = None,
+        give_up_after_s: float = 30.0,
+    ) -> None:
+        """Send data of any size (bytes, a path, a binary file object that can seek), on a channel for blobs only.
+
+        Returns once the receiver's `receive_blob` has all of it with the right checksum. Goes on by itself after the session
+        broke, until nobody has been reached for `give_up_after_s`; called again, also by another run of the program, it goes on
+        where it stopped. `progress(received, size)` is called on the way. If this is cancelled, the receiver is told. Raises
+        BlobError, OSError for a file that cannot be read.
+        """
+        who = self._names.resolve(identity)
+        steps = send_steps(
+            self._blobs, who, source, channel=channel, name=name, progress=progress, give_up_after_s=give_up_after_s
+        )
+        await self._run_steps(steps)
+
+    async def receive_blob(
+        self,
+        *,
+        channel: int,
+        into: Sink = None,
+        identity: str | Identity | None = None,
+        size_max: int | None = None,
+        progress: Progress | None = None,
+    ) -> Blob:
+        """Wait for the next blob on a channel, from `identity` or anyone, and take it whole.
+
+        `into`: a path (the beginning is kept in a `.part` file beside it until all is there), a binary file object, or None for
+        memory. Larger ones than `size_max` are refused; in memory that is 64 MiB unless you say otherwise. Stays through a broken
+        session, since its sender may come back; use `asyncio.timeout` to wait no longer than you like. Raises BlobError, OSError
+        for a path that cannot be written.
+        """
+        who = None if identity is None else self._names.resolve(identity)
+        steps = receive_steps(self._blobs, channel=channel, into=into, identity=who, size_max=size_max, progress=progress)
+        return await self._run_steps(steps)
+
+    async def _run_steps(self, steps: Steps[T]) -> T:
+        try:
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                if isinstance(step, Work):
+                    await asyncio.to_thread(step.run)
+                elif step.until_us == NEVER:
+                    await self._until(step.wanted)
+                else:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(max(0, step.until_us - monotonic_us()) / 1e6):
+                            await self._until(step.wanted)
+        finally:
+            steps.close()
+
     # --- sessions ---
 
     def requests(self) -> _Stream[SessionRequested]:
@@ -375,7 +444,7 @@ class Net:
         if result is Result.FAIL:
             return NoRouteError(f"to {name}: {EXPLAINED[result]}", who, result)
         if result in (Result.INVALID_PARAM, _LIMIT_EXCEEDED):
-            text = f"to {name}: a message has at most {REFERENCE_MESSAGE_BYTES_MAX} bytes (a few more to our own kind): cut it up"
+            text = f"to {name}: a message has at most {REFERENCE_MESSAGE_BYTES_MAX} bytes; use send_blob for what is larger"
             return MessageTooLargeError(text, who, result)
         known = self._endpoint.connection_info(who, 0)
         reason, debug = (0, "it was closed here") if known is None else (known.end_reason, known.end_debug)
