@@ -4,9 +4,11 @@ from types import FunctionType as _FunctionType
 from types import ModuleType as _ModuleType
 from typing import Final as _Final
 
+from peergram.blobs import Blob
 from peergram.config import Config
 from peergram.errors import (
     AddressInUseError,
+    BlobError,
     ClosedError,
     EndReason,
     IdentityInUseError,
@@ -46,6 +48,8 @@ COMPILED: _Final = not isinstance(_TimerTable.next, _FunctionType)
 __all__ = [
     "COMPILED",
     "AddressInUseError",
+    "Blob",
+    "BlobError",
     "ClosedError",
     "Config",
     "ConnectionInfo",

@@ -6,7 +6,8 @@
             ...
 
 Everything belongs to the event loop's thread. Methods that never wait (`accept`, `close`, `info`) are plain functions. No
-cancellation loses a message: what was not returned is still unread, and a `send` that was cancelled was not sent.
+cancellation loses a message: what was not returned is still unread, and a `send` that was cancelled was not sent,
+unless only the word of its delivery was missing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from peergram.address import Address
+from peergram.blobs import Blob, BlobPort, BlobSource, Progress, Sink, Steps, Work, receive_steps, send_steps
 from peergram.config import REFERENCE_MESSAGE_BYTES_MAX
 from peergram.drivers.asyncio_driver import AsyncioDriver
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.opening import Opened, OpenOptions, open_endpoint
+from peergram.drivers.system import monotonic_us
 from peergram.errors import (
     ClosedError,
     MessageTooLargeError,
@@ -30,12 +34,14 @@ from peergram.errors import (
     Result,
     SendError,
     SessionBrokenError,
+    UsageError,
 )
 from peergram.events import (
     ConnectionState,
     Event,
     Message,
     PeerRefused,
+    Receipt,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -43,6 +49,7 @@ from peergram.events import (
     SessionRequested,
 )
 from peergram.identity import Identity
+from peergram.timing import NEVER
 
 __all__ = ["Net", "open"]
 
@@ -131,6 +138,7 @@ class Net:
         self._turns: dict[tuple[Identity, int], _Turn] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_closing = False
+        self._blobs = BlobPort(opened.endpoint, self._call, lambda: self._driver.look_again())
         self._dispatcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._driver = AsyncioDriver(
@@ -157,26 +165,54 @@ class Net:
 
     # --- sending ---
 
-    async def send(self, identity: str | Identity, data: bytes, *, reliable: bool = True, channel: int = 0) -> None:
+    async def send(
+        self, identity: str | Identity, data: bytes, *, reliable: bool = True, channel: int = 0, delivered: bool = False
+    ) -> None:
         """Send one message of at most 524288 bytes; opens a session if there is none, accepts one that is asked for.
 
-        Returns once the message is on its way (not: arrived). Waits while the send buffer to this identity is full, until half of
-        it is free; those who wait on one channel are served in the order they came, and do not keep other channels waiting. A
-        `send` that is cancelled was not sent. Raises SessionBrokenError (close the session to begin anew), NoRouteError,
-        MessageTooLargeError, UsageError for wrong arguments.
+        Returns once the message is on its way, or, with `delivered`, once the peer's library has all of it. Waits while the send
+        buffer to this identity is full, until half of it is free; those who wait on one channel are served in the order they
+        came, and do not keep other channels waiting. A `send` that is cancelled was not sent, unless it waited for delivery only.
+        Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same),
+        NoRouteError, MessageTooLargeError, UsageError for wrong arguments.
         """
+        if delivered and not reliable:
+            raise UsageError("delivered: nobody learns what becomes of an unreliable message; send it reliably")
         who = self._names.resolve(identity)
         payload = data if type(data) is bytes else bytes_of(data)
         flags = int(SendFlags.RELIABLE if reliable else SendFlags.UNRELIABLE)
+        endpoint = self._endpoint
+        if delivered:
+            await self._deliver(who, payload, flags, channel)
+        else:
+            await self._send(who, payload, channel, lambda now_us: endpoint.send_message(who, payload, flags, channel, now_us))
+
+    async def _deliver(self, who: Identity, payload: bytes, flags: int, channel: int) -> None:
+        receipt: Receipt | None = None
+
+        def send(now_us: int) -> Result:
+            nonlocal receipt
+            result, receipt = self._endpoint.send_with_receipt(who, payload, flags, channel, now_us)
+            return result
+
+        await self._send(who, payload, channel, send)
+        if (kept := receipt) is None:
+            return
+        await self._until(lambda: kept.state != "pending")
+        if kept.state != "delivered":
+            text = f"to {who.printable}: the session ended before anybody confirmed the message: {kept.debug} ({kept.reason})"
+            raise SessionBrokenError(text, who, Result.CONNECT_FAILED, kept.reason, kept.debug)
+
+    async def _send(self, who: Identity, payload: bytes, channel: int, send: Callable[[int], Result]) -> None:
         if (who, channel) not in self._turns:
-            result = self._try_send(who, payload, flags, channel)
+            result = self._call(send)
             if result is _OK:
                 return
             if result is not _LIMIT_EXCEEDED:
                 raise self._error(who, result)
-        await self._send_in_turn(who, payload, flags, channel)
+        await self._send_in_turn(who, payload, channel, send)
 
-    async def _send_in_turn(self, who: Identity, payload: bytes, flags: int, channel: int) -> None:
+    async def _send_in_turn(self, who: Identity, payload: bytes, channel: int, send: Callable[[int], Result]) -> None:
         turn = self._turns.setdefault((who, channel), _Turn())
         turn.users += 1
         try:
@@ -184,8 +220,8 @@ class Net:
                 if len(payload) > REFERENCE_MESSAGE_BYTES_MAX:
                     # Whether he takes the last few bytes is known only then.
                     await self.connected(who)
-                while (result := self._try_send(who, payload, flags, channel)) is _LIMIT_EXCEEDED:
-                    if not self._endpoint.has_waiting(who):
+                while (result := self._call(send)) is _LIMIT_EXCEEDED:
+                    if not self._endpoint.may_fit_later(who):
                         raise self._error(who, result)
                     await self._until(lambda: self._endpoint.has_room_for(who, len(payload)))
         finally:
@@ -194,9 +230,6 @@ class Net:
                 del self._turns[who, channel]
         if result is not _OK:
             raise self._error(who, result)
-
-    def _try_send(self, who: Identity, payload: bytes, flags: int, channel: int) -> Result:
-        return self._call(lambda now_us: self._endpoint.send_message(who, payload, flags, channel, now_us))
 
     async def connected(self, identity: str | Identity) -> SessionInfo:
         """Call this identity if there is no session (accept it, if it asks for one), and wait until the session is up.
@@ -232,6 +265,70 @@ class Net:
     def channel(self, channel: int) -> _Stream[Message]:
         """The messages of a channel, for `async for`, for ever."""
         return _Stream(lambda: self.receive(channel))
+
+    # --- blobs ---
+
+    async def send_blob(
+        self,
+        identity: str | Identity,
+        source: BlobSource,
+        *,
+        channel: int,
+        name: str = "",
+        progress: Progress | None = None,
+        give_up_after_s: float = 30.0,
+    ) -> None:
+        """Send data of any size (bytes, a path, a binary file object that can seek), on a channel for blobs only.
+
+        Returns once the receiver's `receive_blob` has all of it with the right checksum. Goes on by itself after the session
+        broke, until nobody has been reached for `give_up_after_s`; called again, also by another run of the program, it goes on
+        where it stopped. `progress(received, size)` is called on the way. If this is cancelled, the receiver is told. Raises
+        BlobError, OSError for a file that cannot be read.
+        """
+        who = self._names.resolve(identity)
+        steps = send_steps(
+            self._blobs, who, source, channel=channel, name=name, progress=progress, give_up_after_s=give_up_after_s
+        )
+        await self._run_steps(steps)
+
+    async def receive_blob(
+        self,
+        *,
+        channel: int,
+        into: Sink = None,
+        identity: str | Identity | None = None,
+        size_max: int | None = None,
+        progress: Progress | None = None,
+    ) -> Blob:
+        """Wait for the next blob on a channel, from `identity` or anyone, and take it whole.
+
+        `into`: a path (the beginning is kept in a `.part` file beside it until all is there), a binary file object, or None for
+        memory. Larger ones than `size_max` are refused; in memory that is 64 MiB unless you say otherwise. Stays through a broken
+        session, since its sender may come back; use `asyncio.timeout` to wait no longer than you like. Raises BlobError, OSError
+        for a path that cannot be written.
+        """
+        who = None if identity is None else self._names.resolve(identity)
+        steps = receive_steps(self._blobs, channel=channel, into=into, identity=who, size_max=size_max, progress=progress)
+        return await self._run_steps(steps)
+
+    async def _run_steps(self, steps: Steps[T]) -> T:
+        try:
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                if isinstance(step, Work):
+                    await asyncio.to_thread(step.run)
+                elif step.until_us == NEVER:
+                    await self._until(step.wanted)
+                else:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(max(0, step.until_us - monotonic_us()) / 1e6):
+                            await self._until(step.wanted)
+        finally:
+            steps.close()
 
     # --- sessions ---
 
@@ -347,7 +444,7 @@ class Net:
         if result is Result.FAIL:
             return NoRouteError(f"to {name}: {EXPLAINED[result]}", who, result)
         if result in (Result.INVALID_PARAM, _LIMIT_EXCEEDED):
-            text = f"to {name}: a message has at most {REFERENCE_MESSAGE_BYTES_MAX} bytes (a few more to our own kind): cut it up"
+            text = f"to {name}: a message has at most {REFERENCE_MESSAGE_BYTES_MAX} bytes; use send_blob for what is larger"
             return MessageTooLargeError(text, who, result)
         known = self._endpoint.connection_info(who, 0)
         reason, debug = (0, "it was closed here") if known is None else (known.end_reason, known.end_debug)

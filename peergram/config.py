@@ -83,6 +83,22 @@ MESSAGE_NUMBER_STEP_MAX: Final = 10_000
 MESSAGE_CHARGE_BYTES_MIN: Final = 256
 """What an unread message costs of the receive buffer at least: its bookkeeping (M1)."""
 
+BLOB_CHUNK_BYTES: Final = 32_768
+"""Data in one message of a blob: large enough that headers count for nothing, small beside every buffer."""
+BLOB_WINDOW_BYTES: Final = 524_288
+"""Data of a blob sent ahead of what the receiving program has taken: half of what it may leave unread, the rest being for other
+channels."""
+BLOB_BYTES_IN_MEMORY_MAX: Final = 67_108_864
+"""Largest blob received into memory, unless the program says otherwise."""
+BLOB_NAME_BYTES_MAX: Final = 255
+"""Longest name of a blob, like that of a file."""
+BLOB_OFFERS_MAX: Final = 64
+"""Offers of blobs kept for a program that takes up one after the other; the oldest gives way, and its sender waits in vain."""
+BLOB_FINISHED_MAX: Final = 64
+"""Blobs whose end is told once more to a sender who asks because the word was lost."""
+BLOB_RETRY_US: Final = 250_000
+"""Pause before a blob looks for its receiver again after their session broke."""
+
 PACKETS_IN_FLIGHT_MAX: Final = 7_999
 """Packets neither acknowledged nor given up, fewer than 8 000; a reference peer's 16-bit numbers break at 32768 (P2). Data waits
 then; answers go on, and the oldest packet is given up for each (E12, E14)."""

@@ -123,3 +123,7 @@ class SessionBrokenError(SendError):
 
 class MessageTooLargeError(SendError, UsageError):
     """No buffer has room for this message, however empty; send it as a blob."""
+
+
+class BlobError(PeergramError):
+    """A blob did not arrive; the text says why, and what to do."""

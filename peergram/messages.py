@@ -17,9 +17,10 @@ from contextlib import suppress
 from dataclasses import replace
 from time import monotonic_ns
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from peergram.address import Address
+from peergram.blobs import Blob, BlobPort, BlobSource, Progress, Sink, Steps, Work, receive_steps, send_steps
 from peergram.config import Config
 from peergram.crypto.keys import SigningKey
 from peergram.crypto.policy import PinOutgoing, Policy
@@ -50,6 +51,8 @@ from peergram.signaling.service import SignalingService
 from peergram.timing import NEVER
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _CLOSE_TIMEOUT_S = 1.0
 _LINGER_POLL_S = 0.002
@@ -134,6 +137,9 @@ class Messages:
         self._log_limit = LogLimit()
         self._names = Names()
         self._told = Told(self._endpoint)
+        self._blobs = BlobPort(
+            self._endpoint, lambda command: self._driver.call(command), lambda: self._driver.call(lambda now_us: None)
+        )
         try:
             self._driver = ThreadDriver(
                 opened.driven,
@@ -369,6 +375,67 @@ class Messages:
     def fileno(self) -> int:
         """A descriptor for `select` and foreign event loops: readable while messages or events wait."""
         return self._driver.readable_fileno()
+
+    # --- blobs ---
+
+    def send_blob_to_user(
+        self,
+        identity: str | Identity,
+        source: BlobSource,
+        channel: int = 0,
+        *,
+        name: str = "",
+        progress: Progress | None = None,
+        give_up_after_s: float = 30.0,
+    ) -> None:
+        """Send data of any size (bytes, a path, a binary file object that can seek), on a channel for blobs only.
+
+        Returns once the receiver has all of it with the right checksum; for threads, not for frame loops. Goes on by itself after
+        the session broke, until nobody has been reached for `give_up_after_s`; called again, also by another run of the program,
+        it goes on where it stopped. `progress(received, size)` is called on the way. Raises BlobError, OSError for a file that
+        cannot be read.
+        """
+        who = self._names.resolve(identity)
+        steps = send_steps(
+            self._blobs, who, source, channel=channel, name=name, progress=progress, give_up_after_s=give_up_after_s
+        )
+        self._run_steps(steps, NEVER)
+
+    def receive_blob_on_channel(
+        self,
+        channel: int,
+        into: Sink = None,
+        *,
+        identity: str | Identity | None = None,
+        size_max: int | None = None,
+        progress: Progress | None = None,
+        timeout_s: float | None = None,
+    ) -> Blob:
+        """Wait for the next blob on a channel, from `identity` or anyone, and take it whole; for threads, not for frame loops.
+
+        `into`: a path (the beginning is kept in a `.part` file beside it until all is there), a binary file object, or None for
+        memory. Larger ones than `size_max` are refused; in memory that is 64 MiB unless you say otherwise. Stays through a broken
+        session, since its sender may come back, for at most `timeout_s` altogether. Raises BlobError, TimeoutError, OSError for a
+        path that cannot be written.
+        """
+        who = None if identity is None else self._names.resolve(identity)
+        steps = receive_steps(self._blobs, channel=channel, into=into, identity=who, size_max=size_max, progress=progress)
+        return self._run_steps(steps, NEVER if timeout_s is None else monotonic_us() + int(timeout_s * 1e6))
+
+    def _run_steps(self, steps: Steps[T], until_us: int) -> T:
+        try:
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                if isinstance(step, Work):
+                    step.run()
+                elif not self._driver.wait(min(step.until_us, until_us), step.wanted) and monotonic_us() >= until_us:
+                    raise TimeoutError("no blob has come to its end in time")
+        finally:
+            steps.close()
 
     # --- the rest ---
 

@@ -283,6 +283,29 @@ def test_a_send_that_waits_for_room_learns_that_the_session_broke(run: Run) -> N
     run(main)
 
 
+def test_a_send_may_wait_until_the_message_is_delivered(run: Run) -> None:
+    async def main() -> None:
+        async with Pair(Config(receipts_max=4)) as pair:
+            await asyncio.gather(*(pair.alice.send(pair.to_bob, bytes([number]), delivered=True) for number in range(20)))
+            arrived = [pair.bob._endpoint.unread_messages]
+            assert [(await pair.bob.receive()).payload[0] for _ in range(20)] == list(range(20))
+            assert arrived == [20]
+            with pytest.raises(UsageError, match="send it reliably"):
+                await pair.alice.send(pair.to_bob, b"", reliable=False, delivered=True)
+
+    run(main)
+
+
+def test_a_message_that_nobody_confirmed_raises_with_the_reason(run: Run) -> None:
+    async def main() -> None:
+        async with aio.open("alice", signaling=None, config=Config(timeout_initial_us=50_000)) as alice:
+            with pytest.raises(SessionBrokenError, match="Timed out") as caught:
+                await alice.send("ip:127.0.0.1:9", b"hi", delivered=True)
+            assert caught.value.reason == peergram.EndReason.MISC_TIMEOUT
+
+    run(main)
+
+
 def test_closing_releases_everybody_who_waits(run: Run) -> None:
     async def main() -> None:
         async with Pair(Config(send_buffer_bytes=65_536)) as pair:

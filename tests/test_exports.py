@@ -10,6 +10,8 @@ import peergram
 
 PUBLIC = [
     "AddressInUseError",
+    "Blob",
+    "BlobError",
     "COMPILED",
     "ClosedError",
     "Config",
@@ -56,9 +58,11 @@ MESSAGES = {
     "on_route_changed": None,
     "ping_user": "(identity)",
     "receive_messages_on_channel": "(channel, max_messages)",
+    "receive_blob_on_channel": "(channel, into=None, identity=None, size_max=None, progress=None, timeout_s=None)",
     "renew_authorities": "(authorities)",
     "renew_certificate": "(certificate)",
     "run_callbacks": "()",
+    "send_blob_to_user": "(identity, source, channel=0, name='', progress=None, give_up_after_s=30.0)",
     "send_message_to_user": "(identity, data, flags=0, channel=0)",
     "send_messages_to_user": "(identity, messages, flags=0, channel=0)",
     "send_with_receipt": "(identity, data, flags=8, channel=0)",

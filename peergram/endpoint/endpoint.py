@@ -653,12 +653,13 @@ class Endpoint:
         """Whether `has_room`, and a message of that many bytes is taken now or never."""
         peer = self._peers.get(identity)
         header_bytes = MESSAGE_BYTES_MAX - REFERENCE_MESSAGE_BYTES_MAX
-        return peer is None or peer.link is None or peer.link.connection.has_room_for(size + header_bytes)
+        fits = peer is None or peer.link is None or peer.link.connection.has_room_for(size + header_bytes)
+        return fits and self._receipts.has_room
 
-    def has_waiting(self, identity: Identity) -> bool:
-        """Whether anything waits to be sent to this identity."""
+    def may_fit_later(self, identity: Identity) -> bool:
+        """After LIMIT_EXCEEDED: whether something is in the way that will be gone."""
         peer = self._peers.get(identity)
-        return peer is not None and peer.link is not None and peer.link.connection.has_waiting
+        return self._receipts.is_full or (peer is not None and peer.link is not None and peer.link.connection.has_waiting)
 
     def pending_request(self, identity: Identity) -> SessionRequested | None:
         """The request of this identity that waits for an answer now; None if there is none (any more)."""

@@ -31,6 +31,45 @@ def test_the_frame_loop_example_carries_positions_and_shots() -> None:
     assert done.stdout.startswith("ben saw 3 shots")
 
 
+def test_three_play_the_coins_example_to_its_end_and_agree_who_has_won() -> None:
+    party = f"coins-{free_port()}"
+    game = [sys.executable, str(ROOT / "examples/coins.py"), "--party", party, "--bot", "--seconds", "60"]
+    seats = [["host", "--players", "3"], ["join", "--as", "ben"], ["join", "--as", "ben"]]
+    players = [
+        subprocess.Popen(
+            [*game, *seat],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        for seat in seats
+    ]
+    try:
+        said = [player.communicate(timeout=60) for player in players]
+    finally:
+        for player in players:
+            player.kill()
+    assert [errors for _, errors in said] == ["", "", ""]
+    assert len({output for output, _ in said}) == 1
+    assert re.fullmatch(r"(anna|ben'?) wins! \(anna \d, ben \d, ben' \d\)\n", said[0][0])
+
+
+def test_the_coins_example_needs_no_terminal_to_be_played_by_hand() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples/coins.py"), "host", "--party", f"coins-{free_port()}", "--seconds", "1"],
+        input="dds\n",
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "anna: 0\nwaiting for somebody to join\n" in done.stdout
+    assert "@" in done.stdout
+
+
 def test_the_echo_example_answers() -> None:
     port = free_port()
     server = subprocess.Popen(
