@@ -35,7 +35,7 @@ _PYTHONS = ("python", "python3")
 
 
 def run_program(network: DatagramNetwork, arguments: Sequence[str]) -> None:
-    """Run `program.py args` or `-m module args` to its end; what it raises comes out, SystemExit included.
+    """Run `program.py args` or `-m module args` to its end, its threads included; what it raises comes out, SystemExit too.
 
     A `python` in front is skipped. Raises UsageError if it is no Python program. `network` needs ports.
     """
@@ -44,11 +44,21 @@ def run_program(network: DatagramNetwork, arguments: Sequence[str]) -> None:
         raise UsageError("name the program to run, as in: -- python program.py")
     if words[0].startswith("-") and words[0] != "-m":
         raise UsageError(f"{words[0]}: of Python's own options only -m can be used")
+    others = set(threading.enumerate())
     with _program_in_place(words), replaced_sockets(network):
-        if words[0] == "-m":
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(words[0], run_name="__main__")
+        try:
+            if words[0] == "-m":
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(words[0], run_name="__main__")
+        finally:
+            _wait_for_threads(others)
+
+
+def _wait_for_threads(others: set[threading.Thread]) -> None:
+    """As Python does at the end of a program: until all threads that it started, and that are no daemons, have ended."""
+    while left := [thread for thread in threading.enumerate() if not thread.daemon and thread not in others]:
+        left[0].join()
 
 
 def _is_python(word: str) -> bool:

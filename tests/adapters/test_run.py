@@ -135,6 +135,18 @@ def test_the_program_finds_its_arguments_and_folder_and_ends_as_it_wants(tmp_pat
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_threads_of_a_program_go_on_after_its_main_part_has_ended(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import socket, threading, time\n"
+        "def work():\n"
+        "    time.sleep(0.2)\n"
+        "    print(type(socket.socket(type=socket.SOCK_DGRAM)).__name__)\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    assert run_command("run", str(program)).stdout == "RunSocket\n"
+
+
 def test_what_a_program_raises_is_shown_as_python_shows_it(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("raise OSError('a defect of the program')\n")
