@@ -667,6 +667,18 @@ SIGNALING_PING_US: Final = 20_000_000
 FAKE_ADDRESSES_MAX: Final = 32_768
 """Identities of a process that get a fake address, half of those there are, so that a free one is always found soon. A few MB.
 Beyond, newcomers get none: an address that passed from one identity to another would deliver to the wrong one."""
+SHIM_PORT: Final = 27_015
+"""The port of peers whose datagrams carry none; many programs refuse 0."""
+SHIM_DATAGRAM_BYTES_MAX: Final = 65_507
+"""Longest datagram that a socket look-alike sends: as UDP over IPv4. Above `UNRELIABLE_SEND_BYTES_MAX` it goes reliably."""
+SHIM_QUEUE_DATAGRAMS_MAX: Final = 1_024
+SHIM_QUEUE_BYTES_MAX: Final = 1_048_576
+"""What waits to be read from one socket look-alike. Beyond, unreliable datagrams are dropped as by a full UDP socket, reliable
+ones wait at their sender."""
+SHIM_TRANSPORT_BYTES_MAX: Final = 1_048_576
+SHIM_TRANSPORT_HIGH_BYTES: Final = 65_536
+"""What an asyncio look-alike holds for peers whose send buffers are full: from the second number on its protocol is asked to
+pause (asyncio's own mark), beyond the first datagrams are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

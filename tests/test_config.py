@@ -15,6 +15,16 @@ from peergram.errors import UsageError
 TESTS = Path(__file__).parent
 
 REACHED_BY = {
+    "SHIM_PORT": "adapters/test_socket_shim.py::test_a_stranger_has_a_fake_address_which_answers_reach",
+    "SHIM_DATAGRAM_BYTES_MAX": "adapters/test_socket_shim.py::test_a_datagram_is_as_long_as_udp_allows",
+    "SHIM_QUEUE_DATAGRAMS_MAX": "adapters/test_socket_shim.py::test_who_does_not_read_loses_what_a_full_queue_does_not_hold",
+    "SHIM_QUEUE_BYTES_MAX": "adapters/test_socket_shim.py::test_large_datagrams_fill_the_queue_by_their_bytes",
+    "SHIM_TRANSPORT_BYTES_MAX": (
+        "adapters/test_asyncio_shim.py::test_what_does_not_fit_is_held_up_to_a_limit_and_the_protocol_is_asked_to_pause"
+    ),
+    "SHIM_TRANSPORT_HIGH_BYTES": (
+        "adapters/test_asyncio_shim.py::test_what_does_not_fit_is_held_up_to_a_limit_and_the_protocol_is_asked_to_pause"
+    ),
     "FAKE_ADDRESSES_MAX": "adapters/test_fake_addresses.py::test_beyond_the_limit_newcomers_get_none_and_the_others_keep_theirs",
     "PROTOCOL_VERSION": "connection/test_handshake.py::test_two_round_trips_make_a_session",
     "PROTOCOL_VERSION_MIN": "connection/test_handshake.py::test_an_old_server_is_refused_by_what_it_signs",

@@ -25,8 +25,7 @@ _COUNT = _PER_NUMBER * _PER_NUMBER
 class FakeAddresses:
     """Hosts for identities, both ways. May be used from several threads."""
 
-    def __init__(self, limit: int = FAKE_ADDRESSES_MAX) -> None:
-        self._limit = min(limit, _COUNT)
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hosts: dict[Identity, str] = {}
         self._identities: dict[str, Identity] = {}
@@ -39,8 +38,10 @@ class FakeAddresses:
         with self._lock:
             host = self._hosts.get(identity)
             if host is None:
-                if len(self._hosts) >= self._limit:
-                    raise UsageError(f"{identity.printable} gets no fake address: {self._limit} identities have one already")
+                if len(self._hosts) >= FAKE_ADDRESSES_MAX:
+                    raise UsageError(
+                        f"{identity.printable} gets no fake address: {FAKE_ADDRESSES_MAX} identities have one already"
+                    )
                 host = self._hosts[identity] = self._free_host(identity)
                 self._identities[host] = identity
             return host

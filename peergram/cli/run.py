@@ -21,20 +21,23 @@ from peergram.errors import AddressInUseError, PeergramError, UsageError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
-_COMMANDS = ("demo", "chat", "send", "receive", "ping", "id", "known", "serve", "ca", "cert", "sim")
+_COMMANDS = ("demo", "chat", "send", "receive", "ping", "run", "id", "known", "serve", "ca", "cert", "sim")
 """Each is a function of this name in a module of this name here; a module that is missing is a command that is missing."""
+_ELSEWHERE = {"run": "run_program"}
+"""Those of another name here."""
 
 
 class LazyGroup(click.Group):
     """Imports a command when it is called, or listed in the help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in _COMMANDS if find_spec(f"{__package__}.{name}")]
+        return [name for name in _COMMANDS if find_spec(f"{__package__}.{_ELSEWHERE.get(name, name)}")]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = getattr(import_module(f"{__package__}.{cmd_name}"), cmd_name)
+        name = _ELSEWHERE.get(cmd_name, cmd_name)
+        command = getattr(import_module(f"{__package__}.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 
