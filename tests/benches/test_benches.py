@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benches import contestants, plot, report, runner
+from benches import contestants, frame_loop, plot, report, runner
 from benches.__main__ import main
 from benches.cases import CASES
 from benches.runner import BenchError, Figures, Outcome, Run, run_all
@@ -174,3 +174,13 @@ def flow_figures(row: tuple[float, ...]) -> Figures:
 def cpu(sender_us: float, receiver_us: float = 0.0) -> dict[str, float]:
     """CPU by message, as a run's details have it."""
     return {"sender_cpu_us_per_message": sender_us, "receiver_cpu_us_per_message": receiver_us}
+
+
+def test_the_bench_of_frame_loops_reports_both_loops(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame_loop.main(["--seconds", "0.2", "--peers", "2", "--busy", "0.2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("main loop")] == [
+        "main loop busy for 0% of a frame",
+        "main loop busy for 20% of a frame",
+    ]
+    assert sum("missed frames" in line for line in lines) == 2

@@ -31,6 +31,12 @@ def test_the_frame_loop_example_carries_positions_and_shots() -> None:
     assert done.stdout.startswith("ben saw 3 shots")
 
 
+def test_the_example_for_asyncio_talks_and_sends_a_blob() -> None:
+    done = run_python(str(ROOT / "examples/awaitable.py"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "hello from alice\nzeros: 1000000 bytes from str:alice\n"
+
+
 def test_three_play_the_coins_example_to_its_end_and_agree_who_has_won() -> None:
     party = f"coins-{free_port()}"
     game = [sys.executable, str(ROOT / "examples/coins.py"), "--party", party, "--bot", "--seconds", "60"]
