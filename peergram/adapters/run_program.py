@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 from peergram.adapters.datagram_network import DatagramNetwork
@@ -31,6 +32,10 @@ _DATAGRAM_BYTES_MAX = 65_536
 _DATAGRAMS_PER_TURN = 64
 _KIND_BITS = 0xF
 """Of a socket's type; the others are SOCK_NONBLOCK and SOCK_CLOEXEC of Linux."""
+_MSG_ERRQUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0)
+_RECVPKTINFO = (socket.IPPROTO_IPV6, getattr(socket, "IPV6_RECVPKTINFO", None))
+_PKTINFO = Struct("16sI")
+"""An address and the number of its interface; 0 is any."""
 _PYTHONS = ("python", "python3")
 
 
@@ -156,6 +161,7 @@ class RunSocket(PeerSocket):
         self._real.setblocking(False)
         self._port = 0
         self._connected_outside = False
+        self._wants_pktinfo = False
         super().__init__(network, family, type, proto)
         if type & getattr(socket, "SOCK_NONBLOCK", 0):
             self.setblocking(False)
@@ -223,6 +229,16 @@ class RunSocket(PeerSocket):
             self._note_port()
         return sent
 
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """With the address that it came to (RFC 3542), if the program has asked for that: peers reach whatever was bound."""
+        if flags & _MSG_ERRQUEUE:
+            return self._real.recvmsg(bufsize, ancbufsize, flags)
+        payload, ancillary, found, address = super().recvmsg(bufsize, ancbufsize, flags)
+        if ancbufsize and self._wants_pktinfo:
+            own = socket.inet_pton(socket.AF_INET6, self._real.getsockname()[0].partition("%")[0])
+            ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO.pack(own, 0)))
+        return payload, ancillary, found, address
+
     def deliver(self, payload: bytes, sender: Identity, address: tuple[str, int]) -> None:
         if self._connected_outside:
             self.network.dropped += 1
@@ -247,6 +263,8 @@ class RunSocket(PeerSocket):
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None, /) -> None:
         if optlen is None:
             self._real.setsockopt(level, optname, value)
+            if (level, optname) == _RECVPKTINFO:
+                self._wants_pktinfo = bool(value)
         else:
             self._real.setsockopt(level, optname, value, optlen)
 

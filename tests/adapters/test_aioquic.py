@@ -18,6 +18,7 @@ from peergram import Messages
 from peergram.adapters.asyncio_shim import create_datagram_endpoint
 
 from .networks import Town
+from .test_real_programs import serving
 
 # Without types: what is not installed everywhere must not decide what the type checker says.
 PROTOCOL = import_module("aioquic.asyncio.protocol")
@@ -95,3 +96,12 @@ def test_a_stream_of_quic_arrives_whole(town: Town, tmp_path: Path, size: int) -
     content = Random(1).randbytes(size)
     got = asyncio.run(asyncio.wait_for(carry(town.messages("bob"), town.messages("alice"), content, tmp_path), 120))
     assert got == content
+
+
+@pytest.mark.parametrize(
+    "size", [50_000, pytest.param(10_000_000, marks=pytest.mark.skipif(not SOAK, reason="full figures only"))]
+)
+def test_its_own_functions_make_sockets_that_reach_peers(tmp_path: Path, size: int) -> None:
+    chain, key = certificate_files(tmp_path)
+    with serving("quic_server.py", str(chain), str(key)) as server:
+        assert server.client("quic_client.py", str(chain), str(size)) == f"{size} bytes came back as they were\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -69,19 +70,27 @@ def test_tftpy_carries_a_file_down_and_up_again(tmp_path: Path, size: int) -> No
         assert (folder / "again-file").read_bytes() == content
 
 
-def test_aiocoap_puts_blocks_and_observes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its portable transports: the one it prefers on Linux needs what only the kernel knows."""
-    monkeypatch.setenv("AIOCOAP_CLIENT_TRANSPORT", "simple6")
-    monkeypatch.setenv("AIOCOAP_SERVER_TRANSPORT", "simplesocketserver")
-    with serving("coap_server.py") as server:
-        assert server.client("coap_client.py").splitlines() == [
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [
+        pytest.param("udp6", "udp6", marks=pytest.mark.skipif(sys.platform != "linux", reason="for Linux only")),
+        pytest.param("simple6", "simplesocketserver", marks=pytest.mark.skipif(not SOAK, reason="full figures only")),
+    ],
+)
+def test_aiocoap_puts_blocks_and_observes(client: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the transports that it takes on Linux, and those that it takes elsewhere."""
+    monkeypatch.setenv("AIOCOAP_CLIENT_TRANSPORT", client)
+    monkeypatch.setenv("AIOCOAP_SERVER_TRANSPORT", server)
+    with serving("coap_server.py") as peer:
+        assert peer.client("coap_client.py").splitlines() == [
             "put 2.04 Changed and got 10240 bytes, the same: True",
             "observed 3 changes, each newer: True",
         ]
-        server.command.end_input()
-        assert server.command.wait_end() == 0
+        peer.command.end_input()
+        assert peer.command.wait_end() == 0
 
 
+@pytest.mark.skipif(not SOAK, reason="full figures only: it takes its time to end")
 @pytest.mark.skipif(find_spec("pygase") is None, reason="pygase is not installed; it needs an older ifaddr than aioice")
 def test_pygase_plays() -> None:
     with serving("pygase_server.py") as server:

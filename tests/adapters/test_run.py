@@ -115,6 +115,24 @@ def test_one_socket_talks_to_peers_and_to_others_and_its_port_is_one(town: Town)
         assert server.recv(100) == b"to a peer"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="where programs ask for it")
+def test_a_program_that_asks_at_which_address_datagrams_come_is_told(town: Town) -> None:
+    bob = town.network("bob", ports=True)
+    with replaced_sockets(bob):
+        server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    alice = town.network("alice", {"10.0.0.2": "bob"}, ports=True)
+    with replaced_sockets(alice), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, server:
+        server.bind(("::", 0))
+        server.settimeout(WAIT_S)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        client.sendto(b"hello", ("10.0.0.2", server.getsockname()[1]))
+        payload, ancillary, flags, address = server.recvmsg(100, 100)
+        assert (payload, flags, address[0][:15]) == (b"hello", 0, "::ffff:169.254.")
+        assert ancillary == [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, bytes(20))]
+        with pytest.raises(BlockingIOError):
+            server.recvmsg(100, 100, socket.MSG_ERRQUEUE)
+
+
 def test_a_port_in_use_is_refused_as_ever(town: Town) -> None:
     with replaced_sockets(town.network("alice", ports=True)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
         first.bind(("127.0.0.1", 0))
