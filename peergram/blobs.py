@@ -257,7 +257,7 @@ class _SourceFile:
             found.update(data)
         self.digest = found.digest()
 
-    def read_at(self, offset: int) -> bytes:
+    def chunk_at(self, offset: int) -> bytes:
         """The next chunk."""
         self._file.seek(self._begin + offset)
         return self._file.read(min(BLOB_CHUNK_BYTES, self.size - offset))
@@ -350,7 +350,7 @@ class _Outgoing:
         left = self._source.size - self._position
         if not self._is_wanted or not left or self._position - self.confirmed >= BLOB_WINDOW_BYTES:
             return None
-        data = self._source.read_at(self._position)
+        data = self._source.chunk_at(self._position)
         if not data:
             raise BlobError("the file has become shorter while it was sent: send it again")
         return _encode(_DATA, self.id, _NUMBER.pack(self._position) + data)
