@@ -159,6 +159,7 @@ class RunSocket(PeerSocket):
         self._outside = outside
         self._real = _RealSocket(family, type, proto)
         self._real.setblocking(False)
+        self._binding = threading.Lock()
         self._port = 0
         self._connected_outside = False
         self._wants_pktinfo = False
@@ -170,10 +171,12 @@ class RunSocket(PeerSocket):
 
     def bind(self, address: Any, /) -> None:
         self._refuse_if_closed()
-        self._real.bind(address)
-        self._note_port()
+        with self._binding:
+            self._real.bind(address)
+            self._note_port()
 
     def _note_port(self) -> None:
+        """The real socket has a port from now on, which is ours toward peers, too."""
         self._port = self._real.getsockname()[1]
         with suppress(OSError):
             # A port that several sockets share is, to peers, the first one's.
@@ -182,8 +185,12 @@ class RunSocket(PeerSocket):
 
     def _own_port(self) -> int:
         if not self._port:
-            self._real.bind(("", 0))
-            self._note_port()
+            # Several threads may send first.
+            with self._binding:
+                if not self._port:
+                    if not self._real.getsockname()[1]:
+                        self._real.bind(("", 0))
+                    self._note_port()
         return self._port
 
     def connect(self, address: Any, /) -> None:
@@ -192,11 +199,9 @@ class RunSocket(PeerSocket):
         if found is None:
             self._real.connect(address)
             self._peer, self._connected_outside = None, True
-            if not self._port:
-                self._note_port()
         else:
-            self._own_port()
             self._peer, self._connected_outside = found, False
+        self._own_port()
 
     def getsockname(self) -> Any:
         self._refuse_if_closed()
@@ -225,8 +230,7 @@ class RunSocket(PeerSocket):
                     raise
                 if not select.select([], [self._real], [], timeout_s)[1]:
                     raise TimeoutError("timed out") from None
-        if not self._port:
-            self._note_port()
+        self._own_port()
         return sent
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:

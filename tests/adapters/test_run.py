@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,21 @@ def test_a_bad_mapping_is_refused_with_a_sentence(options: list[str], sentence: 
     done = run_command("run", *options, "--", SERVER)
     assert done.returncode == 2
     assert sentence in " ".join(done.stderr.split())
+
+
+def test_several_threads_that_send_first_share_one_port(town: Town) -> None:
+    bob = town.network("bob", ports=True)
+    with replaced_sockets(bob):
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    alice = town.network("alice", {"10.0.0.2": "bob"}, ports=True)
+    with replaced_sockets(alice), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(WAIT_S)
+        where = ("10.0.0.2", server.getsockname()[1])
+        threads = [threading.Thread(target=client.sendto, args=(b"x", where)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        ports = {server.recvfrom(10)[1][1] for _ in threads}
+        for thread in threads:
+            thread.join()
+        assert ports == {client.getsockname()[1]}
