@@ -1,0 +1,146 @@
+"""The registry of identities that GodotSteam's scripts name their peers by, as it was until 4.7.
+
+Only the functions that make an entry make one: looking up a name that is not there gives what an empty identity gives, and leaves
+no trace.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peergram.adapters.godot_constants import CONSTANTS
+from peergram.errors import UsageError
+from peergram.identity import Identity, IdentityKind
+
+IDENTITIES_MAX = 65_536
+"""Names that one registry holds; `addIdentity` says False beyond."""
+_LOCAL_HOST = Identity.parse("ip:::1")
+
+
+class IdentityRegistry:
+    """Names, and the identities they stand for; None until something is set."""
+
+    def __init__(self) -> None:
+        self._identities: dict[str, Identity | None] = {}
+
+    def named(self, name: str) -> Identity | None:
+        """What that name stands for, if it is there and was set."""
+        return self._identities.get(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._identities
+
+    def addIdentity(self, reference_name: str) -> bool:  # noqa: N802
+        """Make an entry; False if there is one already."""
+        if reference_name in self._identities or len(self._identities) >= IDENTITIES_MAX:
+            return False
+        self._identities[reference_name] = None
+        return True
+
+    def clearIdentity(self, reference_name: str) -> bool:  # noqa: N802
+        """Set it back to nobody; False if there is no such entry."""
+        return self._set(reference_name, None)
+
+    def getIdentities(self) -> list[dict[str, Any]]:  # noqa: N802
+        """Every entry: `reference_name`, `steam_id`, `type`."""
+        return [
+            {"reference_name": name, "steam_id": self.getIdentitySteamID64(name), "type": self._type(name)}
+            for name in self._identities
+        ]
+
+    def isIdentityInvalid(self, reference_name: str) -> bool:  # noqa: N802
+        """Whether it stands for nobody."""
+        return self.named(reference_name) is None
+
+    def isIdentityLocalHost(self, reference_name: str) -> bool:  # noqa: N802
+        """Whether it is the local host, as an address."""
+        identity = self.named(reference_name)
+        return identity is not None and identity.is_localhost
+
+    def setIdentityLocalHost(self, reference_name: str) -> bool:  # noqa: N802
+        """Let it stand for this machine."""
+        return self._set(reference_name, _LOCAL_HOST)
+
+    def setIdentitySteamID(self, reference_name: str, steam_id: int) -> bool:  # noqa: N802
+        """Let it stand for a Steam id; False if that is none."""
+        return self._make(reference_name, lambda: Identity.steam_id(steam_id))
+
+    def setIdentitySteamID64(self, reference_name: str, steam_id: int) -> bool:  # noqa: N802
+        """The same."""
+        return self.setIdentitySteamID(reference_name, steam_id)
+
+    def getIdentitySteamID(self, reference_name: str) -> int:  # noqa: N802
+        """Its Steam id, 64 bits; 0 if it is none."""
+        return self.getIdentitySteamID64(reference_name)
+
+    def getIdentitySteamID64(self, reference_name: str) -> int:  # noqa: N802
+        """The same."""
+        return self._number(reference_name, IdentityKind.STEAM_ID)
+
+    def setGenericString(self, reference_name: str, this_string: str) -> bool:  # noqa: N802
+        """Let it stand for a name of at most 31 bytes."""
+        return self._make(reference_name, lambda: Identity.string(this_string))
+
+    def getGenericString(self, reference_name: str) -> str:  # noqa: N802
+        """That name; empty if it is none."""
+        return self._text(reference_name, IdentityKind.GENERIC_STRING)
+
+    def setGenericBytes(self, reference_name: str, data: bytes) -> bool:  # noqa: N802
+        """Let it stand for 1 to 32 bytes."""
+        return self._make(reference_name, lambda: Identity.generic_bytes(bytes(data)))
+
+    def getGenericBytes(self, reference_name: str) -> bytes:  # noqa: N802
+        """Those bytes; empty if it is none."""
+        identity = self.named(reference_name)
+        return identity.content if identity is not None and identity.kind == IdentityKind.GENERIC_BYTES else b""
+
+    def setPSNID(self, reference_name: str, psn_id: int) -> bool:  # noqa: N802
+        """Let it stand for a PSN id."""
+        return self._make(reference_name, lambda: Identity.psn(psn_id))
+
+    def getPSNID(self, reference_name: str) -> int:  # noqa: N802
+        """That id; 0 if it is none."""
+        return self._number(reference_name, IdentityKind.SONY_PSN)
+
+    def setXboxPairwiseID(self, reference_name: str, xbox_id: str) -> bool:  # noqa: N802
+        """Let it stand for an Xbox pairwise id."""
+        return self._make(reference_name, lambda: Identity.xbox_pairwise(xbox_id))
+
+    def getXboxPairwiseID(self, reference_name: str) -> str:  # noqa: N802
+        """That id; empty if it is none."""
+        return self._text(reference_name, IdentityKind.XBOX_PAIRWISE)
+
+    def parseIdentityString(self, reference_name: str, string_to_parse: str) -> bool:  # noqa: N802
+        """Let it stand for what the text says (`str:alice`); False, and no change, if that is no identity."""
+        return self._make(reference_name, lambda: Identity.parse(string_to_parse))
+
+    def toIdentityString(self, reference_name: str) -> str:  # noqa: N802
+        """As text; `invalid` for nobody."""
+        identity = self.named(reference_name)
+        return "invalid" if identity is None else identity.text
+
+    def _set(self, name: str, identity: Identity | None) -> bool:
+        if name not in self._identities:
+            return False
+        self._identities[name] = identity
+        return True
+
+    def _make(self, name: str, make: Any) -> bool:
+        try:
+            return self._set(name, make())
+        except (UsageError, TypeError):
+            return False
+
+    def _type(self, name: str) -> int:
+        identity = self.named(name)
+        return CONSTANTS["IDENTITY_TYPE_INVALID"] if identity is None else int(identity.kind)
+
+    def _number(self, name: str, kind: IdentityKind) -> int:
+        identity = self.named(name)
+        return identity.number or 0 if identity is not None and identity.kind == kind else 0
+
+    def _text(self, name: str, kind: IdentityKind) -> str:
+        identity = self.named(name)
+        if identity is None or identity.kind != kind:
+            return ""
+        return identity.content.decode("utf-8", "surrogateescape")
