@@ -228,6 +228,8 @@ LINE_SERVER_UNSENT_BYTES_MAX: Final = 65_536
 """Bytes that wait for one client of the line server, fifty usual signals; who reads that slowly is cut off (S4)."""
 IN_PROCESS_SIGNALS_MAX: Final = 4_096
 """Signals on their way between services of one process; more are lost, as on any service."""
+GODOT_NAMES_MAX: Final = 65_536
+"""Names that a GodotSteam script may register, of identities and of addresses each: more than any game has players."""
 
 RTO_MIN_US: Final = 30_000
 RTO_MAX_US: Final = 2_000_000

@@ -169,6 +169,7 @@ REACHED_BY = {
     "LINE_SERVER_GREETING_US": ("signaling/test_line_protocol.py::test_who_does_not_say_a_name_in_time_is_closed"),
     "LINE_SERVER_UNSENT_BYTES_MAX": "signaling/test_line_protocol.py::test_who_does_not_read_is_cut_off",
     "IN_PROCESS_SIGNALS_MAX": ("drivers/signaling/test_in_process.py::test_so_many_signals_are_under_way_and_no_more"),
+    "GODOT_NAMES_MAX": "adapters/test_godot_registry.py::test_a_registry_holds_so_many_names_and_no_more",
     "CONNECTIONS_MAX": ("endpoint/test_link_table.py::test_an_endpoint_that_is_full_refuses_others_and_keeps_whom_it_has"),
     "IMPOSTOR_REPEAT_US": (
         "endpoint/test_trust.py::test_a_name_with_another_key_stays_out_and_people_hear_of_both_keys_and_of_the_command"

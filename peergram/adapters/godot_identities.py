@@ -6,21 +6,26 @@ no trace.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+from peergram.adapters.godot_addresses import AddressRegistry, ipv4_number
 from peergram.adapters.godot_constants import CONSTANTS
+from peergram.config import GODOT_NAMES_MAX
 from peergram.errors import UsageError
-from peergram.identity import Identity, IdentityKind
+from peergram.identity import ANONYMOUS, Identity, IdentityKind
 
-IDENTITIES_MAX = 65_536
-"""Names that one registry holds; `addIdentity` says False beyond."""
-_LOCAL_HOST = Identity.parse("ip:::1")
+_ACCOUNT_MAX: Final = (1 << 32) - 1
+_PERSON: Final = 1 << 56 | 1 << 52 | 1 << 32
+"""What a person's 64-bit Steam id has above the account number: public universe, individual, desktop."""
+_STADIA: Final = "stadia:"
 
 
-class IdentityRegistry:
+class IdentityRegistry(AddressRegistry):
     """Names, and the identities they stand for; None until something is set."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._identities: dict[str, Identity | None] = {}
 
     def named(self, name: str) -> Identity | None:
@@ -31,8 +36,8 @@ class IdentityRegistry:
         return name in self._identities
 
     def addIdentity(self, reference_name: str) -> bool:  # noqa: N802
-        """Make an entry; False if there is one already."""
-        if reference_name in self._identities or len(self._identities) >= IDENTITIES_MAX:
+        """Make an entry, or empty the one of that name; False if the registry is full."""
+        if reference_name not in self._identities and len(self._identities) >= GODOT_NAMES_MAX:
             return False
         self._identities[reference_name] = None
         return True
@@ -59,15 +64,19 @@ class IdentityRegistry:
 
     def setIdentityLocalHost(self, reference_name: str) -> bool:  # noqa: N802
         """Let it stand for this machine."""
-        return self._set(reference_name, _LOCAL_HOST)
+        return self._set(reference_name, ANONYMOUS)
 
     def setIdentitySteamID(self, reference_name: str, steam_id: int) -> bool:  # noqa: N802
-        """Let it stand for a Steam id; False if that is none."""
-        return self._make(reference_name, lambda: Identity.steam_id(steam_id))
+        """Let it stand for a person: the account number (32 bits), or the whole Steam id; False if that is none."""
+
+        def identity() -> Identity:
+            return Identity.steam_id(steam_id | _PERSON if 0 < steam_id <= _ACCOUNT_MAX else steam_id)
+
+        return self._make(reference_name, identity)
 
     def setIdentitySteamID64(self, reference_name: str, steam_id: int) -> bool:  # noqa: N802
-        """The same."""
-        return self.setIdentitySteamID(reference_name, steam_id)
+        """Let it stand for a Steam id, 64 bits."""
+        return self._make(reference_name, lambda: Identity.steam_id(steam_id))
 
     def getIdentitySteamID(self, reference_name: str) -> int:  # noqa: N802
         """Its Steam id, 64 bits; 0 if it is none."""
@@ -77,6 +86,17 @@ class IdentityRegistry:
         """The same."""
         return self._number(reference_name, IdentityKind.STEAM_ID)
 
+    def setIdentityIPAddr(self, reference_name: str, ip_address_name: str) -> bool:  # noqa: N802
+        """Let it stand for an address of the other registry; False if that has no such entry."""
+        address = self.address_named(ip_address_name)
+        return address is not None and self._set(reference_name, Identity.ip(address))
+
+    def getIdentityIPAddr(self, reference_name: str) -> int:  # noqa: N802
+        """Its address as `getIPv4` has it; 0 if it is none, or of IPv6."""
+        identity = self.named(reference_name)
+        address = identity.ip_address if identity is not None else None
+        return 0 if address is None else ipv4_number(address)
+
     def setGenericString(self, reference_name: str, this_string: str) -> bool:  # noqa: N802
         """Let it stand for a name of at most 31 bytes."""
         return self._make(reference_name, lambda: Identity.string(this_string))
@@ -85,9 +105,9 @@ class IdentityRegistry:
         """That name; empty if it is none."""
         return self._text(reference_name, IdentityKind.GENERIC_STRING)
 
-    def setGenericBytes(self, reference_name: str, data: bytes) -> bool:  # noqa: N802
-        """Let it stand for 1 to 32 bytes."""
-        return self._make(reference_name, lambda: Identity.generic_bytes(bytes(data)))
+    def setGenericBytes(self, reference_name: str, data: bytes | int) -> bool:  # noqa: N802
+        """Let it stand for 1 to 32 bytes; a number is one byte, the only form GodotSteam had."""
+        return self._make(reference_name, lambda: Identity.generic_bytes(bytes([data]) if isinstance(data, int) else bytes(data)))
 
     def getGenericBytes(self, reference_name: str) -> bytes:  # noqa: N802
         """Those bytes; empty if it is none."""
@@ -101,6 +121,15 @@ class IdentityRegistry:
     def getPSNID(self, reference_name: str) -> int:  # noqa: N802
         """That id; 0 if it is none."""
         return self._number(reference_name, IdentityKind.SONY_PSN)
+
+    def setStadiaID(self, reference_name: str, stadia_id: int) -> bool:  # noqa: N802
+        """Let it stand for a Stadia id. The reference forgot that kind, so it travels as an unknown one."""
+        # The range is that of a PSN id.
+        return self._make(reference_name, lambda: Identity.parse(f"{_STADIA}{Identity.psn(stadia_id).number}"))
+
+    def getStadiaID(self, reference_name: str) -> int:  # noqa: N802
+        """That id; 0 if it is none."""
+        return _stadia_id(self.named(reference_name)) or 0
 
     def setXboxPairwiseID(self, reference_name: str, xbox_id: str) -> bool:  # noqa: N802
         """Let it stand for an Xbox pairwise id."""
@@ -125,15 +154,18 @@ class IdentityRegistry:
         self._identities[name] = identity
         return True
 
-    def _make(self, name: str, make: Any) -> bool:
+    def _make(self, name: str, make: Callable[[], Identity]) -> bool:
         try:
             return self._set(name, make())
-        except (UsageError, TypeError):
+        # What a script passes may have any type.
+        except (UsageError, TypeError, ValueError, AttributeError):
             return False
 
     def _type(self, name: str) -> int:
         identity = self.named(name)
-        return CONSTANTS["IDENTITY_TYPE_INVALID"] if identity is None else int(identity.kind)
+        if identity is None:
+            return CONSTANTS["IDENTITY_TYPE_INVALID"]
+        return CONSTANTS["IDENTITY_TYPE_GOOGLE_STADIA"] if _stadia_id(identity) is not None else int(identity.kind)
 
     def _number(self, name: str, kind: IdentityKind) -> int:
         identity = self.named(name)
@@ -144,3 +176,10 @@ class IdentityRegistry:
         if identity is None or identity.kind != kind:
             return ""
         return identity.content.decode("utf-8", "surrogateescape")
+
+
+def _stadia_id(identity: Identity | None) -> int | None:
+    if identity is None or identity.kind != IdentityKind.UNKNOWN_TYPE or not identity.text.startswith(_STADIA):
+        return None
+    digits = identity.text.removeprefix(_STADIA)
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else None

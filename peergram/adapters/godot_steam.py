@@ -12,12 +12,12 @@ of an identity (`str:bob`), by an integer Steam id, or by an `Identity`. Everyth
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from peergram.adapters.godot_constants import CONSTANTS, DEPRECATED
+from peergram import SessionInfo
+from peergram.adapters.godot_constants import constant
 from peergram.adapters.godot_identities import IdentityRegistry
 from peergram.errors import UsageError
 from peergram.events import ConnectionInfo, ConnectionState, Message, RealTimeStatus, SessionFailed, SessionRequested
@@ -52,6 +52,10 @@ class Signal:
         """Whether it is called."""
         return callable in self._connected
 
+    def has_connections(self) -> bool:
+        """Whether anybody is."""
+        return bool(self._connected)
+
     def emit(self, *arguments: object) -> None:
         """Call all of them."""
         for each in list(self._connected):
@@ -59,10 +63,10 @@ class Signal:
 
 
 class _Constants(type):
-    """The constants as attributes of the class, misspelt ones with a warning."""
+    """The constants and enums as attributes of the class, misspelt ones with a warning."""
 
-    def __getattr__(cls, name: str) -> int:
-        return _constant(name)
+    def __getattr__(cls, name: str) -> Any:
+        return constant(name)
 
 
 class Steam(IdentityRegistry, metaclass=_Constants):
@@ -76,11 +80,9 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         self.network_messages_session_failed = Signal()
         """Emitted by `run_callbacks` with (reason, identity as text, connection_state, debug_message)."""
         self._messages = Messages(identity, **options)
-        self._messages.on_session_request = self._emit_request
-        self._messages.on_session_failed = self._emit_failed
 
-    def __getattr__(self, name: str) -> int:
-        return _constant(name)
+    def __getattr__(self, name: str) -> Any:
+        return constant(name)
 
     def __enter__(self) -> Steam:
         return self
@@ -94,7 +96,13 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         return self._messages
 
     def run_callbacks(self) -> None:
-        """Emit the signals for what happened; call it once a frame. What a connected callable raises comes out here."""
+        """Emit the signals for what happened; call it once a frame. What a connected callable raises comes out here.
+
+        What nobody is connected for is kept until somebody is.
+        """
+        requested, failed = self.network_messages_session_request, self.network_messages_session_failed
+        self._messages.on_session_request = self._emit_request if requested.has_connections() else None
+        self._messages.on_session_failed = self._emit_failed if failed.has_connections() else None
         self._messages.run_callbacks()
 
     def close(self) -> None:
@@ -108,13 +116,15 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         identity = self._resolve(identity_reference)
         if identity is None:
             return _INVALID_PARAM
+        flags, channel = _whole("flags", flags), _whole("channel", channel)
         return int(self._messages.send_message_to_user(identity, data, flags, channel))
 
     def receiveMessagesOnChannel(self, channel: int, max_messages: int) -> list[dict[str, Any]]:  # noqa: N802
         """The oldest unread messages of a channel; none for max_messages below 1."""
-        if max_messages <= 0:
+        channel, most = _whole("channel", channel), _whole("max_messages", max_messages)
+        if most <= 0:
             return []
-        return [_message_dictionary(message) for message in self._messages.receive_messages_on_channel(channel, max_messages)]
+        return [_message_dictionary(message) for message in self._messages.receive_messages_on_channel(channel, most)]
 
     def acceptSessionWithUser(self, identity_reference: str | int | Identity) -> bool:  # noqa: N802
         """Let a stranger in; False if there is none."""
@@ -129,6 +139,7 @@ class Steam(IdentityRegistry, metaclass=_Constants):
     def closeChannelWithUser(self, identity_reference: str | int | Identity, channel: int) -> bool:  # noqa: N802
         """Close one channel; the last one closes the session. False if it is not open."""
         identity = self._resolve(identity_reference)
+        channel = _whole("channel", channel)
         return identity is not None and self._messages.close_channel_with_user(identity, channel)
 
     def getSessionConnectionInfo(  # noqa: N802
@@ -136,9 +147,11 @@ class Steam(IdentityRegistry, metaclass=_Constants):
     ) -> dict[str, Any]:
         """State of the session, and on request what is known of its connection and how that is doing."""
         identity = self._resolve(identity_reference)
-        if identity is None:
-            return {"connection_state": 0, "state": 0}
-        info = self._messages.get_session_connection_info(identity, get_connection, get_status)
+        info = (
+            SessionInfo(ConnectionState.NONE)
+            if identity is None
+            else self._messages.get_session_connection_info(identity, get_connection, get_status)
+        )
         state = int(info.state)
         found: dict[str, Any] = {"connection_state": state, "state": state}
         if get_connection:
@@ -148,7 +161,10 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         return found
 
     def _resolve(self, reference: str | int | Identity) -> Identity | None:
-        """Whom a script means; None for an entry that stands for nobody. Raises UsageError for what names nobody at all."""
+        """Whom a script means; None if that is nobody: an empty entry, a name without an entry, a number that is no Steam id.
+
+        Raises UsageError for what is no form of a name at all.
+        """
         if isinstance(reference, Identity):
             return reference
         if isinstance(reference, bool) or not isinstance(reference, str | int):
@@ -156,8 +172,9 @@ class Steam(IdentityRegistry, metaclass=_Constants):
                 f"a peer is the name of an entry, an identity as text, a Steam id or an Identity, not {type(reference).__name__}"
             )
         if isinstance(reference, int):
-            return Identity.steam_id(reference)
-        return self.named(reference) if reference in self else Identity.of(reference)
+            return _person(reference)
+        # Unlike elsewhere, `alice` is not str:alice: a mistyped name of an entry must not open a session with a stranger.
+        return self.named(reference) if reference in self or ":" not in reference else Identity.parse(reference)
 
     def _emit_request(self, request: SessionRequested) -> None:
         self.network_messages_session_request.emit(request.identity.text)
@@ -166,14 +183,17 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         self.network_messages_session_failed.emit(int(failed.reason), failed.identity.text, int(failed.state), failed.debug)
 
 
-def _constant(name: str) -> int:
-    if name in DEPRECATED:
-        warnings.warn(f"{name} is a misspelling of {DEPRECATED[name]}", DeprecationWarning, stacklevel=3)
-        return CONSTANTS[DEPRECATED[name]]
+def _whole(what: str, value: object) -> int:
+    if not isinstance(value, int):
+        raise UsageError(f"{what}: give a whole number, not {value!r}")
+    return value
+
+
+def _person(steam_id: int) -> Identity | None:
     try:
-        return CONSTANTS[name]
-    except KeyError:
-        raise AttributeError(f"GodotSteam's networking pages have no {name!r}") from None
+        return Identity.steam_id(steam_id)
+    except UsageError:
+        return None
 
 
 def _message_dictionary(message: Message) -> dict[str, Any]:

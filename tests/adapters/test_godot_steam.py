@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 
 from peergram import ConnectionState, EndReason, Identity, InfoFlags, SendFlags, UsageError
-from peergram.adapters.godot_constants import CONSTANTS, DEPRECATED
-from peergram.adapters.godot_identities import IdentityRegistry
+from peergram.adapters.godot_constants import CONSTANTS, DEPRECATED, ENUMS
 from peergram.adapters.godot_steam import Signal, Steam
+
+from .godot_names import ENUM_NAMES, FUNCTIONS, VALUES
 
 STEAM_ID = 1 << 56 | 1 << 52 | 1 << 32 | 99
 CONNECTION_KEYS = {
@@ -96,17 +96,37 @@ def test_info_has_every_key_and_both_spellings(pair: tuple[Steam, Steam, str]) -
     assert both["connection_state"] == both["state"] == Steam.CONNECTION_STATE_CONNECTED
     assert both["identity"] == "str:bob"
     assert both["info_flags"] & Steam.NETWORKING_CONNECTION_INFO_FLAG_UNAUTHENTICATED
+    assert (both["user_data"], both["listen_socket"], both["remote_pop"], both["pop_relay"]) == (-1, 0, 0, 0)
+    assert (both["end_reason"], both["end_debug"], both["remote_address"]) == (0, "", place.removeprefix("ip:"))
     assert set(alice.getSessionConnectionInfo(place, False, False)) == {"connection_state", "state"}
     assert set(alice.getSessionConnectionInfo(place, True, False)) == CONNECTION_KEYS | {"state"}
     assert set(alice.getSessionConnectionInfo(place, False, True)) == STATUS_KEYS | {"connection_state"}
 
 
-def test_unknown_values_are_the_reference_s(pair: tuple[Steam, Steam, str]) -> None:
+@pytest.mark.parametrize("who", ["str:nobody", "a name without an entry", "an empty entry", 0])
+def test_unknown_values_are_the_reference_s(pair: tuple[Steam, Steam, str], who: str | int) -> None:
     alice, _, _ = pair
-    info = alice.getSessionConnectionInfo("str:nobody", True, True)
-    assert info["state"] == info["connection_state"] == 0
-    assert (info["ping"], info["local_quality"], info["remote_quality"]) == (-1, -1.0, -1.0)
-    assert (info["user_data"], info["queue_time"], info["send_rate"]) == (-1, (1 << 63) - 1, 262_144)
+    alice.addIdentity("an empty entry")
+    assert alice.getSessionConnectionInfo(who, True, True) == {
+        "state": 0, "connection_state": 0, "identity": "invalid", "user_data": -1, "listen_socket": 0, "remote_address": "",
+        "remote_pop": 0, "pop_relay": 0, "info_flags": 0, "end_reason": 0, "end_debug": "", "debug_description": "", "ping": -1,
+        "local_quality": -1.0, "remote_quality": -1.0, "packets_out_per_second": 0.0, "bytes_out_per_second": 0.0,
+        "packets_in_per_second": 0.0, "bytes_in_per_second": 0.0, "send_rate": 262_144, "pending_unreliable": 0,
+        "pending_reliable": 0, "send_unacknowledged_reliable": 0, "sent_unacknowledged_reliable": 0, "queue_time": (1 << 63) - 1,
+    }  # fmt: skip
+
+
+def test_a_request_waits_for_somebody_to_be_connected(pair: tuple[Steam, Steam, str]) -> None:
+    alice, bob, place = pair
+    alice.sendMessageToUser(place, b"x", Steam.NETWORKING_SEND_RELIABLE, 0)
+    assert bob.messages.wait(20)
+    bob.run_callbacks()
+    asked: list[str] = []
+    bob.network_messages_session_request.connect(asked.append)
+    bob.run_callbacks()
+    assert asked == ["str:alice"]
+    bob.network_messages_session_request.disconnect(asked.append)
+    assert not bob.network_messages_session_request.has_connections()
 
 
 def test_a_failure_says_why_who_and_what(pair: tuple[Steam, Steam, str]) -> None:
@@ -138,6 +158,13 @@ def test_a_peer_is_named_in_four_ways(pair: tuple[Steam, Steam, str]) -> None:
     assert alice.parseIdentityString("bob's place", place)
     for reference in ("bob's place", place, Identity.of(place)):
         assert alice.sendMessageToUser(reference, b"x", 8, 0) == 1
+    # Who is nobody gets nothing, and his name makes no entry.
+    for nobody in ("bobs place", "bob", "", 0, -1, 1 << 64):
+        assert alice.sendMessageToUser(nobody, b"x", 8, 0) == 8
+        assert not alice.acceptSessionWithUser(nobody)
+        assert not alice.closeSessionWithUser(nobody)
+        assert not alice.closeChannelWithUser(nobody, 0)
+    assert [entry["reference_name"] for entry in alice.getIdentities()] == ["bob's place"]
     # Nobody carries signals here, so a Steam id cannot be reached, but it is understood.
     assert alice.sendMessageToUser(STEAM_ID, b"x", 8, 0) == 2
     for wrong in (1.5, None, True, b"str:bob"):
@@ -145,6 +172,27 @@ def test_a_peer_is_named_in_four_ways(pair: tuple[Steam, Steam, str]) -> None:
             alice.sendMessageToUser(wrong, b"", 0, 0)  # type: ignore[arg-type]
     with pytest.raises(UsageError):
         alice.sendMessageToUser("steamid:no number", b"", 0, 0)
+
+
+def test_what_is_no_message_is_refused_with_words(pair: tuple[Steam, Steam, str]) -> None:
+    alice, _, place = pair
+    with pytest.raises(UsageError, match="a message is bytes"):
+        alice.sendMessageToUser(place, "text", 8, 0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="channel"):
+        alice.sendMessageToUser(place, b"", 8, 1 << 31)
+    for wrong in ("8", 1.5, None):
+        calls: list[tuple[str, Callable[[Any], object]]] = [
+            ("flags", lambda value: alice.sendMessageToUser(place, b"", value, 0)),
+            ("channel", lambda value: alice.sendMessageToUser(place, b"", 8, value)),
+            ("channel", lambda value: alice.receiveMessagesOnChannel(value, 1)),
+            ("max_messages", lambda value: alice.receiveMessagesOnChannel(0, value)),
+            ("channel", lambda value: alice.closeChannelWithUser(place, value)),
+        ]
+        for what, call in calls:
+            with pytest.raises(UsageError, match=f"{what}: give a whole number"):
+                call(wrong)
+    assert alice.sendMessageToUser(place, bytes(Steam.MAX_STEAM_PACKET_SIZE + 1), 8, 0) == 8
+    assert alice.getSessionConnectionInfo(place, False, False)["state"] == Steam.CONNECTION_STATE_NONE
 
 
 @pytest.mark.parametrize("max_messages", [0, -1, -(1 << 40)])
@@ -171,66 +219,37 @@ def test_signals_call_whom_is_connected_once_and_in_order() -> None:
     assert (signal.is_connected(first), signal.is_connected(second)) == (True, False)
 
 
-def test_the_registry_keeps_each_kind_and_makes_no_entry_by_being_asked() -> None:
-    registry = IdentityRegistry()
-    assert registry.toIdentityString("who") == "invalid"
-    assert registry.isIdentityInvalid("who")
-    assert not registry.setGenericString("who", "alice")
-    assert registry.getIdentities() == []
-    assert registry.addIdentity("who")
-    assert not registry.addIdentity("who")
-    rows: list[tuple[Callable[[], bool], Callable[[], object], object, str, int]] = [
-        (lambda: registry.setGenericString("who", "alice"), lambda: registry.getGenericString("who"), "alice", "str:alice", 2),
-        (lambda: registry.setGenericBytes("who", b"\0\xff"), lambda: registry.getGenericBytes("who"), b"\0\xff", "gen:00ff", 3),
-        (
-            lambda: registry.setIdentitySteamID64("who", STEAM_ID),
-            lambda: registry.getIdentitySteamID("who"),
-            STEAM_ID,
-            f"steamid:{STEAM_ID}",
-            16,
-        ),
-        (lambda: registry.setXboxPairwiseID("who", "abc"), lambda: registry.getXboxPairwiseID("who"), "abc", "xboxpwid:abc", 17),
-        (lambda: registry.setPSNID("who", 7), lambda: registry.getPSNID("who"), 7, "psn:7", 18),
-    ]
-    for put, get, value, text, kind in rows:
-        assert put()
-        assert (get(), registry.toIdentityString("who")) == (value, text)
-        (entry,) = registry.getIdentities()
-        assert entry == {"reference_name": "who", "steam_id": STEAM_ID if kind == 16 else 0, "type": kind}
-    assert (registry.getGenericString("who"), registry.getGenericBytes("who"), registry.getXboxPairwiseID("who")) == ("", b"", "")
-    assert registry.setIdentityLocalHost("who")
-    assert registry.isIdentityLocalHost("who")
-    assert not registry.parseIdentityString("who", "no identity")
-    assert registry.toIdentityString("who") == "ip:::1"
-    assert registry.clearIdentity("who")
-    assert registry.isIdentityInvalid("who")
-
-
-@pytest.mark.parametrize(
-    "put",
-    [
-        lambda registry: registry.setGenericString("who", "x" * 32),
-        lambda registry: registry.setGenericBytes("who", b""),
-        lambda registry: registry.setIdentitySteamID("who", 0),
-        lambda registry: registry.setIdentitySteamID("who", "text"),
-        lambda registry: registry.setXboxPairwiseID("who", ""),
-    ],
-)
-def test_what_is_no_identity_changes_nothing(put: Callable[[IdentityRegistry], bool]) -> None:
-    registry = IdentityRegistry()
-    registry.addIdentity("who")
-    assert not put(registry)
-    assert registry.isIdentityInvalid("who")
+def test_the_constants_are_those_of_the_pages_with_their_values() -> None:
+    assert {name: value for name, value in VALUES.items() if name not in DEPRECATED} == CONSTANTS
 
 
 def test_every_constant_is_on_the_class_and_on_its_instances(pair: tuple[Steam, Steam, str]) -> None:
-    for name, value in CONSTANTS.items():
-        assert getattr(Steam, name) == getattr(pair[0], name) == value
-    for wrong, right in DEPRECATED.items():
-        with pytest.warns(DeprecationWarning, match=right):
-            assert getattr(Steam, wrong) == CONSTANTS[right]
+    for name in VALUES.keys() - DEPRECATED.keys():
+        assert getattr(Steam, name) == getattr(pair[0], name) == VALUES[name]
     with pytest.raises(AttributeError, match="no 'NETWORKING_SEND_MAYBE'"):
         Steam.NETWORKING_SEND_MAYBE  # noqa: B018
+
+
+@pytest.mark.parametrize("wrong", sorted(DEPRECATED))
+def test_a_misspelt_constant_works_and_warns_where_it_is_used(pair: tuple[Steam, Steam, str], wrong: str) -> None:
+    for place in (Steam, pair[0]):
+        with pytest.warns(DeprecationWarning, match=f"{wrong} is a misspelling of {DEPRECATED[wrong]}") as caught:
+            assert getattr(place, wrong) == VALUES[wrong]
+        assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_four_constants_are_misspelt() -> None:
+    assert set(DEPRECATED) == {
+        "NETWORKING_SEND_URELIABLE_NO_NAGLE", "CONNECTION_END_REMOVE_MIN", "NETWORKING_CONFIG_FAKE_PACKET_DUP_REVC",
+        "NETWORKING_CONFIG_LOG_LEVEL_SRD_RELAY_PINGS",
+    }  # fmt: skip
+
+
+def test_enums_have_their_members() -> None:
+    assert set(ENUMS) == ENUM_NAMES
+    assert Steam.NetworkingConnectionState.CONNECTION_STATE_CONNECTED == 3
+    for name, members in ENUMS.items():
+        assert vars(getattr(Steam, name)) == {member: VALUES[member] for member in members}
 
 
 def test_the_enums_of_the_library_have_the_same_numbers() -> None:
@@ -247,18 +266,23 @@ def test_the_enums_of_the_library_have_the_same_numbers() -> None:
     assert compared > 25
 
 
-def test_no_name_of_the_page_is_missing() -> None:
-    names = {name for name in dir(Steam) if re.fullmatch("[a-z]+([A-Z][a-z]*[0-9]*)+", name)}
-    assert {
-        "acceptSessionWithUser", "closeChannelWithUser", "closeSessionWithUser", "getSessionConnectionInfo",
-        "receiveMessagesOnChannel", "sendMessageToUser", "addIdentity", "parseIdentityString", "toIdentityString",
-    } <= names  # fmt: skip
+def test_the_functions_are_those_of_the_pages() -> None:
+    assert {name for name in dir(Steam) if name[0].islower() and not name.islower()} == FUNCTIONS
 
 
 def test_the_example_runs() -> None:
     root = Path(__file__).resolve().parents[2]
-    script = [sys.executable, str(root / "examples" / "godot_steam_script.py")]
+    script = [sys.executable, str(root / "examples" / "godot_steam_chat.py")]
     done = subprocess.run(
         script, check=False, timeout=30, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)}
     )
-    assert done.stdout.splitlines() == ["str:alice wants to talk", "str:alice says hello"], done.stderr
+    said = ["str:alice wants to talk", "str:alice says hello", "str:bob says hello yourself", "connected: True"]
+    assert (done.returncode, done.stdout.splitlines()) == (0, said), done.stderr
+
+
+def test_the_ported_script_of_the_docs_is_the_example_s() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs/godot_steam.md").read_text(encoding="utf-8")
+    ported = page.split("After, in Python", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    assert len(ported) > 500
+    assert ported in (root / "examples/godot_steam_chat.py").read_text(encoding="utf-8")
