@@ -29,6 +29,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from hmac import compare_digest
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -304,7 +305,7 @@ class _SinkFile:
         self.position += len(data)
 
     def is_correct(self, digest: bytes) -> bool:
-        return self._hash.digest() == digest
+        return compare_digest(self._hash.digest(), digest)
 
     def keep(self) -> bytes | None:
         """It is whole: put it where it belongs; the data if that is memory."""
@@ -399,7 +400,9 @@ class _Incoming:
 
     def takes_up(self, offer: _Offer) -> bool:
         """Whether this offer is of the same content, so that the transfer goes on with it."""
-        if (offer.identity, offer.digest, offer.size) != (self.offer.identity, self.offer.digest, self.offer.size):
+        if (offer.identity, offer.size) != (self.offer.identity, self.offer.size) or not compare_digest(
+            offer.digest, self.offer.digest
+        ):
             return False
         self.offer = offer
         self.answers.clear()
