@@ -111,7 +111,7 @@ class Steam(IdentityRegistry, metaclass=_Constants):
 
     # --- the six functions ---
 
-    def sendMessageToUser(self, identity_reference: str | int | Identity, data: bytes, flags: int, channel: int) -> int:  # noqa: N802
+    def sendMessageToUser(self, identity_reference: str | int | Identity, data: bytes, flags: int, channel: int) -> int:
         """Send one message; the result is `Messages.send_message_to_user`'s as a number, 8 for somebody who is nobody."""
         identity = self._resolve(identity_reference)
         if identity is None:
@@ -119,30 +119,30 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         flags, channel = _whole("flags", flags), _whole("channel", channel)
         return int(self._messages.send_message_to_user(identity, data, flags, channel))
 
-    def receiveMessagesOnChannel(self, channel: int, max_messages: int) -> list[dict[str, Any]]:  # noqa: N802
+    def receiveMessagesOnChannel(self, channel: int, max_messages: int) -> list[dict[str, Any]]:
         """The oldest unread messages of a channel; none for max_messages below 1."""
         channel, most = _whole("channel", channel), _whole("max_messages", max_messages)
         if most <= 0:
             return []
         return [_message_dictionary(message) for message in self._messages.receive_messages_on_channel(channel, most)]
 
-    def acceptSessionWithUser(self, identity_reference: str | int | Identity) -> bool:  # noqa: N802
+    def acceptSessionWithUser(self, identity_reference: str | int | Identity) -> bool:
         """Let a stranger in; False if there is none."""
         identity = self._resolve(identity_reference)
         return identity is not None and self._messages.accept_session_with_user(identity)
 
-    def closeSessionWithUser(self, identity_reference: str | int | Identity) -> bool:  # noqa: N802
+    def closeSessionWithUser(self, identity_reference: str | int | Identity) -> bool:
         """End the session; False if there is none."""
         identity = self._resolve(identity_reference)
         return identity is not None and self._messages.close_session_with_user(identity)
 
-    def closeChannelWithUser(self, identity_reference: str | int | Identity, channel: int) -> bool:  # noqa: N802
+    def closeChannelWithUser(self, identity_reference: str | int | Identity, channel: int) -> bool:
         """Close one channel; the last one closes the session. False if it is not open."""
         identity = self._resolve(identity_reference)
         channel = _whole("channel", channel)
         return identity is not None and self._messages.close_channel_with_user(identity, channel)
 
-    def getSessionConnectionInfo(  # noqa: N802
+    def getSessionConnectionInfo(
         self, identity_reference: str | int | Identity, get_connection: bool, get_status: bool
     ) -> dict[str, Any]:
         """State of the session, and on request what is known of its connection and how that is doing."""
