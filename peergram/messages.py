@@ -239,6 +239,9 @@ class Messages:
     def receive_messages_on_channel(self, channel: int, max_messages: int) -> list[Message]:
         """The oldest unread messages of a channel, at most `max_messages` of them (at least 1)."""
         driver, endpoint = self._driver, self._endpoint
+        if not endpoint.has_unread(channel) and max_messages > 0 and not driver.closed:
+            # Most often so in a frame loop, which then need not wait for a turn of the background thread to end.
+            return []
         with driver.lock:
             if driver.closed:
                 raise ClosedError("this Messages is closed; make a new one to go on")
@@ -282,6 +285,9 @@ class Messages:
         Of several events of one peer the newest counts, what they report as lost is added up, and a request is delivered only
         while it waits for an answer. What a handler raises comes out here; the events behind it stay for the next call.
         """
+        if self._told.is_empty and not (self._driver.has_events or self._driver.closed):
+            # The usual frame: it need not wait for a turn of the background thread to end.
+            return
         self._take_events()
         while (on_failed := self.on_session_failed) is not None and (failure := self._next_failure()) is not None:
             on_failed(failure)

@@ -668,6 +668,20 @@ def test_a_time_to_wait_that_is_none_is_refused(start: Start, timeout_s: float) 
     assert not start("carol").wait(1e-6)
 
 
+def test_a_frame_without_news_does_not_wait_for_the_network_thread(start: Start) -> None:
+    net = start("alice")
+
+    def frame() -> None:
+        net.run_callbacks()
+        net.receive_messages_on_channel(0, 10)
+
+    thread = threading.Thread(target=frame)
+    with net._driver.lock:  # as the thread holds it while it reads
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
 def test_fileno_is_readable_while_messages_wait(start: Start) -> None:
     pair = Pair(start).connect()
     assert not is_readable(pair.bob)

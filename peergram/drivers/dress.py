@@ -58,6 +58,11 @@ class Told:
         self.requests, self.failures, self.routes, self.refused = (EventQueue() for _ in range(4))
         self.delivered: deque[Delivered] = deque(maxlen=endpoint.config.receipts_max)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be told; may be asked without the lock."""
+        return not (self.requests or self.failures or self.routes or self.refused or self.delivered)
+
     def take(self, events: Iterable[Event]) -> None:
         """Put events in their queues."""
         for event in events:
