@@ -49,7 +49,7 @@ MESSAGES = {
     "close_channel_with_user": "(identity, channel)",
     "close_session_with_user": "(identity)",
     "dropped_datagrams": "()",
-    "fileno": "()",
+    "fileno": "(channel=None)",
     "flush_messages": "(identity)",
     "get_session_connection_info": "(identity, get_connection=True, get_status=True)",
     "key_fingerprint": None,
@@ -68,8 +68,9 @@ MESSAGES = {
     "send_with_receipt": "(identity, data, flags=8, channel=0)",
     "set_framing": "(identity, framing)",
     "signaling_status": None,
-    "wait": "(timeout_s=None)",
+    "wait": "(timeout_s=None, channel=None)",
     "wait_for_room": "(identity, timeout_s=None)",
+    "wait_until_sent": "(timeout_s=None)",
 }
 
 

@@ -485,6 +485,11 @@ class Connection:
         """Whether anything is in the send buffer."""
         return self._waiting_bytes > 0
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether anything has not left for the first time."""
+        return self.is_live and (bool(self._held) or (self.flow is not None and self.flow.lanes.any_waiting))
+
     def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
         if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):
             return Result.NO_CONNECTION
