@@ -7,7 +7,7 @@
 
 Everything belongs to the event loop's thread. Methods that never wait (`accept`, `close`, `info`) are plain functions. No
 cancellation loses a message: what was not returned is still unread, and a `send` that was cancelled was not sent,
-unless only the word of its delivery was missing.
+unless only the word of its delivery was missing. More in docs/asyncio.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
@@ -23,12 +23,16 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 from peergram.address import Address
 from peergram.blobs import Blob, BlobPort, BlobSource, Progress, Sink, Steps, Work, receive_steps, send_steps
 from peergram.config import REFERENCE_MESSAGE_BYTES_MAX
+from peergram.crypto.trust import TrustStore
 from peergram.drivers.asyncio_driver import AsyncioDriver
+from peergram.drivers.authority_files import Source, load_certificate
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.opening import Opened, OpenOptions, open_endpoint
 from peergram.drivers.system import monotonic_us
+from peergram.drivers.trust_files import open_authorities
 from peergram.errors import (
     ClosedError,
+    EndReason,
     MessageTooLargeError,
     NoRouteError,
     Result,
@@ -93,11 +97,13 @@ class _Handler(Generic[E]):
 class _Turn:
     """Who waits to send to one identity on one channel, in the order they came."""
 
-    __slots__ = ("lock", "users")
+    __slots__ = ("is_over", "lock", "users")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.users = 0
+        self.is_over = False
+        """The session or channel that they wait for was closed here: what they have must not open another one."""
 
 
 class _Stream(Generic[T]):
@@ -173,8 +179,9 @@ class Net:
         Returns once the message is on its way, or, with `delivered`, once the peer's library has all of it. Waits while the send
         buffer to this identity is full, until half of it is free; those who wait on one channel are served in the order they
         came, and do not keep other channels waiting. A `send` that is cancelled was not sent, unless it waited for delivery only.
-        Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same),
-        NoRouteError, MessageTooLargeError, UsageError for wrong arguments.
+        Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same;
+        also if the session or channel is closed here while this waits for room: then it was not sent), NoRouteError,
+        MessageTooLargeError, UsageError for wrong arguments.
         """
         if delivered and not reliable:
             raise UsageError("delivered: nobody learns what becomes of an unreliable message; send it reliably")
@@ -217,19 +224,33 @@ class Net:
         turn.users += 1
         try:
             async with turn.lock:
+                self._refuse_if_over(turn, who)
                 if len(payload) > REFERENCE_MESSAGE_BYTES_MAX:
                     # Whether he takes the last few bytes is known only then.
                     await self.connected(who)
+                    self._refuse_if_over(turn, who)
                 while (result := self._call(send)) is _LIMIT_EXCEEDED:
                     if not self._endpoint.may_fit_later(who):
                         raise self._error(who, result)
-                    await self._until(lambda: self._endpoint.has_room_for(who, len(payload)))
+                    await self._until(lambda: turn.is_over or self._endpoint.has_room_for(who, len(payload)))
+                    self._refuse_if_over(turn, who)
         finally:
             turn.users -= 1
-            if not turn.users:
+            if not turn.users and not turn.is_over:
                 del self._turns[who, channel]
         if result is not _OK:
             raise self._error(who, result)
+
+    def _refuse_if_over(self, turn: _Turn, who: Identity) -> None:
+        if turn.is_over:
+            text = f"to {who.printable}: the session was closed here while the message waited for room: it was not sent"
+            raise SessionBrokenError(text, who, Result.CONNECT_FAILED, EndReason.SESSION_CLOSED, "it was closed here")
+
+    def _end_turns(self, who: Identity, channel: int | None = None) -> None:
+        """Whoever waits for room in a session or channel that is closed now goes away empty-handed."""
+        for key in [key for key in self._turns if key[0] == who and channel in (None, key[1])]:
+            self._turns.pop(key).is_over = True
+        self._driver.look_again()
 
     async def connected(self, identity: str | Identity) -> SessionInfo:
         """Call this identity if there is no session (accept it, if it asks for one), and wait until the session is up.
@@ -357,14 +378,19 @@ class Net:
 
     def close(self, identity: str | Identity) -> bool:
         """End the session and throw away its unread messages; False if there is none. After a failure: the next send begins
-        anew."""
+        anew. A `send` that waits for room raises SessionBrokenError."""
         who = self._names.resolve(identity)
-        return self._call(lambda now_us: self._endpoint.close_session(who, now_us))
+        closed = self._call(lambda now_us: self._endpoint.close_session(who, now_us))
+        self._end_turns(who)
+        return closed
 
     def close_channel(self, identity: str | Identity, channel: int) -> bool:
-        """Close one channel; the last one closes the session. False if the channel is not open."""
+        """Close one channel; the last one closes the session. False if the channel is not open. A `send` that waits for room in
+        what is closed raises SessionBrokenError."""
         who = self._names.resolve(identity)
-        return self._call(lambda now_us: self._endpoint.close_channel(who, channel, now_us))
+        closed = self._call(lambda now_us: self._endpoint.close_channel(who, channel, now_us))
+        self._end_turns(who, None if self._state(who) is ConnectionState.NONE else channel)
+        return closed
 
     def info(self, identity: str | Identity) -> SessionInfo:
         """State of the session with this identity, what is known about its connection, and how that is doing."""
@@ -388,6 +414,18 @@ class Net:
     def local_addresses(self) -> list[Address]:
         """Where we listen."""
         return self._endpoint.local_addresses
+
+    def renew_certificate(self, certificate: Source) -> None:
+        """Show this certificate in new sessions, in place of one that expires; sessions that are up go on. Raises UsageError if
+        it is not for our identity and key."""
+        signed, _ = load_certificate(certificate, self.identity)
+        self._call(lambda now_us: self._endpoint.renew_certificate(signed))
+
+    def renew_authorities(self, authorities: Source | Iterable[Source] | TrustStore) -> None:
+        """Believe these authorities from now on, such as when one of them has revoked a key; sessions that are up go on. Raises
+        UsageError for a file that cannot be read; then nothing changes."""
+        store = open_authorities(authorities)
+        self._call(lambda now_us: self._endpoint.renew_authorities(store))
 
     async def aclose(self) -> None:
         """End all sessions and tell the peers; whoever waits gets ClosedError at once. `async with` does it.
