@@ -478,7 +478,8 @@ class Connection:
     @property
     def _waiting_bytes(self) -> int:
         flow = self.flow
-        return self._held_bytes if flow is None else flow.queued_bytes + flow.retransmit_bytes
+        # Between the handshake and the way that it finds there may be both.
+        return self._held_bytes if flow is None else self._held_bytes + flow.queued_bytes + flow.retransmit_bytes
 
     @property
     def has_waiting(self) -> bool:
