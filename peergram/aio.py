@@ -103,7 +103,7 @@ class _Turn:
         self.lock = asyncio.Lock()
         self.users = 0
         self.is_over = False
-        """The session or channel that they wait for was closed here: what they have must not open another one."""
+        """The session or channel that they wait for was closed: what they have must not open another one."""
 
 
 class _Stream(Generic[T]):
@@ -144,6 +144,7 @@ class Net:
         self._turns: dict[tuple[Identity, int], _Turn] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_closing = False
+        self._answers_blobs = False
         self._blobs = BlobPort(opened.endpoint, self._call, lambda: self._driver.look_again())
         self._dispatcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -180,7 +181,7 @@ class Net:
         buffer to this identity is full, until half of it is free; those who wait on one channel are served in the order they
         came, and do not keep other channels waiting. A `send` that is cancelled was not sent, unless it waited for delivery only.
         Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same;
-        also if the session or channel is closed here while this waits for room: then it was not sent), NoRouteError,
+        also if the session or channel is closed while this waits for room: then it was not sent), NoRouteError,
         MessageTooLargeError, UsageError for wrong arguments.
         """
         if delivered and not reliable:
@@ -222,18 +223,20 @@ class Net:
     async def _send_in_turn(self, who: Identity, payload: bytes, channel: int, send: Callable[[int], Result]) -> None:
         turn = self._turns.setdefault((who, channel), _Turn())
         turn.users += 1
+        # Without one it is receipts that are short.
+        had_session = self._state(who) is not ConnectionState.NONE
         try:
             async with turn.lock:
-                self._refuse_if_over(turn, who)
+                self._refuse_if_over(turn, who, had_session=had_session)
                 if len(payload) > REFERENCE_MESSAGE_BYTES_MAX:
                     # Whether he takes the last few bytes is known only then.
                     await self.connected(who)
-                    self._refuse_if_over(turn, who)
+                    self._refuse_if_over(turn, who, had_session=had_session)
                 while (result := self._call(send)) is _LIMIT_EXCEEDED:
                     if not self._endpoint.may_fit_later(who):
                         raise self._error(who, result)
                     await self._until(lambda: turn.is_over or self._endpoint.has_room_for(who, len(payload)))
-                    self._refuse_if_over(turn, who)
+                    self._refuse_if_over(turn, who, had_session=had_session)
         finally:
             turn.users -= 1
             if not turn.users and not turn.is_over:
@@ -241,13 +244,16 @@ class Net:
         if result is not _OK:
             raise self._error(who, result)
 
-    def _refuse_if_over(self, turn: _Turn, who: Identity) -> None:
+    def _refuse_if_over(self, turn: _Turn, who: Identity, *, had_session: bool) -> None:
+        if had_session and not turn.is_over and self._state(who) is ConnectionState.NONE:
+            # The peer has closed it.
+            self._end_turns(who)
         if turn.is_over:
-            text = f"to {who.printable}: the session was closed here while the message waited for room: it was not sent"
-            raise SessionBrokenError(text, who, Result.CONNECT_FAILED, EndReason.SESSION_CLOSED, "it was closed here")
+            text = f"to {who.printable}: the session was closed while the message waited for room: it was not sent"
+            raise SessionBrokenError(text, who, Result.CONNECT_FAILED, EndReason.SESSION_CLOSED, "it was closed")
 
     def _end_turns(self, who: Identity, channel: int | None = None) -> None:
-        """Whoever waits for room in a session or channel that is closed now goes away empty-handed."""
+        """Whoever waits for room in a session or channel that was closed goes away empty-handed."""
         for key in [key for key in self._turns if key[0] == who and channel in (None, key[1])]:
             self._turns.pop(key).is_over = True
         self._driver.look_again()
@@ -330,7 +336,23 @@ class Net:
         """
         who = None if identity is None else self._names.resolve(identity)
         steps = receive_steps(self._blobs, channel=channel, into=into, identity=who, size_max=size_max, progress=progress)
-        return await self._run_steps(steps)
+        try:
+            return await self._run_steps(steps)
+        finally:
+            if self._blobs.owing and not self._answers_blobs and not self._is_closing:
+                self._answers_blobs = True
+                self._keep(asyncio.create_task(self._answer_blobs(), name="peergram blobs"))
+
+    async def _answer_blobs(self) -> None:
+        """Until every sender knows how his blob ended; he may come back for it after a broken session."""
+        try:
+            while self._blobs.owing:
+                await self._until(lambda: self._blobs.may_answer)
+                self._blobs.answer()
+        except ClosedError:
+            pass
+        finally:
+            self._answers_blobs = False
 
     async def _run_steps(self, steps: Steps[T]) -> T:
         try:
@@ -527,11 +549,14 @@ class Net:
             try:
                 result = handler(event)
                 if inspect.isawaitable(result):
-                    task = asyncio.ensure_future(result)
-                    self._tasks.add(task)
-                    task.add_done_callback(self._task_done)
+                    self._keep(asyncio.ensure_future(result))
             except Exception as error:  # noqa: BLE001 - the loop's handler decides
                 self._report(error)
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        """Until it is done: the loop itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)

@@ -296,6 +296,8 @@ class Messages:
             on_changed(change)
         while (on_delivered := self._on_delivered) is not None and (settled := self._next_delivered()) is not None:
             on_delivered(settled)
+        if self._blobs.owing and not self._driver.closed:
+            self._blobs.answer()
 
     @property
     def on_route_changed(self) -> Callable[[RouteChanged], object] | None:

@@ -284,6 +284,31 @@ def test_a_send_that_waits_for_room_learns_that_the_session_broke(run: Run) -> N
     run(main)
 
 
+def test_who_waits_for_room_when_the_peer_closes_the_session_is_told_and_opens_no_other_one(run: Run) -> None:
+    async def main() -> None:
+        async with Pair(Config(send_buffer_bytes=65_536, recv_buffer_bytes=65_536)) as pair:
+            asked: list[SessionRequested] = []
+
+            def accept(request: SessionRequested) -> None:
+                asked.append(request)
+                pair.bob.accept(request.identity)
+
+            pair.bob.on_session_request = accept
+            # Nobody reads at the other end; what he throws away as he closes may make room for the first ones.
+            sends = [asyncio.create_task(pair.alice.send(pair.to_bob, bytes(20_000), channel=9)) for _ in range(100)]
+            _, waiting = await asyncio.wait(sends, timeout=0.2)
+            assert waiting
+            assert pair.bob.close("alice")
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            refused = [each for each in results if each is not None]
+            assert refused
+            assert all(isinstance(each, SessionBrokenError) and "it was not sent" in str(each) for each in refused)
+            assert pair.alice.info(pair.to_bob).state is ConnectionState.NONE
+            assert len(asked) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("what", ["session", "only channel", "one channel of two"])
 def test_who_waits_for_room_when_the_session_is_closed_here_is_told_and_opens_no_other_one(run: Run, what: str) -> None:
     async def main() -> None:
