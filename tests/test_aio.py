@@ -294,6 +294,7 @@ def test_who_waits_for_room_when_the_peer_closes_the_session_is_told_and_opens_n
                 pair.bob.accept(request.identity)
 
             pair.bob.on_session_request = accept
+            await pair.alice.connected(pair.to_bob)
             # Nobody reads at the other end; what he throws away as he closes may make room for the first ones.
             sends = [asyncio.create_task(pair.alice.send(pair.to_bob, bytes(20_000), channel=9)) for _ in range(100)]
             _, waiting = await asyncio.wait(sends, timeout=0.2)
