@@ -21,7 +21,7 @@ from peergram.adapters.address_book import AddressBook
 from peergram.address import Address
 from peergram.config import SHIM_CLOSE_US, SHIM_DATAGRAM_BYTES_MAX
 from peergram.errors import ClosedError, Result, UsageError
-from peergram.events import Message, SendFlags, SessionFailed, SessionRequested
+from peergram.events import Message, RouteChanged, SendFlags, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.messages import Messages
 
@@ -88,6 +88,7 @@ class DatagramNetwork:
         self._thread = threading.Thread(target=self._run, name="peergram-datagrams", daemon=True)
         net.on_session_request = self._on_request
         net.on_session_failed = self._on_failed
+        net.on_route_changed = self._on_route_changed
         self._thread.start()
 
     def __enter__(self) -> DatagramNetwork:
@@ -225,6 +226,10 @@ class DatagramNetwork:
             # The question was the program's own, and the others must not suffer from it.
             _log.exception("the function given as accept failed; %s is not let in", request.identity.printable)
             return False
+
+    def _on_route_changed(self, change: RouteChanged) -> None:
+        way = {"": "not at the moment"}.get(change.route, change.route)
+        _log.info("%s is reached: %s%s", change.identity.printable, way, f" ({change.address})" if change.address else "")
 
     def _on_failed(self, failure: SessionFailed) -> None:
         lost = failure.unconfirmed.messages
