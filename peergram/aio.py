@@ -7,7 +7,7 @@
 
 Everything belongs to the event loop's thread. Methods that never wait (`accept`, `close`, `info`) are plain functions. No
 cancellation loses a message: what was not returned is still unread, and a `send` that was cancelled was not sent,
-unless only the word of its delivery was missing.
+unless only the word of its delivery was missing. More in docs/asyncio.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
@@ -23,12 +23,16 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 from peergram.address import Address
 from peergram.blobs import Blob, BlobPort, BlobSource, Progress, Sink, Steps, Work, receive_steps, send_steps
 from peergram.config import REFERENCE_MESSAGE_BYTES_MAX
+from peergram.crypto.trust import TrustStore
 from peergram.drivers.asyncio_driver import AsyncioDriver
+from peergram.drivers.authority_files import Source, load_certificate
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.opening import Opened, OpenOptions, open_endpoint
 from peergram.drivers.system import monotonic_us
+from peergram.drivers.trust_files import open_authorities
 from peergram.errors import (
     ClosedError,
+    EndReason,
     MessageTooLargeError,
     NoRouteError,
     Result,
@@ -93,11 +97,13 @@ class _Handler(Generic[E]):
 class _Turn:
     """Who waits to send to one identity on one channel, in the order they came."""
 
-    __slots__ = ("lock", "users")
+    __slots__ = ("is_over", "lock", "users")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.users = 0
+        self.is_over = False
+        """The session or channel that they wait for was closed: what they have must not open another one."""
 
 
 class _Stream(Generic[T]):
@@ -138,6 +144,7 @@ class Net:
         self._turns: dict[tuple[Identity, int], _Turn] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_closing = False
+        self._answers_blobs = False
         self._blobs = BlobPort(opened.endpoint, self._call, lambda: self._driver.look_again())
         self._dispatcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -173,8 +180,9 @@ class Net:
         Returns once the message is on its way, or, with `delivered`, once the peer's library has all of it. Waits while the send
         buffer to this identity is full, until half of it is free; those who wait on one channel are served in the order they
         came, and do not keep other channels waiting. A `send` that is cancelled was not sent, unless it waited for delivery only.
-        Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same),
-        NoRouteError, MessageTooLargeError, UsageError for wrong arguments.
+        Raises SessionBrokenError (close the session to begin anew; with `delivered` the message may have arrived all the same;
+        also if the session or channel is closed while this waits for room: then it was not sent), NoRouteError,
+        MessageTooLargeError, UsageError for wrong arguments.
         """
         if delivered and not reliable:
             raise UsageError("delivered: nobody learns what becomes of an unreliable message; send it reliably")
@@ -215,21 +223,40 @@ class Net:
     async def _send_in_turn(self, who: Identity, payload: bytes, channel: int, send: Callable[[int], Result]) -> None:
         turn = self._turns.setdefault((who, channel), _Turn())
         turn.users += 1
+        # Without one it is receipts that are short.
+        had_session = self._state(who) is not ConnectionState.NONE
         try:
             async with turn.lock:
+                self._refuse_if_over(turn, who, had_session=had_session)
                 if len(payload) > REFERENCE_MESSAGE_BYTES_MAX:
                     # Whether he takes the last few bytes is known only then.
                     await self.connected(who)
+                    self._refuse_if_over(turn, who, had_session=had_session)
                 while (result := self._call(send)) is _LIMIT_EXCEEDED:
                     if not self._endpoint.may_fit_later(who):
                         raise self._error(who, result)
-                    await self._until(lambda: self._endpoint.has_room_for(who, len(payload)))
+                    await self._until(lambda: turn.is_over or self._endpoint.has_room_for(who, len(payload)))
+                    self._refuse_if_over(turn, who, had_session=had_session)
         finally:
             turn.users -= 1
-            if not turn.users:
+            if not turn.users and not turn.is_over:
                 del self._turns[who, channel]
         if result is not _OK:
             raise self._error(who, result)
+
+    def _refuse_if_over(self, turn: _Turn, who: Identity, *, had_session: bool) -> None:
+        if had_session and not turn.is_over and self._state(who) is ConnectionState.NONE:
+            # The peer has closed it.
+            self._end_turns(who)
+        if turn.is_over:
+            text = f"to {who.printable}: the session was closed while the message waited for room: it was not sent"
+            raise SessionBrokenError(text, who, Result.CONNECT_FAILED, EndReason.SESSION_CLOSED, "it was closed")
+
+    def _end_turns(self, who: Identity, channel: int | None = None) -> None:
+        """Whoever waits for room in a session or channel that was closed goes away empty-handed."""
+        for key in [key for key in self._turns if key[0] == who and channel in (None, key[1])]:
+            self._turns.pop(key).is_over = True
+        self._driver.look_again()
 
     async def connected(self, identity: str | Identity) -> SessionInfo:
         """Call this identity if there is no session (accept it, if it asks for one), and wait until the session is up.
@@ -309,7 +336,23 @@ class Net:
         """
         who = None if identity is None else self._names.resolve(identity)
         steps = receive_steps(self._blobs, channel=channel, into=into, identity=who, size_max=size_max, progress=progress)
-        return await self._run_steps(steps)
+        try:
+            return await self._run_steps(steps)
+        finally:
+            if self._blobs.owing and not self._answers_blobs and not self._is_closing:
+                self._answers_blobs = True
+                self._keep(asyncio.create_task(self._answer_blobs(), name="peergram blobs"))
+
+    async def _answer_blobs(self) -> None:
+        """Until every sender knows how his blob ended; he may come back for it after a broken session."""
+        try:
+            while self._blobs.owing:
+                await self._until(lambda: self._blobs.may_answer)
+                self._blobs.answer()
+        except ClosedError:
+            pass
+        finally:
+            self._answers_blobs = False
 
     async def _run_steps(self, steps: Steps[T]) -> T:
         try:
@@ -357,14 +400,19 @@ class Net:
 
     def close(self, identity: str | Identity) -> bool:
         """End the session and throw away its unread messages; False if there is none. After a failure: the next send begins
-        anew."""
+        anew. A `send` that waits for room raises SessionBrokenError."""
         who = self._names.resolve(identity)
-        return self._call(lambda now_us: self._endpoint.close_session(who, now_us))
+        closed = self._call(lambda now_us: self._endpoint.close_session(who, now_us))
+        self._end_turns(who)
+        return closed
 
     def close_channel(self, identity: str | Identity, channel: int) -> bool:
-        """Close one channel; the last one closes the session. False if the channel is not open."""
+        """Close one channel; the last one closes the session. False if the channel is not open. A `send` that waits for room in
+        what is closed raises SessionBrokenError."""
         who = self._names.resolve(identity)
-        return self._call(lambda now_us: self._endpoint.close_channel(who, channel, now_us))
+        closed = self._call(lambda now_us: self._endpoint.close_channel(who, channel, now_us))
+        self._end_turns(who, None if self._state(who) is ConnectionState.NONE else channel)
+        return closed
 
     def info(self, identity: str | Identity) -> SessionInfo:
         """State of the session with this identity, what is known about its connection, and how that is doing."""
@@ -388,6 +436,18 @@ class Net:
     def local_addresses(self) -> list[Address]:
         """Where we listen."""
         return self._endpoint.local_addresses
+
+    def renew_certificate(self, certificate: Source) -> None:
+        """Show this certificate in new sessions, in place of one that expires; sessions that are up go on. Raises UsageError if
+        it is not for our identity and key."""
+        signed, _ = load_certificate(certificate, self.identity)
+        self._call(lambda now_us: self._endpoint.renew_certificate(signed))
+
+    def renew_authorities(self, authorities: Source | Iterable[Source] | TrustStore) -> None:
+        """Believe these authorities from now on, such as when one of them has revoked a key; sessions that are up go on. Raises
+        UsageError for a file that cannot be read; then nothing changes."""
+        store = open_authorities(authorities)
+        self._call(lambda now_us: self._endpoint.renew_authorities(store))
 
     async def aclose(self) -> None:
         """End all sessions and tell the peers; whoever waits gets ClosedError at once. `async with` does it.
@@ -489,11 +549,14 @@ class Net:
             try:
                 result = handler(event)
                 if inspect.isawaitable(result):
-                    task = asyncio.ensure_future(result)
-                    self._tasks.add(task)
-                    task.add_done_callback(self._task_done)
+                    self._keep(asyncio.ensure_future(result))
             except Exception as error:  # noqa: BLE001 - the loop's handler decides
                 self._report(error)
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        """Until it is done: the loop itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)

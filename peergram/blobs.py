@@ -14,7 +14,8 @@ made by the sender); numbers are little endian, 8 bytes:
     6 CANCEL  sender    nothing more
 
 After a session broke the sender makes his offer again, and the receiver wants what is missing: he knows the blob by its checksum,
-so that this works after a restart of either program too, where he keeps the beginning in a file.
+so that this works after a restart of either program too, where he keeps the beginning in a file. Until the sender's library has
+DONE, which a receipt tells, the receiver answers offers of that transfer also while its program receives no blob.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from peergram.config import (
 )
 from peergram.endpoint.endpoint import Endpoint
 from peergram.errors import BlobError, Result, UsageError
-from peergram.events import ConnectionState, Message, SendFlags
+from peergram.events import ConnectionState, Message, Receipt, SendFlags
 from peergram.identity import Identity
 from peergram.timing import NEVER
 
@@ -65,6 +66,7 @@ _HASH_BYTES_AT_ONCE: Final = 1 << 20
 _MESSAGES_AT_ONCE: Final = 8
 _CORRECT, _WRONG, _REFUSED = 0, 1, 2
 _RELIABLE = int(SendFlags.RELIABLE)
+_RESTART = int(SendFlags.AUTO_RESTART_BROKEN_SESSION)
 _LIVE = (ConnectionState.CONNECTING, ConnectionState.FINDING_ROUTE, ConnectionState.CONNECTED)
 _BROKEN = (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY)
 
@@ -111,11 +113,31 @@ class BlobPort:
         """Have others who wait look again."""
         self._desks: dict[int, _Desk] = {}
         self._lock = threading.RLock()
+        self.owing: list[_Desk] = []
+        """Where a sender may not know yet how his blob ended; call `answer` now and then while there are any."""
 
     def desk(self, channel: int) -> _Desk:
         """Where the blobs of a channel come together."""
         with self._lock:
             return self._desks.setdefault(channel, _Desk(self, channel))
+
+    def note_owing(self, desk: _Desk) -> None:
+        """That desk has told a sender how his blob ended, and he need not have heard it."""
+        with self._lock:
+            if desk not in self.owing:
+                self.owing.append(desk)
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether `answer` would do something; quick, and may be asked with the driver's lock held."""
+        return any(desk.may_answer for desk in list(self.owing))
+
+    def answer(self) -> None:
+        """Tell those who have not heard it."""
+        for desk in list(self.owing):
+            if not desk.answer():
+                with self._lock:
+                    self.owing.remove(desk)
 
     def call(self, command: Callable[[int], T]) -> T:
         """Run a command of the endpoint."""
@@ -133,6 +155,23 @@ class BlobPort:
         return ConnectionState.NONE if known is None else known.state
 
 
+class _Answer:
+    """How a transfer ended, as its sender was told."""
+
+    __slots__ = ("message", "receipt", "who")
+
+    def __init__(self, who: Identity, message: bytes) -> None:
+        self.who = who
+        self.message = message
+        self.receipt: Receipt | None = None
+        """Of the last time it was said; None while it could not be."""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether it has to be said once more, at the latest when he asks."""
+        return self.receipt is None or self.receipt.state == "unconfirmed"
+
+
 class _Desk:
     """One channel: hands messages to the transfers that they belong to, whoever of them reads."""
 
@@ -143,7 +182,7 @@ class _Desk:
         self.outgoing: dict[bytes, _Outgoing] = {}
         self.incoming: list[_Incoming] = []
         self.offers: deque[_Offer] = deque(maxlen=BLOB_OFFERS_MAX)
-        self.finished: OrderedDict[tuple[Identity, bytes], bytes] = OrderedDict()
+        self.finished: OrderedDict[tuple[Identity, bytes], _Answer] = OrderedDict()
         """What was answered to transfers that are over, should the answer have been lost."""
 
     def pump(self) -> None:
@@ -158,18 +197,50 @@ class _Desk:
         if taken:
             self.port.look()
 
-    def send(self, who: Identity, data: bytes) -> Result:
+    def send(self, who: Identity, data: bytes, flags: int = _RELIABLE) -> Result:
         """One message of a transfer."""
-        return self.port.call(lambda now_us: self.port.endpoint.send_message(who, data, _RELIABLE, self.channel, now_us))
+        return self.port.call(lambda now_us: self.port.endpoint.send_message(who, data, flags, self.channel, now_us))
 
     def finish(self, offer: _Offer, code: int, text: str) -> None:
         """Tell the sender how it ended."""
-        answer = _encode(_DONE, offer.id, bytes((code,)) + text.encode())
+        answer = _Answer(offer.identity, _encode(_DONE, offer.id, bytes((code,)) + text.encode()))
         with self.lock:
             self.finished[offer.identity, offer.id] = answer
             if len(self.finished) > BLOB_FINISHED_MAX:
                 self.finished.popitem(last=False)
-        self.send(offer.identity, answer)
+            self._say(answer)
+        self.port.note_owing(self)
+
+    def _say(self, answer: _Answer) -> None:
+        _, answer.receipt = self.port.call(
+            lambda now_us: self.port.endpoint.send_with_receipt(answer.who, answer.message, _RELIABLE, self.channel, now_us)
+        )
+
+    def answer(self) -> bool:
+        """Tell those who may not have heard how their blobs ended, as far as that is possible; whether there are any left."""
+        with self.lock:
+            answers = list(self.finished.values())
+            if any(answer.is_owed for answer in answers):
+                self.pump()
+            for answer in answers:
+                if answer.receipt is None and self._reaches(answer):
+                    self._say(answer)
+            return any(answer.receipt is None or answer.receipt.state != "delivered" for answer in self.finished.values())
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether `answer` would do something."""
+        # A copy, since another thread may add one.
+        answers = list(self.finished.values())
+        owed = [answer for answer in answers if answer.is_owed]
+        if not owed:
+            return not any(answer.receipt is not None and answer.receipt.state == "pending" for answer in answers)
+        return self.port.endpoint.has_unread(self.channel) or any(
+            answer.receipt is None and self._reaches(answer) for answer in owed
+        )
+
+    def _reaches(self, answer: _Answer) -> bool:
+        return self.port.state(answer.who) in _LIVE and self.port.endpoint.has_room(answer.who)
 
     def take_offer(self, identity: Identity | None) -> _Offer | None:
         """The oldest offer that nobody has taken up, of this identity or of anyone."""
@@ -211,7 +282,8 @@ class _Desk:
         if len(body) < _DIGEST_BYTES + _NUMBER.size or len(body) > _DIGEST_BYTES + _NUMBER.size + BLOB_NAME_BYTES_MAX:
             return
         if (answer := self.finished.get((identity, transfer))) is not None:
-            self.send(identity, answer)
+            self._say(answer)
+            self.port.note_owing(self)
             return
         (size,) = _NUMBER.unpack_from(body, _DIGEST_BYTES)
         name = body[_DIGEST_BYTES + _NUMBER.size :].decode(errors="replace")
@@ -339,6 +411,10 @@ class _Outgoing:
         self.confirmed = 0
         self.has_news = False
         self.end: tuple[int, str] | None = None
+
+    def has_ended(self) -> bool:
+        """Whether the receiver has said how it ended."""
+        return self.end is not None
 
     def restart(self) -> None:
         """The session is another one: nobody knows what arrived."""
@@ -483,7 +559,7 @@ def _send(
     while True:
         outgoing.has_news = False
         desk.pump()
-        if outgoing.end is not None:
+        if outgoing.has_ended():
             return
         now_us = port.now_us()
         state = port.state(who)
@@ -497,12 +573,14 @@ def _send(
         if outgoing.is_offered and state not in _LIVE:
             outgoing.restart()
         if state in _BROKEN:
-            port.call(lambda now_us: endpoint.close_session(who, now_us))
             yield Wait(lambda: False, now_us + BLOB_RETRY_US)
-            continue
+            desk.pump()
+            if outgoing.has_ended():
+                return
         message = outgoing.next_message()
         if message is not None and endpoint.has_room(who):
-            result = desk.send(who, message)
+            # Not closed first: that would throw away what he sent on other channels, and how this blob ended.
+            result = desk.send(who, message, _RELIABLE if outgoing.is_offered else _RELIABLE | _RESTART)
             if result is Result.OK:
                 outgoing.note_sent(message)
                 continue

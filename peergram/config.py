@@ -677,6 +677,9 @@ SHIM_QUEUE_DATAGRAMS_MAX: Final = 1_024
 SHIM_QUEUE_BYTES_MAX: Final = 1_048_576
 """What waits to be read from one socket look-alike. Beyond, unreliable datagrams are dropped as by a full UDP socket, reliable
 ones wait at their sender."""
+SHIM_CLOSE_US: Final = 1_000_000
+"""How long closing waits for datagrams that have not left, because their session is not up yet or the line is busy: several round
+trips of a handshake around the world, and no more than a program that ends may be kept for."""
 SHIM_TRANSPORT_BYTES_MAX: Final = 1_048_576
 SHIM_TRANSPORT_HIGH_BYTES: Final = 65_536
 """What an asyncio look-alike holds for peers whose send buffers are full: from the second number on its protocol is asked to

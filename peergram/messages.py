@@ -302,6 +302,8 @@ class Messages:
             on_changed(change)
         while (on_delivered := self._on_delivered) is not None and (settled := self._next_delivered()) is not None:
             on_delivered(settled)
+        if self._blobs.owing and not self._driver.closed:
+            self._blobs.answer()
 
     @property
     def on_route_changed(self) -> Callable[[RouteChanged], object] | None:
@@ -352,13 +354,15 @@ class Messages:
         with self._driver.lock:
             return self._told.next_request()
 
-    def wait(self, timeout_s: float | None = None) -> bool:
+    def wait(self, timeout_s: float | None = None, channel: int | None = None) -> bool:
         """Wait until messages or events wait, at most `timeout_s` (None: for ever); whether they do.
 
-        The quickest way to wait: the calling thread itself does the network's work meanwhile, so that what arrives reaches it
-        without a change of threads. 0 looks without waiting. Raises ClosedError if this Messages is or gets closed.
+        With `channel`, messages of other channels do not count: who reads some channels only waits so, or a peer who fills
+        another one would end every wait at once. The quickest way to wait: the calling thread itself does the network's work
+        meanwhile, so that what arrives reaches it without a change of threads. 0 looks without waiting. Raises ClosedError if
+        this Messages is or gets closed.
         """
-        return self._wait(timeout_s, self._has_news)
+        return self._wait(timeout_s, self._has_news if channel is None else self._has_news_on(channel))
 
     def wait_for_room(self, identity: str | Identity, timeout_s: float | None = None) -> bool:
         """After `LIMIT_EXCEEDED`: wait until at least half of the send buffer to this identity is free; whether it is.
@@ -369,8 +373,19 @@ class Messages:
         who = self._names.resolve(identity)
         return self._wait(timeout_s, lambda: self._endpoint.has_room(who))
 
+    def wait_until_sent(self, timeout_s: float | None = None) -> bool:
+        """Wait until every message has left, at most `timeout_s` (None: for ever); whether all have.
+
+        Before `close`, for unreliable messages that wait for their session to come up: closing gives time to reliable ones only.
+        As `wait`, it does the network's work meanwhile.
+        """
+        return self._wait(timeout_s, lambda: not self._endpoint.has_unsent)
+
     def _has_news(self) -> bool:
         return self._endpoint.unread_messages > 0 or self._driver.has_events
+
+    def _has_news_on(self, channel: int) -> Callable[[], bool]:
+        return lambda: self._endpoint.has_unread(channel) or self._driver.has_events
 
     def _wait(self, timeout_s: float | None, wanted: Callable[[], bool]) -> bool:
         if timeout_s is not None and not timeout_s >= 0:
@@ -378,9 +393,12 @@ class Messages:
         until_us = NEVER if timeout_s is None else monotonic_us() + int(min(timeout_s, _WAIT_MAX_S) * 1e6)
         return self._driver.wait(until_us, wanted)
 
-    def fileno(self) -> int:
-        """A descriptor for `select` and foreign event loops: readable while messages or events wait."""
-        return self._driver.readable_fileno()
+    def fileno(self, channel: int | None = None) -> int:
+        """A descriptor for `select` and foreign event loops: readable while messages or events wait. With `channel`, messages of
+        other channels do not count; each such channel has a descriptor of its own until all is closed."""
+        if channel is None:
+            return self._driver.readable_fileno()
+        return self._driver.narrow_fileno(channel, self._has_news_on(channel))
 
     # --- blobs ---
 

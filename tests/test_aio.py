@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from peergram import (
     UsageError,
     aio,
 )
+from peergram.config import REFERENCE_MESSAGE_BYTES_MAX
 from peergram.drivers.opening import OpenOptions, open_endpoint
 from peergram.drivers.signaling.in_process import InProcessHub, InProcessSignaling
 
@@ -283,6 +284,81 @@ def test_a_send_that_waits_for_room_learns_that_the_session_broke(run: Run) -> N
     run(main)
 
 
+def test_who_waits_for_room_when_the_peer_closes_the_session_is_told_and_opens_no_other_one(run: Run) -> None:
+    async def main() -> None:
+        async with Pair(Config(send_buffer_bytes=65_536, recv_buffer_bytes=65_536)) as pair:
+            asked: list[SessionRequested] = []
+
+            def accept(request: SessionRequested) -> None:
+                asked.append(request)
+                pair.bob.accept(request.identity)
+
+            pair.bob.on_session_request = accept
+            await pair.alice.connected(pair.to_bob)
+            # Nobody reads at the other end; what he throws away as he closes may make room for the first ones.
+            sends = [asyncio.create_task(pair.alice.send(pair.to_bob, bytes(20_000), channel=9)) for _ in range(100)]
+            _, waiting = await asyncio.wait(sends, timeout=0.2)
+            assert waiting
+            assert pair.bob.close("alice")
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            refused = [each for each in results if each is not None]
+            assert refused
+            assert all(isinstance(each, SessionBrokenError) and "it was not sent" in str(each) for each in refused)
+            assert pair.alice.info(pair.to_bob).state is ConnectionState.NONE
+            assert len(asked) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("what", ["session", "only channel", "one channel of two"])
+def test_who_waits_for_room_when_the_session_is_closed_here_is_told_and_opens_no_other_one(run: Run, what: str) -> None:
+    async def main() -> None:
+        async with Pair(Config(send_buffer_bytes=65_536)) as pair:
+            pair.bob.on_session_request = None
+            await pair.alice.send(pair.to_bob, bytes(60_000), channel=9)
+            waiting = [asyncio.create_task(pair.alice.send(pair.to_bob, bytes(60_000), channel=9)) for _ in range(2)]
+            if what == "one channel of two":
+                await pair.alice.send(pair.to_bob, b"small", channel=1)
+            await asyncio.sleep(0.01)
+            assert pair.alice.close(pair.to_bob) if what == "session" else pair.alice.close_channel(pair.to_bob, 9)
+            for each in waiting:
+                with pytest.raises(SessionBrokenError, match="it was not sent") as caught:
+                    await each
+                assert caught.value.reason == peergram.EndReason.SESSION_CLOSED
+            state = pair.alice.info(pair.to_bob).state
+            assert (state is ConnectionState.NONE) == (what != "one channel of two")
+            pair.bob.on_session_request = lambda request: pair.bob.accept(request.identity)
+            await pair.alice.send(pair.to_bob, b"anew", channel=9, delivered=True)
+            until_anew = [message async for message in _until_payload(pair.bob, 9, b"anew")]
+            assert all(len(message.payload) == 60_000 for message in until_anew[:-1])
+            assert len(until_anew) <= 2, "the first one may have arrived, those that waited have not"
+
+    run(main)
+
+
+async def _until_payload(net: aio.Net, channel: int, payload: bytes) -> AsyncIterator[Message]:
+    async for message in net.channel(channel):
+        yield message
+        if message.payload == payload:
+            return
+
+
+def test_a_session_closed_for_a_send_that_waits_behind_a_large_message_tells_both(run: Run) -> None:
+    async def main() -> None:
+        async with Pair() as pair:
+            pair.bob.on_session_request = None
+            sends = [
+                asyncio.create_task(pair.alice.send(pair.to_bob, bytes(REFERENCE_MESSAGE_BYTES_MAX + 1))),
+                asyncio.create_task(pair.alice.send(pair.to_bob, b"behind it")),
+            ]
+            await asyncio.sleep(0.01)
+            pair.alice.close(pair.to_bob)
+            assert [type(each) for each in await asyncio.gather(*sends, return_exceptions=True)] == [SessionBrokenError] * 2
+            assert pair.alice.info(pair.to_bob).state is ConnectionState.NONE
+
+    run(main)
+
+
 def test_a_send_may_wait_until_the_message_is_delivered(run: Run) -> None:
     async def main() -> None:
         async with Pair(Config(receipts_max=4)) as pair:
@@ -404,6 +480,11 @@ def test_both_dresses_take_the_same_options() -> None:
     opening = dict(inspect.signature(open_endpoint).parameters)
     assert {name: each.default for name, each in messages.items()} == {name: each.default for name, each in opening.items()}
     assert set(opening) - {"identity"} == set(OpenOptions.__annotations__)
+
+
+@pytest.mark.parametrize("name", ["renew_certificate", "renew_authorities"])
+def test_what_both_dresses_have_under_one_name_takes_the_same_arguments(name: str) -> None:
+    assert inspect.signature(getattr(aio.Net, name)) == inspect.signature(getattr(peergram.Messages, name))
 
 
 def test_the_package_loads_it_on_first_use() -> None:

@@ -10,13 +10,14 @@ import hashlib
 import io
 import os
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from peergram import BlobError, Config, Messages, UsageError, aio
+from peergram import BlobError, Config, ConnectionState, Messages, SessionBrokenError, UsageError, aio
 from peergram.config import (
     BLOB_BYTES_IN_MEMORY_MAX,
     BLOB_FINISHED_MAX,
@@ -304,6 +305,87 @@ def test_a_sender_who_missed_the_end_is_told_again_while_it_is_remembered() -> N
             # The oldest one is forgotten, and so is a blob like any other.
             await pair.alice.send(pair.to_bob, bytes((1,)) + bytes(8) + empty, channel=CHANNEL)
             assert (await receiving).data == b""
+
+    asyncio.run(main())
+
+
+def test_a_sender_who_did_not_hear_the_end_is_told_although_nobody_receives_any_more() -> None:
+    async def main() -> None:
+        async with Pair() as pair, asyncio.timeout(TIMEOUT_S):
+            sending = asyncio.create_task(pair.alice.send_blob(pair.to_bob, b"once only", channel=CHANNEL))
+            assert (await pair.bob.receive_blob(channel=CHANNEL)).data == b"once only"
+            # The word is on its way, and the session that it goes by is gone.
+            assert pair.alice.close(pair.to_bob)
+            await sending
+            await until(lambda: not pair.bob._blobs.owing)
+            assert not [task for task in asyncio.all_tasks() if task.get_name() == "peergram blobs"]
+            assert not pair.bob._endpoint.has_unread(CHANNEL)
+
+    asyncio.run(main())
+
+
+def test_running_callbacks_tells_a_sender_who_did_not_hear_the_end() -> None:
+    with Messages("bob", listen="127.0.0.1:0", signaling=None) as bob, Messages("alice", signaling=None) as alice:
+        bob.on_session_request = lambda request: bob.accept_session_with_user(request.identity)
+        host, port = bob.local_addresses[0]
+        to_bob = f"ip:{host}:{port}"
+        sending = threading.Thread(target=alice.send_blob_to_user, args=(to_bob, b"once only", CHANNEL))
+        sending.start()
+        got: list[bytes | None] = []
+
+        def receive() -> None:
+            got.append(bob.receive_blob_on_channel(CHANNEL).data)
+            alice.close_session_with_user(to_bob)
+
+        receiving = threading.Thread(target=receive)
+        receiving.start()
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while sending.is_alive():
+            assert time.monotonic() < deadline_s, "the sender waits in vain"
+            bob.run_callbacks()
+            bob.wait(0.01)
+        receiving.join(TIMEOUT_S)
+        assert got == [b"once only"]
+
+
+def test_an_end_that_does_not_fit_the_send_buffer_is_told_once_it_does() -> None:
+    async def main() -> None:
+        config = Config(receipts_max=1)
+        async with Pair(config) as pair, asyncio.timeout(TIMEOUT_S):
+            await pair.alice.send(pair.to_bob, b"hello")
+            await pair.bob.receive()
+            # The one receipt there may be is taken for as long as nobody acknowledges.
+            pair.alice.on_session_request = None
+            other = aio.open("carol", signaling=None)
+            async with other:
+                host, port = pair.bob.local_addresses[0]
+                sending = asyncio.create_task(other.send_blob(f"ip:{host}:{port}", b"whole", channel=CHANNEL))
+                waiting = asyncio.create_task(pair.bob.send("ip:127.0.0.1:9", b"to nobody", delivered=True))
+                await asyncio.sleep(0)
+                assert (await pair.bob.receive_blob(channel=CHANNEL)).data == b"whole"
+                assert pair.bob._blobs.owing
+                assert not sending.done()
+                assert pair.bob.close("ip:127.0.0.1:9")
+                with pytest.raises(SessionBrokenError):
+                    await waiting
+                await sending
+
+    asyncio.run(main())
+
+
+def test_what_a_peer_said_elsewhere_is_not_lost_when_a_blob_takes_up_a_broken_session() -> None:
+    async def main() -> None:
+        async with Pair(Config(recv_message_bytes_max=66_000)) as pair, asyncio.timeout(TIMEOUT_S):
+            data = content(100_000)
+            sending = asyncio.create_task(pair.alice.send_blob(pair.to_bob, data, channel=CHANNEL))
+            await until(lambda: pair.bob._endpoint.has_unread(CHANNEL))
+            await pair.bob.send("alice", b"before the end", channel=1, delivered=True)
+            # More than she takes, so that the session breaks at her side.
+            await pair.bob.send("alice", bytes(100_000), channel=1)
+            await until(lambda: pair.alice.info(pair.to_bob).state is ConnectionState.PROBLEM_DETECTED_LOCALLY)
+            assert (await pair.bob.receive_blob(channel=CHANNEL)).data == data
+            await sending
+            assert (await pair.alice.receive(1)).payload == b"before the end"
 
     asyncio.run(main())
 

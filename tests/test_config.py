@@ -15,6 +15,9 @@ from peergram.errors import UsageError
 TESTS = Path(__file__).parent
 
 REACHED_BY = {
+    "SHIM_CLOSE_US": (
+        "adapters/test_asyncio_shim.py::test_what_was_sent_just_before_the_transport_is_closed_leaves_and_the_loop_goes_on"
+    ),
     "SHIM_PORT": "adapters/test_socket_shim.py::test_a_stranger_has_a_fake_address_which_answers_reach",
     "SHIM_DATAGRAM_BYTES_MAX": "adapters/test_socket_shim.py::test_a_datagram_is_as_long_as_udp_allows",
     "SHIM_QUEUE_DATAGRAMS_MAX": "adapters/test_socket_shim.py::test_who_does_not_read_loses_what_a_full_queue_does_not_hold",

@@ -6,7 +6,10 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 import peergram
+from peergram import aio
 
 PUBLIC = [
     "AddressInUseError",
@@ -49,7 +52,7 @@ MESSAGES = {
     "close_channel_with_user": "(identity, channel)",
     "close_session_with_user": "(identity)",
     "dropped_datagrams": "()",
-    "fileno": "()",
+    "fileno": "(channel=None)",
     "flush_messages": "(identity)",
     "get_session_connection_info": "(identity, get_connection=True, get_status=True)",
     "key_fingerprint": None,
@@ -68,9 +71,36 @@ MESSAGES = {
     "send_with_receipt": "(identity, data, flags=8, channel=0)",
     "set_framing": "(identity, framing)",
     "signaling_status": None,
-    "wait": "(timeout_s=None)",
+    "wait": "(timeout_s=None, channel=None)",
     "wait_for_room": "(identity, timeout_s=None)",
+    "wait_until_sent": "(timeout_s=None)",
 }
+NET = {
+    "accept": "(identity)",
+    "aclose": "()",
+    "channel": "(channel)",
+    "close": "(identity)",
+    "close_channel": "(identity, channel)",
+    "connected": "(identity)",
+    "failures": "()",
+    "flush": "(identity)",
+    "info": "(identity)",
+    "key_fingerprint": None,
+    "local_addresses": None,
+    "on_peer_refused": None,
+    "on_route_changed": None,
+    "on_session_failed": None,
+    "on_session_request": None,
+    "receive": "(channel=0)",
+    "receive_blob": "(channel, into=None, identity=None, size_max=None, progress=None)",
+    "renew_authorities": "(authorities)",
+    "renew_certificate": "(certificate)",
+    "requests": "()",
+    "send": "(identity, data, reliable=True, channel=0, delivered=False)",
+    "send_blob": "(identity, source, channel, name='', progress=None, give_up_after_s=30.0)",
+    "signaling_status": None,
+}
+"""Of `peergram.aio`."""
 
 
 def test_the_package_exports_these_names_and_no_others() -> None:
@@ -89,10 +119,11 @@ def test_every_exported_name_is_documented() -> None:
                     assert function.__doc__, f"{name}.{member}"
 
 
-def test_messages_has_these_methods_with_these_arguments() -> None:
-    members = {name: value for name, value in vars(peergram.Messages).items() if not name.startswith("_")}
-    assert set(members) == set(MESSAGES)
-    for name, expected in MESSAGES.items():
+@pytest.mark.parametrize(("dress", "table"), [(peergram.Messages, MESSAGES), (aio.Net, NET)])
+def test_each_dress_has_these_methods_with_these_arguments(dress: type, table: dict[str, str | None]) -> None:
+    members = {name: value for name, value in vars(dress).items() if not name.startswith("_")}
+    assert set(members) == set(table)
+    for name, expected in table.items():
         if expected is not None:
             assert plain_signature(members[name]) == expected
 

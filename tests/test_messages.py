@@ -620,6 +620,30 @@ def test_wait_returns_once_messages_or_events_wait(start: Start) -> None:
     assert not pair.bob.wait(0.01)
 
 
+def test_of_what_others_send_on_other_channels_a_wait_for_one_takes_no_notice(start: Start) -> None:
+    pair = Pair(start)
+    pair.alice.send_message_to_user(pair.to_bob, b"elsewhere", RELIABLE, 5)
+    assert pair.bob.wait(5, channel=3), "he is asked, and events count"
+    pair.bob.run_callbacks()
+    assert pair.bob.wait(5)
+    assert pair.bob.wait(0, channel=5)
+    assert not pair.bob.wait(0.01, channel=3)
+    pair.alice.send_message_to_user(pair.to_bob, b"here", RELIABLE, 3)
+    assert pair.bob.wait(5, channel=3)
+    assert pair.read_at_bob(1, channel=3) == [b"here"]
+    assert not pair.bob.wait(0, channel=3)
+
+
+def test_all_has_been_sent_once_the_session_is_up(start: Start) -> None:
+    pair = Pair(start)
+    assert pair.alice.wait_until_sent(0)
+    pair.alice.send_message_to_user(pair.to_bob, b"unreliable")
+    assert not pair.alice.wait_until_sent(0.01), "nobody has let her in"
+    pair.read_at_bob(1)
+    assert pair.alice.wait_until_sent(5)
+    assert [message.payload for message in pair.at_bob] == [b"unreliable"]
+
+
 def test_waiting_for_room_lasts_until_half_of_the_send_buffer_is_free(start: Start) -> None:
     pair = Pair(start, config=Config(send_buffer_bytes=64_000)).connect()
     sent = 0
@@ -693,6 +717,25 @@ def test_fileno_is_readable_while_messages_wait(start: Start) -> None:
     until(lambda: is_readable(pair.bob))
     assert pair.read_at_bob(1) == [b"2"]
     assert not is_readable(pair.bob)
+
+
+def test_a_descriptor_may_be_of_one_channel(start: Start) -> None:
+    pair = Pair(start)
+
+    def readable(timeout_s: float = 0.0) -> list[int]:
+        of_channel = {pair.bob.fileno(channel): channel for channel in (3, 5)}
+        return [of_channel[found] for found in select.select(list(of_channel), [], [], timeout_s)[0]]
+
+    assert readable() == []
+    pair.alice.send_message_to_user(pair.to_bob, b"elsewhere", RELIABLE, 4)
+    until(lambda: readable() == [3, 5])
+    pair.bob.run_callbacks()
+    assert is_readable(pair.bob, 5)
+    assert readable() == []
+    pair.alice.send_message_to_user(pair.to_bob, b"here", RELIABLE, 5)
+    assert readable(5) == [5]
+    assert pair.read_at_bob(1, channel=5) == [b"here"]
+    assert readable() == []
 
 
 def test_fileno_is_readable_while_events_wait(start: Start) -> None:
@@ -844,6 +887,7 @@ USES: dict[str, Callable[[Messages], object]] = {
     "fileno": lambda net: net.fileno(),
     "wait": lambda net: net.wait(0),
     "wait_for_room": lambda net: net.wait_for_room("bob", 0),
+    "wait_until_sent": lambda net: net.wait_until_sent(0),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from peergram import (
     SessionFailed,
     SessionRequested,
     UsageError,
+    aio,
 )
 from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey, fingerprint
@@ -291,8 +293,21 @@ def test_a_certificate_that_the_signaling_server_issues_is_shown_to_those_who_de
         assert connection.proven_by == "certificate"
 
 
-def test_a_renewed_certificate_must_be_for_us(start: Start, tmp_path: Path) -> None:
-    root, alice = SigningKey(b"r" * 32), start("alice", key=bytes(range(32)))
+@pytest.mark.parametrize("dress", ["messages", "aio"])
+def test_a_renewed_certificate_must_be_for_us(start: Start, tmp_path: Path, dress: str) -> None:
+    root = SigningKey(b"r" * 32)
+    if dress == "messages":
+        _renew(start("alice", key=bytes(range(32))), root, tmp_path)
+        return
+
+    async def main() -> None:
+        async with aio.open("alice", key=bytes(range(32)), signaling=None, known_peers=False) as alice:
+            _renew(alice, root, tmp_path)
+
+    asyncio.run(main())
+
+
+def _renew(alice: Messages | aio.Net, root: SigningKey, folder: Path) -> None:
     now_s = int(time.time())
     for name, key, is_ours in (("alice", bytes(range(32)), True), ("bob", bytes(range(32)), False), ("alice", b"k" * 32, False)):
         signed = issue_certificate(
@@ -303,7 +318,7 @@ def test_a_renewed_certificate_must_be_for_us(start: Start, tmp_path: Path) -> N
             created_s=now_s - 60,
             expires_s=now_s + 3_600,
         )
-        file = tmp_path / "renewed.cert"
+        file = folder / "renewed.cert"
         file.write_text(write_certificate(StoredCertificate(signed)), encoding="ascii")
         if is_ours:
             alice.renew_certificate(file)

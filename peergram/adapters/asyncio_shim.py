@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from peergram.adapters.datagram_network import DatagramNetwork
 from peergram.adapters.socket_shim import PeerSocket
-from peergram.config import SHIM_TRANSPORT_BYTES_MAX, SHIM_TRANSPORT_HIGH_BYTES
+from peergram.config import SHIM_CLOSE_US, SHIM_TRANSPORT_BYTES_MAX, SHIM_TRANSPORT_HIGH_BYTES
 from peergram.identity import Identity
 from peergram.messages import Messages
 
@@ -170,7 +170,7 @@ class PeerTransport(asyncio.DatagramTransport):
             self._is_paused = False
             self._protocol.resume_writing()
         if self._is_closing and not still:
-            self._end(None)
+            self._end_when_sent(self._loop.time() + SHIM_CLOSE_US / 1e6)
 
     def _tell_error(self, error: OSError) -> None:
         assert isinstance(self._protocol, asyncio.DatagramProtocol)
@@ -209,13 +209,23 @@ class PeerTransport(asyncio.DatagramTransport):
         self._is_closing = True
         self._loop.remove_reader(self._sock.fileno())
         if not self._held:
-            self._loop.call_soon(self._end, None)
+            self._loop.call_soon(self._end_when_sent, self._loop.time() + SHIM_CLOSE_US / 1e6)
+
+    def _end_when_sent(self, until_s: float) -> None:
+        """What closing the socket would wait for is waited for here, so that the loop goes on."""
+        if self._sock.is_waited_for and self._loop.time() < until_s:
+            self._loop.call_later(_RETRY_S, self._end_when_sent, until_s)
+        else:
+            self._end(None)
 
     def abort(self) -> None:
-        """As `close`, without what is held."""
+        """As `close`, without what is held, or has not left."""
         self._held.clear()
         self._held_bytes = 0
-        self.close()
+        if not self._is_closing:
+            self._is_closing = True
+            self._loop.remove_reader(self._sock.fileno())
+        self._loop.call_soon(self._end, None)
 
     def _end(self, error: OSError | None) -> None:
         if self._sock.fileno() < 0:
@@ -224,5 +234,5 @@ class PeerTransport(asyncio.DatagramTransport):
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
+        self._sock.close(wait_s=0)
         self._protocol.connection_lost(error)

@@ -11,17 +11,17 @@ import errno
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from struct import Struct
 from types import TracebackType
 from typing import Literal, Protocol
 
 from peergram.adapters.address_book import AddressBook
 from peergram.address import Address
-from peergram.config import SHIM_DATAGRAM_BYTES_MAX
+from peergram.config import SHIM_CLOSE_US, SHIM_DATAGRAM_BYTES_MAX
 from peergram.errors import ClosedError, Result, UsageError
-from peergram.events import Message, SendFlags, SessionFailed, SessionRequested
+from peergram.events import Message, RouteChanged, SendFlags, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.messages import Messages
 
@@ -33,8 +33,6 @@ PORTS_CHANNEL = 17
 
 _PORTS = Struct(">HH")
 _MESSAGES_PER_TURN = 256
-_OTHERS_PAUSE_S = 0.001
-"""After a wake-up that brought nothing for us: what waits on another channel would otherwise end every wait at once."""
 _ROOM_PAUSE_S = 0.05
 """How long at most reliable datagrams wait for a reader before requests and failures have their turn."""
 
@@ -90,6 +88,7 @@ class DatagramNetwork:
         self._thread = threading.Thread(target=self._run, name="peergram-datagrams", daemon=True)
         net.on_session_request = self._on_request
         net.on_session_failed = self._on_failed
+        net.on_route_changed = self._on_route_changed
         self._thread.start()
 
     def __enter__(self) -> DatagramNetwork:
@@ -98,11 +97,25 @@ class DatagramNetwork:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the `Messages` and all sockets. May be called twice."""
+    def close(self, wait_s: float = SHIM_CLOSE_US / 1e6) -> None:
+        """End the `Messages` and all sockets. May be called twice.
+
+        What the kernel's UDP was given is on its way when a program closes its sockets, and ends; here it may still wait for its
+        session to come up, which it gets `wait_s` for.
+        """
+        with suppress(ClosedError):
+            self.net.wait_until_sent(wait_s)
         self.net.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a datagram still waits to leave."""
+        try:
+            return not self.net.wait_until_sent(0)
+        except ClosedError:
+            return False
 
     # --- for sockets ---
 
@@ -150,10 +163,9 @@ class DatagramNetwork:
     def _run(self) -> None:
         try:
             while True:
-                self.net.wait()
+                self.net.wait(channel=self.channel)
                 self.net.run_callbacks()
-                if not self._take():
-                    time.sleep(_OTHERS_PAUSE_S)
+                self._take()
         except ClosedError:
             pass
         finally:
@@ -163,8 +175,8 @@ class DatagramNetwork:
             for receiver in receivers:
                 receiver.hang_up()
 
-    def _take(self) -> bool:
-        """Hand on what came; whether something had, or may still wait."""
+    def _take(self) -> None:
+        """Hand on what came."""
         room = _MESSAGES_PER_TURN
         if self.reliable:
             self._has_room.clear()
@@ -172,11 +184,9 @@ class DatagramNetwork:
                 room = min((receiver.room() for receiver in self._receivers.values()), default=0)
             if not room:
                 self._has_room.wait(_ROOM_PAUSE_S)
-                return True
-        messages = self.net.receive_messages_on_channel(self.channel, min(room, _MESSAGES_PER_TURN))
-        for message in messages:
+                return
+        for message in self.net.receive_messages_on_channel(self.channel, min(room, _MESSAGES_PER_TURN)):
             self._hand_on(message)
-        return bool(messages)
 
     def _hand_on(self, message: Message) -> None:
         payload, source_port, port = message.payload, None, 0
@@ -216,6 +226,10 @@ class DatagramNetwork:
             # The question was the program's own, and the others must not suffer from it.
             _log.exception("the function given as accept failed; %s is not let in", request.identity.printable)
             return False
+
+    def _on_route_changed(self, change: RouteChanged) -> None:
+        way = {"": "not at the moment"}.get(change.route, change.route)
+        _log.info("%s is reached: %s%s", change.identity.printable, way, f" ({change.address})" if change.address else "")
 
     def _on_failed(self, failure: SessionFailed) -> None:
         lost = failure.unconfirmed.messages

@@ -123,7 +123,7 @@ class IdentityRegistry(AddressRegistry):
         return self._number(reference_name, IdentityKind.SONY_PSN)
 
     def setStadiaID(self, reference_name: str, stadia_id: int) -> bool:
-        """Let it stand for a Stadia id. The reference forgot that kind, so it travels as an unknown one."""
+        """Let it stand for a Stadia id. The reference has neither that kind nor a text for it: it is an unknown one there."""
         # The range is that of a PSN id.
         return self._make(reference_name, lambda: Identity.parse(f"{_STADIA}{Identity.psn(stadia_id).number}"))
 

@@ -12,6 +12,7 @@ of an identity (`str:bob`), by an integer Steam id, or by an `Identity`. Everyth
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
@@ -19,10 +20,13 @@ from typing import Any, Final
 from peergram import SessionInfo
 from peergram.adapters.godot_constants import constant
 from peergram.adapters.godot_identities import IdentityRegistry
+from peergram.config import GODOT_NAMES_MAX
 from peergram.errors import UsageError
 from peergram.events import ConnectionInfo, ConnectionState, Message, RealTimeStatus, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.messages import Messages
+
+_log = logging.getLogger(__name__)
 
 _UNKNOWN_PING: Final = -1
 _UNKNOWN_QUALITY: Final = -1.0
@@ -79,6 +83,7 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         """Emitted by `run_callbacks` with the identity, as text, of a stranger who wants to talk."""
         self.network_messages_session_failed = Signal()
         """Emitted by `run_callbacks` with (reason, identity as text, connection_state, debug_message)."""
+        self._complained_of: set[str] = set()
         self._messages = Messages(identity, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -161,7 +166,8 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         return found
 
     def _resolve(self, reference: str | int | Identity) -> Identity | None:
-        """Whom a script means; None if that is nobody: an empty entry, a name without an entry, a number that is no Steam id.
+        """Whom a script means; None if that is nobody: an empty entry, a name without an entry, text that is no identity, a
+        number that is no Steam id.
 
         Raises UsageError for what is no form of a name at all.
         """
@@ -174,7 +180,16 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         if isinstance(reference, int):
             return _person(reference)
         # Unlike elsewhere, `alice` is not str:alice: a mistyped name of an entry must not open a session with a stranger.
-        return self.named(reference) if reference in self or ":" not in reference else Identity.parse(reference)
+        if reference in self or ":" not in reference:
+            return self.named(reference)
+        try:
+            return Identity.parse(reference)
+        except UsageError as error:
+            if reference not in self._complained_of and len(self._complained_of) < GODOT_NAMES_MAX:
+                # Once: a script may try in every frame.
+                self._complained_of.add(reference)
+                _log.warning("%r is nobody: %s", reference, error)
+            return None
 
     def _emit_request(self, request: SessionRequested) -> None:
         self.network_messages_session_request.emit(request.identity.text)

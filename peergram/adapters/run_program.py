@@ -24,6 +24,7 @@ from typing import Any
 
 from peergram.adapters.datagram_network import DatagramNetwork
 from peergram.adapters.socket_shim import PeerSocket
+from peergram.config import SHIM_CLOSE_US
 from peergram.errors import UsageError
 from peergram.identity import Identity
 
@@ -275,10 +276,10 @@ class RunSocket(PeerSocket):
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
         return self._real.getsockopt(level, optname, buflen) if buflen else self._real.getsockopt(level, optname)
 
-    def close(self) -> None:
+    def close(self, wait_s: float = SHIM_CLOSE_US / 1e6) -> None:
         self._outside.forget(self._real)
         self._real.close()
-        super().close()
+        super().close(wait_s)
 
 
 class _Outside:

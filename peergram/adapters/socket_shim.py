@@ -17,7 +17,7 @@ from typing import Any, Never
 
 from peergram.adapters.datagram_network import DatagramNetwork
 from peergram.address import Address
-from peergram.config import SHIM_QUEUE_BYTES_MAX, SHIM_QUEUE_DATAGRAMS_MAX
+from peergram.config import SHIM_CLOSE_US, SHIM_QUEUE_BYTES_MAX, SHIM_QUEUE_DATAGRAMS_MAX
 from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.messages import Messages
@@ -334,12 +334,18 @@ class PeerSocket(socket.socket):
         if self.fileno() < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    def close(self) -> None:
-        """Sessions go on for the network's other sockets, until it is closed or they are idle."""
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether closing it would wait for datagrams that have not left."""
+        return self._owns_network and self.fileno() >= 0 and self.network.has_unsent
+
+    def close(self, wait_s: float = SHIM_CLOSE_US / 1e6) -> None:
+        """Sessions go on for the network's other sockets, until it is closed or they are idle. If there can be no others, the
+        network is closed with it, for which see `DatagramNetwork.close`."""
         if self.fileno() >= 0:
             self.network.detach(self)
             self.hang_up()
         super().close()
         if self._owns_network:
             with suppress(UsageError):
-                self.network.close()
+                self.network.close(wait_s)

@@ -478,12 +478,18 @@ class Connection:
     @property
     def _waiting_bytes(self) -> int:
         flow = self.flow
-        return self._held_bytes if flow is None else flow.queued_bytes + flow.retransmit_bytes
+        # Between the handshake and the way that it finds there may be both.
+        return self._held_bytes if flow is None else self._held_bytes + flow.queued_bytes + flow.retransmit_bytes
 
     @property
     def has_waiting(self) -> bool:
         """Whether anything is in the send buffer."""
         return self._waiting_bytes > 0
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether anything has not left for the first time."""
+        return self.is_live and (bool(self._held) or (self.flow is not None and self.flow.lanes.any_waiting))
 
     def _hold_message(self, data: bytes, flags: int, lane: int) -> Result:
         if self.state in (ConnectionState.CLOSED_BY_PEER, ConnectionState.PROBLEM_DETECTED_LOCALLY):

@@ -157,6 +157,8 @@ class ThreadDriver:
         self._finished = False
         self._busy = False
         self._readable: ReadableFlag | None = None
+        # Flags for some of what `_readable` stands for, and when each is up.
+        self._narrow_flags: dict[int, tuple[ReadableFlag, Callable[[], bool]]] = {}
 
     # For the application
 
@@ -296,6 +298,16 @@ class ThreadDriver:
                 self._update_readable(self._readable)
             return self._readable.fileno()
 
+    def narrow_fileno(self, key: int, wanted: Callable[[], bool]) -> int:
+        """As `readable_fileno`, but of what waits only what `wanted` says counts; one for each `key`, for good."""
+        self.readable_fileno()
+        with self.lock:
+            if key not in self._narrow_flags:
+                self._narrow_flags[key] = ReadableFlag(), wanted
+            assert self._readable is not None, "made above"
+            self._update_readable(self._readable)
+            return self._narrow_flags[key][0].fileno()
+
     def counters(self) -> dict[int, SocketCounters]:
         """What each open socket did so far, by socket id."""
         with self.lock:
@@ -347,6 +359,11 @@ class ThreadDriver:
             flag.put_up()
         else:
             flag.put_down()
+        for narrow, wanted in self._narrow_flags.values():
+            if self._refusal is not None or wanted():
+                narrow.put_up()
+            else:
+                narrow.put_down()
 
     # At the wheel
 
@@ -541,7 +558,7 @@ class ThreadDriver:
             self._finished = True
             self._pump.close(monotonic_us())
             if self._readable is not None:
-                self._readable.put_up()
+                self._update_readable(self._readable)
             self._release()
 
     def _await_program(self) -> None:
@@ -556,3 +573,5 @@ class ThreadDriver:
         self._watch.close()
         if self._readable is not None:
             self._readable.close()
+        for flag, _ in self._narrow_flags.values():
+            flag.close()

@@ -684,6 +684,11 @@ class Endpoint:
             )
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether a message has not left yet, such as one that waits for its session to come up."""
+        return any(link.connection.has_unsent for link in self._links)
+
+    @property
     def is_flushing(self) -> bool:
         """Whether a closed session still sends what it owes."""
         return bool(self._remotes.flushing)

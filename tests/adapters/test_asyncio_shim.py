@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Coroutine
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 from peergram import Config
 from peergram.adapters.asyncio_shim import PeerTransport, create_datagram_endpoint
 from peergram.adapters.socket_shim import PeerSocket
-from peergram.config import SHIM_TRANSPORT_BYTES_MAX, SHIM_TRANSPORT_HIGH_BYTES
+from peergram.config import SHIM_CLOSE_US, SHIM_TRANSPORT_BYTES_MAX, SHIM_TRANSPORT_HIGH_BYTES
 
 from .networks import WAIT_S, Town
 
@@ -206,3 +207,37 @@ def test_a_protocol_that_fails_at_the_start_leaves_nothing_behind(town: Town) ->
         assert alice.told == ["made"]
 
     run(start())
+
+
+def test_what_was_sent_just_before_the_transport_is_closed_leaves_and_the_loop_goes_on(town: Town) -> None:
+    async def talk() -> None:
+        at_server, server = await create_datagram_endpoint(town.network("server"), Recorder)
+        at_client, client = await create_datagram_endpoint(town.messages("client"), Recorder, remote_addr="server")
+        at_client.sendto(b"the only one")
+        at_client.close()
+        assert (await server.datagrams.get())[0] == b"the only one"
+        assert await client.lost is None
+        at_server.close()
+        at_nobody, nobody = await create_datagram_endpoint(town.messages("other"), Recorder, remote_addr="nobody")
+        at_nobody.sendto(b"in vain")
+        at_nobody.close()
+        longest_s = 0.0
+        while not nobody.lost.done():
+            before_s = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest_s = max(longest_s, time.monotonic() - before_s)
+        assert longest_s < SHIM_CLOSE_US / 2e6
+
+    run(talk())
+
+
+def test_who_aborts_waits_for_nobody(town: Town) -> None:
+    async def talk() -> None:
+        transport, protocol = await create_datagram_endpoint(town.messages("client"), Recorder, remote_addr="nobody")
+        transport.sendto(b"in vain")
+        before_s = time.monotonic()
+        transport.abort()
+        await protocol.lost
+        assert time.monotonic() - before_s < SHIM_CLOSE_US / 2e6
+
+    run(talk())

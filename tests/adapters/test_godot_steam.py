@@ -170,8 +170,21 @@ def test_a_peer_is_named_in_four_ways(pair: tuple[Steam, Steam, str]) -> None:
     for wrong in (1.5, None, True, b"str:bob"):
         with pytest.raises(UsageError, match="a peer is"):
             alice.sendMessageToUser(wrong, b"", 0, 0)  # type: ignore[arg-type]
-    with pytest.raises(UsageError):
-        alice.sendMessageToUser("steamid:no number", b"", 0, 0)
+
+
+@pytest.mark.parametrize("text", ["steamid:no number", "str:" + "x" * 32, "gen:abc", "ip:nowhere", "UPPER:case", ":", "psn:"])
+def test_text_that_is_no_identity_is_nobody_and_the_log_says_why(
+    pair: tuple[Steam, Steam, str], text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice = pair[0]
+    assert alice.sendMessageToUser(text, b"x", Steam.NETWORKING_SEND_RELIABLE, 0) == 8
+    assert not alice.acceptSessionWithUser(text)
+    assert not alice.closeSessionWithUser(text)
+    assert not alice.closeChannelWithUser(text, 0)
+    assert alice.getSessionConnectionInfo(text, True, True)["state"] == Steam.CONNECTION_STATE_NONE
+    assert alice.getIdentities() == []
+    # Once, however often the script tries.
+    assert [f"{text!r} is nobody" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_what_is_no_message_is_refused_with_words(pair: tuple[Steam, Steam, str]) -> None:

@@ -39,7 +39,7 @@ def result(process: subprocess.Popen[str]) -> tuple[str, str, int]:
     return output, errors, process.returncode
 
 
-@pytest.mark.parametrize("face", ["udp", "peers"])
+@pytest.mark.parametrize("face", ["udp", "peers", "godot"])
 def test_two_players_hear_each_other(tmp_path: Path, face: str) -> None:
     names = [str(free_port()), str(free_port())] if face == "udp" else [unique_name("anna"), unique_name("ben")]
     with example(tmp_path, f"game_{face}.py", *names) as anna, example(tmp_path, f"game_{face}.py", *names[::-1]) as ben:
@@ -61,6 +61,10 @@ def test_little_changes_when_a_program_is_ported(name: str, most: int) -> None:
     before, after = (EXAMPLES[f"{name}_{face}.py"].splitlines() for face in ("udp", "peers"))
     changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-" and line[2:].strip()]
     assert len(changed) <= most
+
+
+def test_every_example_is_run() -> None:
+    assert set(EXAMPLES) == {"game_udp.py", "game_peers.py", "game_godot.py", "echo_udp.py", "echo_peers.py"}
 
 
 def test_every_limit_on_the_page_is_the_one_that_holds() -> None:

@@ -91,7 +91,7 @@ def test_aiocoap_puts_blocks_and_observes(client: str, server: str, monkeypatch:
 
 
 @pytest.mark.skipif(not SOAK, reason="full figures only: it takes its time to end")
-@pytest.mark.skipif(find_spec("pygase") is None, reason="pygase is not installed; it needs an older ifaddr than aioice")
+@pytest.mark.skipif(find_spec("pygase") is None, reason="pygase is not installed; pip does so with --no-deps only")
 def test_pygase_plays() -> None:
     with serving("pygase_server.py") as server:
         assert server.client("pygase_client.py") == "the answer is 42\n"

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from peergram import Config, Identity, SendFlags, SessionRequested, UsageError
+from peergram import Config, Identity, Result, SendFlags, SessionRequested, UsageError
 from peergram.adapters.datagram_network import DatagramNetwork
 from peergram.adapters.socket_shim import PeerSocket
 from peergram.config import SHIM_DATAGRAM_BYTES_MAX, SHIM_PORT, SHIM_QUEUE_BYTES_MAX, SHIM_QUEUE_DATAGRAMS_MAX
@@ -396,3 +396,48 @@ def test_a_bad_policy_is_refused(town: Town) -> None:
     net = town.messages("alice")
     with pytest.raises(UsageError, match="accept: give"):
         DatagramNetwork(net, accept="anybody")  # type: ignore[arg-type]
+
+
+def test_while_a_channel_that_nobody_reads_is_full_the_thread_sleeps(
+    town: Town, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = town.messages("plain")
+    network = town.network("ported")
+    turns = 0
+    run_callbacks = network.net.run_callbacks
+
+    def count_turns() -> None:
+        nonlocal turns
+        turns += 1
+        run_callbacks()
+
+    monkeypatch.setattr(network.net, "run_callbacks", count_turns)
+    sock = stack.enter_context(PeerSocket(network))
+    sock.settimeout(WAIT_S)
+    while plain.send_message_to_user("ported", bytes(4_000), SendFlags.RELIABLE, 5) is Result.OK:
+        pass
+    plain.send_message_to_user("ported", b"here", SendFlags.UNRELIABLE_NO_NAGLE, 0)
+    assert sock.recv(100) == b"here"
+    assert network.net.wait(WAIT_S), "the other channel is full"
+    assert not network.net.wait(0, channel=0)
+    turns = 0
+    time.sleep(0.1)
+    assert turns <= 1, "of which one may have been under way"
+
+
+def test_what_was_sent_just_before_the_network_is_closed_still_leaves(town: Town, stack: ExitStack) -> None:
+    with PeerSocket(town.network("server")) as server:
+        server.settimeout(WAIT_S)
+        client = PeerSocket(town.messages("client"))
+        client.sendto(b"the only one", "server")
+        client.close()
+        assert server.recv(100) == b"the only one"
+
+
+def test_closing_waits_for_nobody_who_cannot_be_reached_longer_than_agreed(town: Town) -> None:
+    network = town.network("client")
+    network.try_send(Identity.of("nobody"), b"in vain")
+    began_s = time.monotonic()
+    network.close(wait_s=0.05)
+    assert 0.05 <= time.monotonic() - began_s < WAIT_S
+    assert not network.has_unsent

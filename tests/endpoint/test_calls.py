@@ -28,6 +28,7 @@ from peergram.config import (
 )
 from peergram.crypto.keys import SigningKey
 from peergram.endpoint.call import Call
+from peergram.errors import Result
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
 from peergram.identity import Identity
 from peergram.io_requests import OpenSocket
@@ -56,6 +57,28 @@ def test_the_first_message_opens_a_session_and_arrives_once_it_is_accepted() -> 
     assert message.payload == b"hello"
     assert message.identity == alice.identity
     assert world.now_us - began_us <= 5 * world.latency_us + 2 * world.signal_us
+
+
+@pytest.mark.parametrize("flags", [RELIABLE, 0])
+def test_until_there_is_a_way_a_full_send_buffer_counts_as_full(flags: int) -> None:
+    """Who waits for room would ask again and again otherwise, or be told that his message fits no buffer."""
+    world = World("alice", "bob", config=Config(send_buffer_bytes=65_536))
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    message = bytes(15_000)
+    while alice.send(bob, message, flags) == Result.OK:
+        pass
+    refused, began_us = 0, world.now_us
+    while not bob.endpoint.unread_messages:
+        if alice.send(bob, message, flags) == Result.LIMIT_EXCEEDED:
+            refused += 1
+            assert alice.endpoint.may_fit_later(bob.identity)
+            assert not alice.endpoint.has_room_for(bob.identity, len(message))
+        world.run(1_000)
+        for event in bob.events:
+            if isinstance(event, SessionRequested):
+                bob.accept(alice)
+        assert world.now_us < began_us + 5_000_000
+    assert refused > 10
 
 
 def test_an_answer_goes_back_over_the_same_session() -> None:

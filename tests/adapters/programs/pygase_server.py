@@ -15,10 +15,11 @@ def time_step(game_state: Any, dt: float) -> dict[str, int]:
 backend = Backend(GameState(ticks=0), time_step)
 
 
-def on_ask(number: int, **_: Any) -> None:
+def on_ask(number: int, **_: Any) -> dict[str, int]:
     backend.server.dispatch_event("ANSWER", number + 1)
+    return {}
 
 
-backend.server.register_event_handler("ASK", on_ask)
+backend.game_state_machine.register_event_handler("ASK", on_ask)
 print("serving", flush=True)
 backend.run("127.0.0.1", int(sys.argv[1]))
