@@ -652,6 +652,11 @@ SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000
 """How long a server that is stopped waits for what it has told its clients to be sent."""
+TURN_CREDENTIAL_S_MAX: Final = 90_000
+"""How far ahead the end of a time-limited name for the relay may lie: the day that is usual with coturn, and an hour for clocks
+that differ; one that leaks is of use no longer (R2)."""
+TURN_NONCE_US: Final = 600_000_000
+"""A nonce of the relay holds for one to two of these: clients meet a stale one (438) as rarely as they refresh (R2)."""
 STUN_ANSWERS_PER_HOST_PER_S: Final = 20
 STUN_ANSWERS_PER_HOST_BURST: Final = 50
 STUN_ANSWERS_PER_S: Final = 2_000

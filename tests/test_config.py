@@ -391,6 +391,8 @@ REACHED_BY = {
     "SERVER_NAMES_FILE_BYTES_MAX": "servers/test_names_file.py::test_what_is_no_file_of_names_is_refused_and_left_alone",
     "SERVER_NAMES_COMPLAINTS_MAX": "servers/test_names_file.py::test_of_many_bad_lines_a_few_are_named_and_the_others_counted",
     "SERVER_CLOSE_US": "servers/test_run.py::test_stopping_takes_less_than_a_second_whatever_clients_do",
+    "TURN_CREDENTIAL_S_MAX": "servers/test_relay_access.py::test_a_name_ends_at_its_time_and_no_time_is_too_far_ahead",
+    "TURN_NONCE_US": "servers/test_relay_access.py::test_a_nonce_holds_for_one_host_and_two_intervals_at_most",
     "STUN_ANSWERS_PER_HOST_PER_S": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",
     "STUN_ANSWERS_PER_HOST_BURST": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",
     "STUN_ANSWERS_PER_S": "servers/test_stun_responder.py::test_answers_to_one_address_and_in_all_are_limited",
