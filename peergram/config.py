@@ -652,6 +652,17 @@ SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000
 """How long a server that is stopped waits for what it has told its clients to be sent."""
+TURN_ALLOCATIONS_MAX: Final = 1_000
+"""Allocations of the relay, each with a socket of its own (R4)."""
+TURN_ALLOCATIONS_PER_IDENTITY_MAX: Final = 16
+"""of one identity: a few programs, each by UDP, TCP and TLS (R4)."""
+TURN_SERVER_PEERS_MAX: Final = 1_024
+"""Permissions, and again channels, of one allocation of the relay: as many peers as our own clients deal with (R4)."""
+TURN_BYTES_PER_IDENTITY_PER_S: Final = 4_000_000
+"""What the relay forwards for one identity, both directions together, and at once after a pause: a fast transfer (R3)."""
+TURN_ERRORS_PER_HOST_PER_S: Final = 10
+TURN_ERRORS_PER_S: Final = 2_000
+"""Refusals, which anybody can draw with a forged source and which are larger than the shortest request (R5)."""
 TURN_CREDENTIAL_S_MAX: Final = 90_000
 """How far ahead the end of a time-limited name for the relay may lie: the day that is usual with coturn, and an hour for clocks
 that differ; one that leaks is of use no longer (R2)."""
