@@ -5,7 +5,8 @@ since 1970 at which it ends, and its password the base64 of HMAC-SHA1(secret, na
 draft-uberti-behave-turn-rest have it. Whoever holds the secret hands them out, and the relay needs no list. A secret belongs
 to one relay: what was made for another one opens nothing here (R2).
 
-A nonce is a time and a MAC over it and the client's host, so a stranger's request leaves nothing behind (R5).
+A nonce is a time and a MAC over it and the client's host, so a stranger's request leaves nothing behind; and it is short, since
+the answer to a stranger should be no longer than what he asked (R5).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Final
 from peergram.config import TURN_CREDENTIAL_S_MAX, TURN_NONCE_US
 from peergram.wire.stun import long_term_key
 
-_NONCE_MAC_BYTES: Final = 8
-_NONCE_TIME_BYTES: Final = 4
+_NONCE_MAC_BYTES: Final = 7
+_NONCE_TIME_BYTES: Final = 2
+_NONCE_TIMES: Final = 1 << 8 * _NONCE_TIME_BYTES
+"""After which numbers begin anew: more than a year."""
 _EXPIRY_DIGITS_MAX: Final = 12
 
 
@@ -41,9 +44,12 @@ class RelayAccess:
             return long_term_key(username, self.realm, password_for(self.secret, username))
         return None
 
-    def identity(self, username: bytes) -> bytes:
-        """What quotas are counted by: a name that ends stands for the identity in it, however often that gets a new one."""
-        return username if username == self.user else username.partition(b":")[2] or username
+    def identity(self, username: bytes, host: str) -> bytes:
+        """What quotas are counted by: a name that ends stands for the identity in it, however often that gets a new one; of those
+        who share one name each host counts by itself."""
+        if username == self.user:
+            return username + b"@" + host.encode()
+        return username.partition(b":")[2] or username
 
 
 def password_for(secret: bytes, username: bytes) -> bytes:
@@ -64,7 +70,7 @@ class Nonces:
 
     def make(self, host: str, now_us: int) -> bytes:
         """A nonce for a client at this host."""
-        time = (now_us // TURN_NONCE_US).to_bytes(_NONCE_TIME_BYTES, "big")
+        time = (now_us // TURN_NONCE_US % _NONCE_TIMES).to_bytes(_NONCE_TIME_BYTES, "big")
         return base64.urlsafe_b64encode(time + self._mac(host, time))
 
     def holds(self, nonce: bytes, host: str, now_us: int) -> bool:
@@ -76,7 +82,7 @@ class Nonces:
         time, mac = raw[:_NONCE_TIME_BYTES], raw[_NONCE_TIME_BYTES:]
         if not hmac.compare_digest(mac, self._mac(host, time)):
             return False
-        return 0 <= now_us // TURN_NONCE_US - int.from_bytes(time, "big") <= 1
+        return (now_us // TURN_NONCE_US - int.from_bytes(time, "big")) % _NONCE_TIMES <= 1
 
     def _mac(self, host: str, time: bytes) -> bytes:
         return hashlib.blake2b(time + host.encode(), key=self._key, digest_size=_NONCE_MAC_BYTES).digest()

@@ -56,27 +56,44 @@ _TEREDO: Final = IPv6Network("2001::/32")
 
 
 class PeerPolicy:
-    """What one relay may send to. `own_hosts` are its own addresses: of these, only relayed addresses of live allocations are
-    reached, for which the caller answers, since one box may serve both sides of a call."""
+    """What one relay may send to. `own_hosts` are its own addresses, where it relays and others: of these, only relayed addresses of
+    live allocations are reached, for which the caller answers, since one box may serve both sides of a call."""
 
-    def __init__(self, own_hosts: Iterable[str] = (), *, allow_loopback: bool = False, allow_private: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        own_hosts: Iterable[str] = (),
+        *,
+        allow_loopback: bool = False,
+        allow_private: Iterable[str] = (),
+        control_ports: Iterable[int] = (),
+    ) -> None:
+        """Where loopback peers are allowed, any port of this machine is but `control_ports`, where the relay itself listens."""
         self._allow_loopback = allow_loopback
         self._allowed = tuple(_network(text) for text in allow_private)
         self._own = frozenset(ip_address(canonical_address(host, 0)[0]) for host in own_hosts)
+        self._control_ports = frozenset(control_ports)
 
     def allows_host(self, host: str) -> bool:
         """Whether a permission for this host is to be had; says nothing about ports."""
-        try:
-            parsed = ip_address(canonical_address(host, 0)[0])
-        except (UsageError, ValueError):
-            return False
-        return all(self._allows(each) for each in _meanings(parsed))
+        meanings = _host_meanings(host)
+        return bool(meanings) and all(each in self._own or self._allows(each) for each in meanings)
+
+    def is_own(self, host: str) -> bool:
+        """Whether a packet to this host may end at the relay's own machine, so that its port matters."""
+        return any(each in self._own or each.is_loopback for each in _host_meanings(host))
 
     def allows(self, peer: Address, *, is_live_relay: bool) -> bool:
         """Whether a datagram may go to `peer`; `is_live_relay`: it is a relayed address of an allocation that exists now."""
-        if not 0 < peer[1] <= 0xFFFF or not self.allows_host(peer[0]):
+        host, port = peer
+        if not 0 < port <= 0xFFFF or not self.allows_host(host):
             return False
-        return is_live_relay or not any(each in self._own for each in _meanings(ip_address(canonical_address(*peer)[0])))
+        if is_live_relay or not self.is_own(host):
+            return True
+        is_loopback = all(self._is_allowed_loopback(each) for each in _host_meanings(host))
+        return is_loopback and port not in self._control_ports
+
+    def _is_allowed_loopback(self, host: IPv4Address | IPv6Address) -> bool:
+        return self._allow_loopback and host.is_loopback
 
     def _allows(self, host: IPv4Address | IPv6Address) -> bool:
         if any(host.version == network.version and host in network for network in self._allowed):
@@ -86,6 +103,14 @@ class PeerPolicy:
         if isinstance(host, IPv4Address):
             return not any(host in network for network in _DENIED_4)
         return host.scope_id is None and not any(host in network for network in _DENIED_6)
+
+
+def _host_meanings(host: str) -> list[IPv4Address | IPv6Address]:
+    """None for what is no address."""
+    try:
+        return _meanings(ip_address(canonical_address(host, 0)[0]))
+    except (UsageError, ValueError):
+        return []
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

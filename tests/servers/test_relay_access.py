@@ -49,14 +49,19 @@ def test_the_secret_of_another_relay_makes_another_key() -> None:
 
 def test_quotas_count_the_identity_and_not_the_time_in_front_of_it() -> None:
     access = RelayAccess(user=b"1:u", password=b"p", secret=b"secret")
-    assert access.identity(b"1800000001:str:ada") == access.identity(b"1800000002:str:ada") == b"str:ada"
-    assert access.identity(b"1:u") == b"1:u"
+    names = (b"1800000001:str:ada", b"1800000002:str:ada")
+    assert [access.identity(name, host) for name, host in zip(names, ("192.0.2.1", "192.0.2.2"), strict=True)] == [b"str:ada"] * 2
+
+
+def test_quotas_count_each_host_of_those_who_share_a_name() -> None:
+    access = RelayAccess(user=b"1:u", password=b"p", secret=b"secret")
+    assert access.identity(b"1:u", "192.0.2.1") != access.identity(b"1:u", "192.0.2.2")
 
 
 def test_a_nonce_holds_for_one_host_and_two_intervals_at_most() -> None:
     nonces = Nonces(b"key")
     nonce = nonces.make("192.0.2.1", 5 * TURN_NONCE_US)
-    assert len(nonce) == 16
+    assert len(nonce) == 12
     assert nonces.holds(nonce, "192.0.2.1", 7 * TURN_NONCE_US - 1)
     assert not nonces.holds(nonce, "192.0.2.1", 7 * TURN_NONCE_US)
     assert not nonces.holds(nonce, "192.0.2.1", 5 * TURN_NONCE_US - 1)
