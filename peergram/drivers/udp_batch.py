@@ -91,7 +91,7 @@ class UdpSocket:
     ) -> None:
         self.family = family
         self.counters = SocketCounters()
-        self._socket = _open(bind, family, make_socket)
+        self._socket = open_udp(bind, family, make_socket)
         self._sends_batches = batching and set_up_segmented_sending(self._socket)
         self._receives_batches = batching and set_up_segmented_receiving(self._socket)
         self._receive_one: Callable[[], tuple[bytes, int, Any]] = self._recvmsg if self._receives_batches else self._recvfrom
@@ -304,7 +304,8 @@ def count_error(errors: dict[str, int], error: OSError) -> None:
     errors[name] = errors.get(name, 0) + 1
 
 
-def _open(bind: Address, family: Literal[4, 6], make_socket: MakeSocket) -> socket.socket:
+def open_udp(bind: Address, family: Literal[4, 6], make_socket: MakeSocket = socket.socket) -> socket.socket:
+    """A non-blocking socket with large buffers. Raises as `UdpSocket` does."""
     try:
         opened = make_socket(_AF[family], socket.SOCK_DGRAM)
     except OSError as error:

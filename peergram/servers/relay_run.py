@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 from peergram import config as limits
@@ -26,15 +27,15 @@ from peergram.address import Address, canonical_address, format_address
 from peergram.drivers.interfaces import list_interfaces
 from peergram.drivers.ipv6 import address_from_ipv6
 from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy
-from peergram.drivers.udp_batch import UdpSocket
+from peergram.drivers.udp_batch import open_udp
 from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.relay_access import RelayAccess
 from peergram.servers.relay_peers import PeerPolicy
 from peergram.servers.relay_quotas import RelayQuotas
-from peergram.servers.relay_sockets import CAN_FORBID_FRAGMENTS, RelayedSocket, open_at, open_relayed
+from peergram.servers.relay_sockets import CAN_FORBID_FRAGMENTS, BatchSocket, open_at, open_relayed
 from peergram.servers.relay_streams import RelayStream
 from peergram.servers.stun_responder import StunResponder
-from peergram.servers.turn_core import Batch, CloseRelay, OpenRelay, ToClient, ToPeer, TurnCore
+from peergram.servers.turn_core import CloseRelay, OpenRelay, ToClient, ToPeer, TurnCore
 from peergram.wire.stun import FAMILY_IPV4, FAMILY_IPV6
 
 if sys.platform != "win32":
@@ -43,6 +44,7 @@ if sys.platform != "win32":
 RELAY_PORTS: Final = range(49_152, 65_536)
 """RFC 8656 §7.2."""
 _BINDING: Final = b"\x00\x01"
+_MESSAGE_TYPE: Final = itemgetter(slice(0, 2))
 _ACCEPTS_PER_TURN: Final = 64
 _BACKLOG: Final = 1_024
 _TICK_US: Final = 1_000_000
@@ -71,14 +73,6 @@ class RelaySettings:
     quotas: RelayQuotas = field(default_factory=RelayQuotas)
 
 
-@dataclass(slots=True)
-class _Listener:
-    """One UDP port of clients."""
-
-    number: int
-    udp: UdpSocket
-
-
 class RelayServer:
     """One relay: `start`, then `close`. Everything else happens on its thread."""
 
@@ -91,9 +85,9 @@ class RelayServer:
         self.counters: Counter[str] = Counter()
         """Of sockets; those of the protocol are the core's."""
         self._hosts = dict(_relay_hosts(settings))
-        self._listeners: list[_Listener] = []
+        self._listeners: list[BatchSocket] = []
         self._acceptors: list[socket.socket] = []
-        self._relayed: dict[int, RelayedSocket] = {}
+        self._relayed: dict[int, BatchSocket] = {}
         self._streams: dict[RelayStream, None] = {}
         self._streams_of_host: Counter[str] = Counter()
         self._selector = selectors.DefaultSelector()
@@ -207,32 +201,25 @@ class RelayServer:
         for relayed in self._relayed.values():
             relayed.close()
         for listener in self._listeners:
-            listener.udp.close()
+            listener.close()
         self._selector.close()
 
     # From clients
 
-    def _read_listener(self, listener: _Listener) -> None:
-        batches, _ = listener.udp.receive()
-        now_us = monotonic_us()
-        wall_s = int(time.time())
-        by_source: dict[Address, list[Batch]] = {}
-        for data, size, source in batches:
-            if data[:2] == _BINDING:
-                self._answer_bindings(listener, source, data, size, now_us)
-            elif source in by_source:
-                by_source[source].append((data, size))
-            else:
-                by_source[source] = [(data, size)]
-        for source, mine in by_source.items():
-            self.core.handle_client((listener.number, source), source, mine, now_us, wall_s)
+    def _read_listener(self, listener: BatchSocket) -> None:
+        found = listener.receive()
+        now_us, wall_s = monotonic_us(), int(time.time())
+        for source, packets in found.items():
+            if _BINDING in map(_MESSAGE_TYPE, packets):
+                self._answer_bindings(listener, source, packets, now_us)
+                packets = [packet for packet in packets if packet[:2] != _BINDING]
+            self.core.handle_client((listener.number, source), source, packets, now_us, wall_s)
         self._drain_core(now_us)
 
-    def _answer_bindings(self, listener: _Listener, source: Address, data: bytes, size: int, now_us: int) -> None:
-        for at in range(0, len(data), size):
-            answer = self.stun.handle_datagram(source, data[at : at + size], now_us)
-            if answer is not None:
-                listener.udp.send_batch([answer], source)
+    def _answer_bindings(self, listener: BatchSocket, source: Address, packets: list[bytes], now_us: int) -> None:
+        for packet in packets:
+            if packet[:2] == _BINDING and (answer := self.stun.handle_datagram(source, packet, now_us)) is not None:
+                listener.send([answer], source)
 
     def _read_stream(self, stream: RelayStream) -> None:
         now_us = monotonic_us()
@@ -240,13 +227,11 @@ class RelayServer:
             stream.flush(now_us)
         frames = stream.receive()
         if frames:
-            bindings = [frame for frame, _ in frames if frame[:2] == _BINDING]
-            for frame in bindings:
-                answer = self.stun.handle_datagram(stream.source, frame, now_us)
-                if answer is not None:
+            for frame in frames:
+                if frame[:2] == _BINDING and (answer := self.stun.handle_datagram(stream.source, frame, now_us)) is not None:
                     stream.send([answer], now_us, is_data=False)
-            rest = [batch for batch in frames if batch[0][:2] != _BINDING] if bindings else frames
-            self.core.handle_client(stream, stream.source, rest, now_us, int(time.time()), is_stream=True)
+            requests = [frame for frame in frames if frame[:2] != _BINDING]
+            self.core.handle_client(stream, stream.source, requests, now_us, int(time.time()), is_stream=True)
             self._drain_core(now_us)
         stream.flush(now_us)
         self._watch(stream, now_us)
@@ -278,9 +263,7 @@ class RelayServer:
             self._watch(client, now_us)
             return
         number, source = client
-        sent = self._listeners[number].udp.send_batch(output.packets, source)
-        if sent < len(output.packets):
-            self.counters["client_sends_blocked"] += len(output.packets) - sent
+        self._listeners[number].send(output.packets, source)
 
     def _open_relay(self, wanted: OpenRelay, now_us: int) -> None:
         bind_host, shown_host = self._hosts[wanted.family]
@@ -302,14 +285,14 @@ class RelayServer:
         self.core.handle_relay_opened(wanted.relay_id, (shown_host, opened.getsockname()[1]), now_us)
 
     def _take_relayed(self, relay_id: int, opened: socket.socket) -> None:
-        relayed = self._relayed[relay_id] = RelayedSocket(relay_id, opened, self.counters)
+        relayed = self._relayed[relay_id] = BatchSocket(relay_id, opened, self.counters)
         self._selector.register(relayed, selectors.EVENT_READ, partial(self._read_relayed, relayed))
 
-    def _read_relayed(self, relayed: RelayedSocket) -> None:
+    def _read_relayed(self, relayed: BatchSocket) -> None:
         found = relayed.receive()
         now_us = monotonic_us()
-        for source, batches in found.items():
-            self.core.handle_peer(relayed.relay_id, source, batches, now_us)
+        for source, packets in found.items():
+            self.core.handle_peer(relayed.number, source, packets, now_us)
         self._drain_core(now_us)
 
     def _close_relay(self, output: CloseRelay) -> None:
@@ -398,12 +381,12 @@ class RelayServer:
 
     def _open_pair(self, bind: Address) -> None:
         """UDP and TCP at the same port."""
-        udp = UdpSocket(bind, 6 if ":" in bind[0] else 4)
-        listener = _Listener(len(self._listeners), udp)
+        udp = open_udp(bind, 6 if ":" in bind[0] else 4)
+        listener = BatchSocket(len(self._listeners), udp, self.counters)
         self._listeners.append(listener)
-        self._selector.register(udp, selectors.EVENT_READ, partial(self._read_listener, listener))
-        self._open_acceptor((bind[0], udp.local[1]))
-        self.addresses.append(udp.local)
+        self._selector.register(listener, selectors.EVENT_READ, partial(self._read_listener, listener))
+        self._open_acceptor((bind[0], listener.local[1]))
+        self.addresses.append(listener.local)
 
     def _open_acceptor(self, bind: Address) -> Address:
         host, port = bind

@@ -1,4 +1,4 @@
-"""The UDP sockets of relayed addresses: thousands of them, so each holds little, and each speaks batches of datagrams.
+"""The UDP sockets of a relay: thousands of relayed addresses, so each holds little, and each speaks batches of datagrams.
 
 The rules are those of `drivers.udp_batch`; what one socket there remembers for itself is shared here by all.
 """
@@ -18,7 +18,6 @@ from peergram.drivers.udp_batch import (
     BATCHING_REFUSED,
     DATAGRAM_BYTES_LIMIT,
     RECEIVE_BYTES,
-    RECEIVE_CALLS_MAX,
     grow_buffers,
     run_end,
     set_up_segmented_receiving,
@@ -30,18 +29,21 @@ PORT_TRIES_MAX: Final = 64
 """Ports that are tried at random before there is none."""
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _CONTROL_BYTES: Final = 64
+_CALL_COST_BYTES: Final = 1_024
+"""What a system call counts as, so that many small packets of one socket do not keep the others waiting (E3)."""
 # ip(7), ipv6(7): send with the DF bit, whatever the kernel knows of the path.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 CAN_FORBID_FRAGMENTS: Final = sys.platform.startswith("linux")
 
 
-class RelayedSocket:
-    """One relayed address. `counters` are those of the whole relay."""
+class BatchSocket:
+    """One socket. `number` is the relay id of a relayed address, or which of the ports for clients; `counters` are those of the
+    whole relay."""
 
-    __slots__ = ("_batches", "_counters", "_socket", "relay_id")
+    __slots__ = ("_batches", "_counters", "_socket", "number")
 
-    def __init__(self, relay_id: int, opened: socket.socket, counters: Counter[str]) -> None:
-        self.relay_id = relay_id
+    def __init__(self, number: int, opened: socket.socket, counters: Counter[str]) -> None:
+        self.number = number
         self._socket = opened
         self._counters = counters
         self._batches = set_up_segmented_sending(opened) and set_up_segmented_receiving(opened)
@@ -60,32 +62,30 @@ class RelayedSocket:
         """Give the port back."""
         self._socket.close()
 
-    def receive(self) -> dict[Address, list[tuple[bytes, int]]]:
-        """What has arrived, by source: datagrams laid end to end, and the length of each but the last."""
-        found: dict[Any, list[tuple[bytes, int]]] = {}
+    def receive(self) -> dict[Address, list[bytes]]:
+        """What has arrived, by source; of what the system joins to one packet, each."""
+        found: dict[Any, list[bytes]] = {}
         room = RECEIVE_BYTES
-        for _ in range(RECEIVE_CALLS_MAX):
-            if room <= 0:
-                break
+        receive = self._socket.recvmsg
+        while room > 0:
             try:
-                if self._batches:
-                    data, control, _, source = self._socket.recvmsg(DATAGRAM_BYTES_LIMIT, _CONTROL_BYTES)
-                    size = int.from_bytes(control[0][2][:4], sys.byteorder) if control else len(data)
-                else:
-                    data, source = self._socket.recvfrom(DATAGRAM_BYTES_LIMIT)
-                    size = len(data)
+                data, control, _, source = receive(DATAGRAM_BYTES_LIMIT, _CONTROL_BYTES)
             except BlockingIOError:
                 break
             except OSError:
-                self._counters["peer_receive_errors"] += 1
+                self._counters["receive_errors"] += 1
+                room -= _CALL_COST_BYTES
                 continue
-            room -= len(data)
-            if source in found:
-                found[source].append((data, size))
+            room -= len(data) + _CALL_COST_BYTES
+            packets = found.get(source)
+            if packets is None:
+                packets = found[source] = []
+            if control and (size := int.from_bytes(control[0][2][:4], sys.byteorder)) < len(data):
+                packets += [data[at : at + size] for at in range(0, len(data), size)]
             else:
-                found[source] = [(data, size)]
+                packets.append(data)
         if found and len(next(iter(found))) > 2:
-            return {address_from_ipv6(source): batches for source, batches in found.items()}
+            return {address_from_ipv6(source): packets for source, packets in found.items()}
         return found
 
     def send(self, packets: list[bytes], peer: Address) -> None:
@@ -101,7 +101,7 @@ class RelayedSocket:
                     self._send_run(packets[done:end], target)
                 done = end
         except OSError as error:
-            self._counters["peer_sends_blocked" if isinstance(error, BlockingIOError) else "peer_send_errors"] += count - done
+            self._counters["sends_blocked" if isinstance(error, BlockingIOError) else "send_errors"] += count - done
 
     def _send_run(self, run: list[bytes], target: Any) -> None:
         try:
@@ -124,7 +124,7 @@ class RelayedSocket:
             self.send(packets, peer)
             self._socket.setsockopt(level, option, usual)
         except OSError:
-            self._counters["peer_send_errors"] += len(packets)
+            self._counters["send_errors"] += len(packets)
 
 
 _CONTROLS: dict[int, list[tuple[int, int, bytes]]] = {}

@@ -78,7 +78,7 @@ class RelayStream:
         """Packets of peers that wait."""
         return len(self._data)
 
-    def receive(self) -> list[tuple[bytes, int]]:
+    def receive(self) -> list[bytes]:
         """The messages that are whole now; `is_over` afterwards if nothing more comes, or no message can begin."""
         try:
             data = self._socket.recv(_READ_BYTES)
@@ -97,7 +97,7 @@ class RelayStream:
         if self._tls is not None:
             data = self._decrypt(data)
         try:
-            return [(frame, len(frame)) for frame in self._stream.handle_data(data)] if data else []
+            return self._stream.handle_data(data) if data else []
         except WireError:
             self.is_over = True
             return []

@@ -56,14 +56,15 @@ RESERVATION_US: Final = 30 * SECOND_US
 _SWEEP_US: Final = SECOND_US // 10
 _SWEEPS_PER_ROUND: Final = 10
 _CHANNEL_HEADER_BYTES: Final = 4
+_OLD_CHANNEL_FIRST: Final = CHANNEL_MIN >> 8
+_OLD_CHANNEL_LAST: Final = OLD_CHANNEL_MAX >> 8
 _DONT_FRAGMENT: Final = 0x001A
 _ALLOCATE_TYPE: Final = b"\x00\x03"
+_MESSAGE_TYPE: Final = itemgetter(slice(0, 2))
 _COOKIE: Final = STUN_MAGIC.to_bytes(4, "big")
 _CHANNEL_HEADER: Final = itemgetter(slice(0, _CHANNEL_HEADER_BYTES))
 
 Client = Hashable
-Batch = tuple[bytes, int]
-"""Messages laid end to end, and the length of each but the last."""
 
 
 class ToClient(NamedTuple):
@@ -218,6 +219,7 @@ class TurnCore:
         self._by_client: dict[Client, _Allocation] = {}
         self._by_relay_id: dict[int, _Allocation] = {}
         self._by_relayed: dict[Address, _Allocation] = {}
+        self._verdicts: dict[Address, bool] = {}
         self._reservations: dict[bytes, _Reservation] = {}
         self._outputs: deque[Output] = deque()
         self._sweep_at_us: int | None = None
@@ -247,21 +249,21 @@ class TurnCore:
         self._drain_ends_us = until_us
 
     def handle_client(
-        self, client: Client, source: Address, batches: list[Batch], now_us: int, wall_s: int, *, is_stream: bool = False
+        self, client: Client, source: Address, packets: list[bytes], now_us: int, wall_s: int, *, is_stream: bool = False
     ) -> None:
         """Messages of a client whose packets come from `source`; never raises, whatever the bytes are."""
-        for header, run in groupby(_packets(batches), _CHANNEL_HEADER):
-            if len(header) == _CHANNEL_HEADER_BYTES and CHANNEL_MIN <= int.from_bytes(header[:2], "big") <= OLD_CHANNEL_MAX:
+        for header, run in groupby(packets, _CHANNEL_HEADER):
+            if len(header) == _CHANNEL_HEADER_BYTES and _OLD_CHANNEL_FIRST <= header[0] <= _OLD_CHANNEL_LAST:
                 self._relay_channel_data(client, header, list(run), now_us)
             else:
                 for packet in run:
                     self._handle_message(client, source, packet, now_us, wall_s, is_stream=is_stream)
 
-    def handle_peer(self, relay_id: int, peer: Address, batches: list[Batch], now_us: int) -> None:
+    def handle_peer(self, relay_id: int, peer: Address, packets: list[bytes], now_us: int) -> None:
         """Datagrams of a peer at a relayed address."""
         allocation = self._by_relay_id.get(relay_id)
         if allocation is not None:
-            self._relay_to_client(allocation, peer, _packets(batches), now_us)
+            self._relay_to_client(allocation, peer, packets, now_us)
 
     def handle_relay_opened(self, relay_id: int, relayed: Address | None, now_us: int) -> None:
         """What became of an OpenRelay; None: there is no free port. That of a port above is at the port above."""
@@ -564,8 +566,9 @@ class TurnCore:
     def _relay_channel_data(self, client: Client, header: bytes, packets: list[bytes], now_us: int) -> None:
         """Messages with one and the same header. A channel outlives its permission, but carries nothing without it."""
         allocation = self._by_client.get(client)
-        end = _CHANNEL_HEADER_BYTES + int.from_bytes(header[2:], "big")
-        if not end <= min(map(len, packets)) <= max(map(len, packets)) <= end + 3:
+        end = _CHANNEL_HEADER_BYTES + (header[2] << 8 | header[3])
+        if {end} != set(map(len, packets)):
+            # By UDP, too, it may be padded.
             count = len(packets)
             packets = [packet for packet in packets if end <= len(packet) <= end + 3]
             self.counters["malformed"] += count - len(packets)
@@ -599,13 +602,14 @@ class TurnCore:
         dont_fragment: bool = False,
     ) -> None:
         beside = self._by_relayed.get(peer) if permission.is_own else None
-        is_allowed = beside is not None or not permission.is_own or self._policy.allows(peer, is_live_relay=False)
-        if allocation.ends_us <= now_us or permission.ends_us <= now_us or not is_allowed or not peer[1]:
+        is_allowed = peer[1] and (beside is not None or not permission.is_own or self._may_reach_here(peer))
+        if allocation.ends_us <= now_us or permission.ends_us <= now_us or not is_allowed:
             self.counters["client_not_permitted"] += len(payloads)
             return
-        if any(payload[:2] == _ALLOCATE_TYPE and payload[4:8] == _COOKIE for payload in payloads):
-            self.counters["relays_of_relays"] += len(payloads)
-            return
+        if _ALLOCATE_TYPE in map(_MESSAGE_TYPE, payloads):
+            count = len(payloads)
+            payloads = [payload for payload in payloads if payload[:2] != _ALLOCATE_TYPE or payload[4:8] != _COOKIE]
+            self.counters["relays_of_relays"] += count - len(payloads)
         admitted = allocation.share.admit(payloads, now_us)
         if len(admitted) < len(payloads):
             self.counters["over_quota"] += len(payloads) - len(admitted)
@@ -618,6 +622,15 @@ class TurnCore:
         mine = allocation.relayed_of(peer[0])
         if mine is not None and mine.address is not None:
             self._relay_to_client(beside, mine.address, admitted, now_us)
+
+    def _may_reach_here(self, peer: Address) -> bool:
+        """Whether this port of this machine is allowed though it is no relayed address; asked for every packet."""
+        verdict = self._verdicts.get(peer)
+        if verdict is None:
+            if len(self._verdicts) >= limits.TURN_SERVER_PEERS_MAX:
+                self._verdicts.clear()
+            verdict = self._verdicts[peer] = self._policy.allows(peer, is_live_relay=False)
+        return verdict
 
     def _relay_to_client(self, allocation: _Allocation, peer: Address, packets: list[bytes], now_us: int) -> None:
         permission = allocation.permissions.get(peer[0])
@@ -667,16 +680,6 @@ class TurnCore:
         if relayed.address is not None:
             del self._by_relayed[relayed.address]
         self._outputs.append(CloseRelay(relayed.relay_id))
-
-
-def _packets(batches: list[Batch]) -> list[bytes]:
-    packets: list[bytes] = []
-    for data, size in batches:
-        if len(data) <= size:
-            packets.append(data)
-        else:
-            packets += [data[at : at + size] for at in range(0, len(data), size)]
-    return packets
 
 
 def _wrap(prefix: bytes, packets: list[bytes]) -> list[bytes]:

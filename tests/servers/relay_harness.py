@@ -41,11 +41,11 @@ class Relay:
         self._ports = count(50_000)
 
     def take(self, source: Address, data: bytes, now_us: int = 0, *, is_stream: bool = False) -> list[bytes]:
-        self.core.handle_client(source, source, [(data, len(data))], now_us, WALL_S, is_stream=is_stream)
+        self.core.handle_client(source, source, [data], now_us, WALL_S, is_stream=is_stream)
         return self.drain(now_us)
 
     def hear(self, relay_id: int, peer: Address, data: bytes, now_us: int = 0) -> list[bytes]:
-        self.core.handle_peer(relay_id, peer, [(data, len(data))], now_us)
+        self.core.handle_peer(relay_id, peer, [data], now_us)
         return self.drain(now_us)
 
     def drain(self, now_us: int = 0) -> list[bytes]:

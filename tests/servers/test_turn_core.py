@@ -47,15 +47,15 @@ def test_a_batch_of_channel_data_goes_on_as_a_batch_and_what_is_cut_short_is_dro
     asker.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=[PEER])
     asker.ask(Method.CHANNEL_BIND, channel_number=0x4001, xor_peer_addresses=[(PEER[0], 4_001)])
     whole = [encode_channel_data(0x4000, bytes((number,)) * 100) for number in range(5)]
-    batches = [(b"".join(whole), 104), (encode_channel_data(0x4000, b"short"), 9), (encode_channel_data(0x4001, b"other"), 9)]
-    batches += [(whole[0][:50], 50), (b"\x40", 1), (b"", 0), (encode_channel_data(0x4002, b"nowhere"), 11)]
-    relay.core.handle_client(source_of(), source_of(), batches, 0, WALL_S)
+    packets = [*whole, encode_channel_data(0x4000, b"short"), encode_channel_data(0x4001, b"other") + b"pad"]
+    packets += [whole[0][:50], b"\x40", b"", encode_channel_data(0x4002, b"nowhere")]
+    relay.core.handle_client(source_of(), source_of(), packets, 0, WALL_S)
     relay.drain()
     assert [len(each.packets) for each in relay.to_peers] == [5, 1, 1]
     assert relay.sent[:5] == [(PEER, bytes((number,)) * 100) for number in range(5)]
     assert relay.sent[5:] == [(PEER, b"short"), ((PEER[0], 4_001), b"other")]
     assert relay.core.counters["malformed"] == 3
-    relay.core.handle_peer(1, PEER, [(bytes(250), 100)], 0)
+    relay.core.handle_peer(1, PEER, [bytes(100), bytes(100), bytes(50)], 0)
     relay.drain()
     assert [decode_channel_data(packet) for _, packet in relay.to_clients[-3:]] == [
         (0x4000, bytes(100)), (0x4000, bytes(100)), (0x4000, bytes(50)),
