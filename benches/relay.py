@@ -1,9 +1,9 @@
 """Our relay beside coturn, in one run: python -m benches.relay [--seconds 3] [--rounds 3] [--allocations 5000]
 
-Forwarding through channels, client to peer and peer to client, packets of 1000 and of 100 bytes: packets per second with a window of
-packets under way, CPU time of the relay's process per packet, and the latency it adds at 1000 packets a second. `batched`: clients
-send and take runs of packets in one call, as ours do on Linux; `single`: a call for each packet, as most others do. At the end
-idle allocations, and what each adds to the memory of the relay's process. Needs coturn (Debian: coturn).
+Forwarding through channels, client to peer and peer to client, packets of 1000 and of 100 bytes: packets per second with a window
+of packets under way, CPU time of the relay's process per packet, and the latency it adds at 1000 packets a second. `batched`:
+clients send and take runs of packets in one call, as ours do on Linux; `single`: a call for each packet, as most others do. At
+the end idle allocations, and what each adds to the memory of the relay's process. Needs coturn (Debian: coturn).
 """
 
 from __future__ import annotations

@@ -578,6 +578,8 @@ SERVE_PORT: Final = 27_180
 """TCP port of `peergram serve` where none is named."""
 STUN_PORT: Final = 3_478
 """UDP port of its answers to STUN binding requests (RFC 8489)."""
+TURN_TLS_PORT: Final = 5_349
+"""Where relays are reached by TLS as a rule; ours at its other port, too."""
 SERVER_URL_BYTES_MAX: Final = 512
 """Longest address of a server: a host name has at most 253."""
 REFUSAL_TEXT_BYTES_MAX: Final = 200
@@ -680,8 +682,8 @@ TURN_ERRORS_BROUGHT_BYTES_MAX: Final = 10_000
 """Bytes of strangers' requests that are kept in mind to answer later ones with; a second of a flood (R5)."""
 TURN_ERRORS_ALLOWANCE_BYTES: Final = 4_000
 TURN_ERRORS_ALLOWANCE_BYTES_PER_S: Final = 1_000
-"""Bytes said to strangers beyond what they brought, at once and each second: the first answers to 40 new clients a second. A flood of
-360 requests a second brings as much as that (R5)."""
+"""Bytes said to strangers beyond what they brought, at once and each second: the first answers to 40 new clients a second. A
+flood of 360 requests a second brings as much as that (R5)."""
 TURN_STREAMS_MAX: Final = 5_000
 """Connections by TCP and TLS, or a quarter of the descriptors of the process."""
 TURN_STREAMS_PER_HOST_MAX: Final = 128

@@ -56,8 +56,8 @@ _TEREDO: Final = IPv6Network("2001::/32")
 
 
 class PeerPolicy:
-    """What one relay may send to. `own_hosts` are its own addresses, where it relays and others: of these, only relayed addresses of
-    live allocations are reached, for which the caller answers, since one box may serve both sides of a call."""
+    """What one relay may send to. `own_hosts` are its own addresses, where it relays and others: of these, only relayed addresses
+    of live allocations are reached, for which the caller answers, since one box may serve both sides of a call."""
 
     def __init__(
         self,

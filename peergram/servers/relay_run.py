@@ -47,6 +47,8 @@ _BINDING: Final = b"\x00\x01"
 _MESSAGE_TYPE: Final = itemgetter(slice(0, 2))
 _ACCEPTS_PER_TURN: Final = 64
 _BACKLOG: Final = 1_024
+_PAIR_TRIES: Final = 8
+"""Ports that the system chooses for UDP, until one is free for TCP, too."""
 _TICK_US: Final = 1_000_000
 _EVERYWHERE: Final = {"0.0.0.0": FAMILY_IPV4, "::": FAMILY_IPV6}
 _NO_FILES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -134,6 +136,11 @@ class RelayServer:
     def replace_access(self, access: RelayAccess) -> None:
         """Other passwords from now on."""
         self._do(lambda: self.core.replace_access(access))
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where its relayed addresses are, as others see them."""
+        return [shown for _, shown in self._hosts.values()]
 
     @property
     def allocations(self) -> int:
@@ -381,11 +388,19 @@ class RelayServer:
 
     def _open_pair(self, bind: Address) -> None:
         """UDP and TCP at the same port."""
-        udp = open_udp(bind, 6 if ":" in bind[0] else 4)
-        listener = BatchSocket(len(self._listeners), udp, self.counters)
+        for tries_left in reversed(range(1 if bind[1] else _PAIR_TRIES)):
+            udp = open_udp(bind, 6 if ":" in bind[0] else 4)
+            listener = BatchSocket(len(self._listeners), udp, self.counters)
+            try:
+                self._open_acceptor((bind[0], listener.local[1]))
+            except AddressInUseError:
+                listener.close()
+                if not tries_left:
+                    raise
+            else:
+                break
         self._listeners.append(listener)
         self._selector.register(listener, selectors.EVENT_READ, partial(self._read_listener, listener))
-        self._open_acceptor((bind[0], listener.local[1]))
         self.addresses.append(listener.local)
 
     def _open_acceptor(self, bind: Address) -> Address:
