@@ -690,6 +690,8 @@ TURN_STREAMS_PER_HOST_MAX: Final = 128
 """as allocations."""
 TURN_STREAM_ALONE_US: Final = 10_000_000
 """How long a connection may be without an allocation, its TLS handshake included (R4)."""
+TURN_STREAM_STRANGER_BYTES_MAX: Final = 2_048
+"""of an unfinished message of a connection that has had none: a request with the longest names (R4)."""
 TURN_STREAM_QUEUE_MAX: Final = 512
 TURN_STREAM_QUEUE_BYTES_MAX: Final = 1_048_576
 TURN_STREAM_QUEUE_US: Final = 2_000_000

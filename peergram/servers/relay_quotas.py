@@ -23,6 +23,8 @@ class RelayQuotas:
     allocations_max: int = limits.TURN_ALLOCATIONS_MAX
     allocations_per_identity_max: int = limits.TURN_ALLOCATIONS_PER_IDENTITY_MAX
     allocations_per_host_max: int = limits.TURN_ALLOCATIONS_PER_HOST_MAX
+    streams_max: int = limits.TURN_STREAMS_MAX
+    streams_per_host_max: int = limits.TURN_STREAMS_PER_HOST_MAX
     identity_bytes_per_s: int = limits.TURN_BYTES_PER_IDENTITY_PER_S
     network_bytes_per_s: int = limits.TURN_BYTES_PER_NETWORK_PER_S
     total_bytes_per_s: int = limits.TURN_BYTES_PER_S

@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final, Literal
@@ -73,6 +73,7 @@ class RelaySettings:
     allow_loopback: bool = False
     allow_private: tuple[str, ...] = ()
     quotas: RelayQuotas = field(default_factory=RelayQuotas)
+    stream_alone_us: int = limits.TURN_STREAM_ALONE_US
 
 
 class RelayServer:
@@ -240,6 +241,7 @@ class RelayServer:
             requests = [frame for frame in frames if frame[:2] != _BINDING]
             self.core.handle_client(stream, stream.source, requests, now_us, int(time.time()), is_stream=True)
             self._drain_core(now_us)
+            stream.is_known = stream.is_known or self.core.has_allocation(stream)
         stream.flush(now_us)
         self._watch(stream, now_us)
 
@@ -324,8 +326,9 @@ class RelayServer:
             self._take_stream(connection, address_from_ipv6(name) if len(name) > 2 else name)
 
     def _take_stream(self, connection: socket.socket, source: Address) -> None:
-        streams_max = min(limits.TURN_STREAMS_MAX, self._files // 4)
-        if len(self._streams) >= streams_max or self._streams_of_host[source[0]] >= limits.TURN_STREAMS_PER_HOST_MAX:
+        quotas = self.settings.quotas
+        is_full = len(self._streams) >= min(quotas.streams_max, self._files // 4)
+        if is_full or self._streams_of_host[source[0]] >= quotas.streams_per_host_max:
             self.counters["streams_refused"] += 1
             connection.close()
             return
@@ -371,7 +374,7 @@ class RelayServer:
             stream.flush(now_us)
             if self.core.has_allocation(stream):
                 stream.alone_since_us = now_us
-            elif now_us - stream.alone_since_us > limits.TURN_STREAM_ALONE_US:
+            elif now_us - stream.alone_since_us > self.settings.stream_alone_us:
                 self.counters["streams_alone"] += 1
                 stream.is_over = True
             self._watch(stream, now_us)
@@ -441,15 +444,8 @@ class RelayServer:
             policy=policy,
             families=frozenset(self._hosts),
             entropy=secure_entropy,
-            quotas=RelayQuotas(
-                # Each has a socket; the rest of the descriptors is for streams and the signaling server.
-                allocations_max=min(quotas.allocations_max, self._files // 2),
-                allocations_per_identity_max=quotas.allocations_per_identity_max,
-                allocations_per_host_max=quotas.allocations_per_host_max,
-                identity_bytes_per_s=quotas.identity_bytes_per_s,
-                network_bytes_per_s=quotas.network_bytes_per_s,
-                total_bytes_per_s=quotas.total_bytes_per_s,
-            ),
+            # Each has a socket; the rest of the descriptors is for streams and the signaling server.
+            quotas=replace(quotas, allocations_max=min(quotas.allocations_max, self._files // 2)),
             can_forbid_fragments=CAN_FORBID_FRAGMENTS,
         )
 

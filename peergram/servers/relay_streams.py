@@ -27,7 +27,7 @@ class RelayStream:
     """One connection. It is its own client towards the core."""
 
     __slots__ = (
-        *("source", "alone_since_us", "is_over", "watches_writing", "dropped"),
+        *("source", "alone_since_us", "is_known", "is_over", "watches_writing", "dropped"),
         *("_socket", "_context", "_stream", "_tls", "_incoming", "_outgoing", "_is_ready", "_answers", "_data", "_data_bytes"),
         *("_out", "_is_new"),
     )
@@ -36,6 +36,8 @@ class RelayStream:
         self.source = source
         self.alone_since_us = now_us
         """Since when it has no allocation."""
+        self.is_known = False
+        """For the owner: whether it has one. Of a stranger no long messages are taken (R4)."""
         self.is_over = False
         self.watches_writing = False
         """For the owner: whether it waits until this can be written to."""
@@ -97,10 +99,13 @@ class RelayStream:
         if self._tls is not None:
             data = self._decrypt(data)
         try:
-            return self._stream.handle_data(data) if data else []
+            frames = self._stream.handle_data(data) if data else []
         except WireError:
             self.is_over = True
             return []
+        if not self.is_known and self._stream.unfinished_bytes > limits.TURN_STREAM_STRANGER_BYTES_MAX:
+            self.is_over = True
+        return frames
 
     def send(self, packets: list[bytes], now_us: int, *, is_data: bool) -> None:
         """Send, or let wait, or drop."""

@@ -192,7 +192,7 @@ def long_term_key(username: bytes, realm: bytes, password: bytes) -> bytes:
 
 def encode_channel_data(channel: int, payload: bytes, *, padded: bool = False) -> bytes:
     """ChannelData; `padded` to a multiple of four for a byte stream."""
-    assert CHANNEL_MIN <= channel <= CHANNEL_MAX, "channel numbers go from 0x4000 to 0x4FFF"
+    assert CHANNEL_MIN <= channel <= OLD_CHANNEL_MAX, "channel numbers go from 0x4000 to 0x7FFF"
     padding = bytes(-len(payload) % 4) if padded else b""
     return channel.to_bytes(2, "big") + len(payload).to_bytes(2, "big") + payload + padding
 
@@ -218,6 +218,11 @@ class StunStream:
     def __init__(self, channel_max: int = CHANNEL_MAX) -> None:
         self._buffer = bytearray()
         self._channel_max = channel_max
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of a message waits for its rest."""
+        return len(self._buffer)
 
     def handle_data(self, data: bytes) -> list[bytes]:
         """The messages that are whole now, ChannelData without its padding. Raises WireError where no message can begin; what
