@@ -13,8 +13,8 @@ _KEY = long_term_key(b"u", b"peergram", b"p")
 
 
 def fuzz_one(data: bytes) -> None:
-    """A stranger gets nothing but errors and leaves nothing. A client with a channel to one peer reaches that peer only, with bytes
-    of its own; what that peer sends comes out as it was."""
+    """A stranger gets nothing but errors and leaves nothing. A client with a channel to one peer reaches that peer only, with
+    bytes of its own; what that peer sends comes out as it was."""
     core = TurnCore(
         access=RelayAccess(user=b"u", password=b"p"), policy=PeerPolicy(["198.51.100.7"]), families=frozenset({1}), entropy=bytes
     )

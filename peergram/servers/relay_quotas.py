@@ -52,7 +52,8 @@ class Bucket:
 
     def draw(self, count: int) -> None:
         """They go; at most a second's worth is owed."""
-        self.room = max(-self.rate, self.room - count)
+        if self.rate:
+            self.room = max(-self.rate, self.room - count)
 
 
 class Share:

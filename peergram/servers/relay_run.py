@@ -1,6 +1,6 @@
 """Runs the relay: UDP with batches, TCP and TLS around `TurnCore`, on a thread of its own, and STUN at the same UDP ports.
 
-A thread with its own selector rather than the event loop of the signaling server: an event of asyncio costs as much as forwarding
+A thread with its own loop rather than the event loop of the signaling server: an event of asyncio costs as much as forwarding
 a dozen packets (docs/relay.md has figures), and clients of one do not wait for those of the other.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import selectors
 import socket
 import ssl
 import sys
@@ -31,6 +30,7 @@ from peergram.drivers.udp_batch import open_udp
 from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.relay_access import RelayAccess
 from peergram.servers.relay_peers import PeerPolicy
+from peergram.servers.relay_poller import make_poller
 from peergram.servers.relay_quotas import RelayQuotas
 from peergram.servers.relay_sockets import CAN_FORBID_FRAGMENTS, BatchSocket, open_at, open_relayed
 from peergram.servers.relay_streams import RelayStream
@@ -93,7 +93,9 @@ class RelayServer:
         self._relayed: dict[int, BatchSocket] = {}
         self._streams: dict[RelayStream, None] = {}
         self._streams_of_host: Counter[str] = Counter()
-        self._selector = selectors.DefaultSelector()
+        self._poller = make_poller()
+        self._ready: dict[int, BatchSocket | Callable[[], None]] = {}
+        """By descriptor, whom to tell that there is something: a relayed address, or anything else."""
         self._wake_in, self._wake_out = socket.socketpair()
         self._calls: deque[Callable[[], None]] = deque()
         self._thread = threading.Thread(target=self._run, name="peergram relay", daemon=True)
@@ -118,7 +120,7 @@ class RelayServer:
         self.core = self._make_core()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._selector.register(self._wake_out, selectors.EVENT_READ, self._handle_wake)
+        self._add(self._wake_out.fileno(), self._handle_wake)
         self._ticks_at_us = monotonic_us() + _TICK_US
         self._thread.start()
 
@@ -176,9 +178,13 @@ class RelayServer:
         deadline = self.core.poll_timeout()
         at_us = self._ticks_at_us if deadline is None else min(self._ticks_at_us, deadline.at_us)
         wait_us = max(0, at_us - monotonic_us())
-        for key, _ in self._selector.select(wait_us / 1e6):
+        for fd in self._poller.wait(wait_us / 1e6):
+            ready = self._ready.get(fd)
             try:
-                key.data()
+                if isinstance(ready, BatchSocket):
+                    self._read_relayed(ready)
+                elif ready is not None:
+                    ready()
             except Exception:  # noqa: BLE001
                 # A defect of ours must not end everybody's calls.
                 self.counters["failures"] += 1
@@ -191,6 +197,14 @@ class RelayServer:
         if now_us >= self._ticks_at_us:
             self._ticks_at_us = now_us + _TICK_US
             self._look_after_streams(now_us)
+
+    def _add(self, fd: int, ready: BatchSocket | Callable[[], None]) -> None:
+        self._ready[fd] = ready
+        self._poller.add(fd)
+
+    def _remove(self, fd: int) -> None:
+        del self._ready[fd]
+        self._poller.remove(fd)
 
     def _handle_wake(self) -> None:
         with suppress(OSError):
@@ -210,7 +224,7 @@ class RelayServer:
             relayed.close()
         for listener in self._listeners:
             listener.close()
-        self._selector.close()
+        self._poller.close()
 
     # From clients
 
@@ -295,7 +309,7 @@ class RelayServer:
 
     def _take_relayed(self, relay_id: int, opened: socket.socket) -> None:
         relayed = self._relayed[relay_id] = BatchSocket(relay_id, opened, self.counters)
-        self._selector.register(relayed, selectors.EVENT_READ, partial(self._read_relayed, relayed))
+        self._add(relayed.fileno(), relayed)
 
     def _read_relayed(self, relayed: BatchSocket) -> None:
         found = relayed.receive()
@@ -307,7 +321,7 @@ class RelayServer:
     def _close_relay(self, output: CloseRelay) -> None:
         relayed = self._relayed.pop(output.relay_id, None)
         if relayed is not None:
-            self._selector.unregister(relayed)
+            self._remove(relayed.fileno())
             relayed.close()
 
     # Streams
@@ -340,7 +354,7 @@ class RelayServer:
         self.counters["streams"] += 1
         self._streams[stream] = None
         self._streams_of_host[source[0]] += 1
-        self._selector.register(stream, selectors.EVENT_READ, partial(self._read_stream, stream))
+        self._add(stream.fileno(), partial(self._read_stream, stream))
 
     def _watch(self, stream: RelayStream, now_us: int) -> None:
         """Wait for what it needs, or let it go."""
@@ -348,8 +362,7 @@ class RelayServer:
             self._let_go(stream, now_us)
         elif stream.wants_writing != stream.watches_writing:
             stream.watches_writing = stream.wants_writing
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if stream.watches_writing else 0)
-            self._selector.modify(stream, events, partial(self._read_stream, stream))
+            self._poller.watch_writing(stream.fileno(), wanted=stream.watches_writing)
 
     def _let_go(self, stream: RelayStream, now_us: int) -> None:
         if stream not in self._streams:
@@ -359,7 +372,7 @@ class RelayServer:
         if not self._streams_of_host[stream.source[0]]:
             del self._streams_of_host[stream.source[0]]
         self.counters["stream_packets_dropped"] += stream.dropped
-        self._selector.unregister(stream)
+        self._remove(stream.fileno())
         stream.close()
         self.core.handle_client_gone(stream)
         self._drain_core(now_us)
@@ -369,7 +382,7 @@ class RelayServer:
         if self._accepts_paused:
             self._accepts_paused = False
             for acceptor in self._acceptors:
-                self._selector.register(acceptor, selectors.EVENT_READ, partial(self._accept, acceptor))
+                self._add(acceptor.fileno(), partial(self._accept, acceptor))
         for stream in list(self._streams):
             stream.flush(now_us)
             if self.core.has_allocation(stream):
@@ -385,7 +398,7 @@ class RelayServer:
             self.counters["accepts_paused"] += 1
             self._accepts_paused = True
             for acceptor in self._acceptors:
-                self._selector.unregister(acceptor)
+                self._remove(acceptor.fileno())
 
     # The start
 
@@ -403,7 +416,7 @@ class RelayServer:
             else:
                 break
         self._listeners.append(listener)
-        self._selector.register(listener, selectors.EVENT_READ, partial(self._read_listener, listener))
+        self._add(listener.fileno(), partial(self._read_listener, listener))
         self.addresses.append(listener.local)
 
     def _open_acceptor(self, bind: Address) -> Address:
@@ -422,7 +435,7 @@ class RelayServer:
             text = f"TCP address {format_address(bind)} cannot be used: {error.strerror or error}"
             raise AddressInUseError(f"{text}; choose another one") from None
         self._acceptors.append(acceptor)
-        self._selector.register(acceptor, selectors.EVENT_READ, partial(self._accept, acceptor))
+        self._add(acceptor.fileno(), partial(self._accept, acceptor))
         name = acceptor.getsockname()
         return canonical_address(name[0], name[1])
 

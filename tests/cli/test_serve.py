@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_with_turn_off_it_relays_nothing(tmp_path: Path) -> None:
 
 
 def test_tls_is_at_its_usual_port_too(tmp_path: Path) -> None:
-    usual = {"turn": "on", "turn_user": None, "turn_password": None, "turn_secret_file": None, "turn_bind": None}
+    usual: dict[str, Any] = {"turn": "on", "turn_user": None, "turn_password": None, "turn_secret_file": None, "turn_bind": None}
     usual |= {"turn_addresses": (), "turn_rate": None, "turn_rate_total": None, "turn_allocations": None, "turn_allowed": ()}
     usual |= {"allow_loopback_peers": False}
     for port, tls_binds in ((config.STUN_PORT, (("192.0.2.1", 5_349),)), (4_000, ())):
