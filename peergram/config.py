@@ -578,6 +578,8 @@ SERVE_PORT: Final = 27_180
 """TCP port of `peergram serve` where none is named."""
 STUN_PORT: Final = 3_478
 """UDP port of its answers to STUN binding requests (RFC 8489)."""
+TURN_TLS_PORT: Final = 5_349
+"""Where relays are reached by TLS as a rule; ours at its other port, too."""
 SERVER_URL_BYTES_MAX: Final = 512
 """Longest address of a server: a host name has at most 253."""
 REFUSAL_TEXT_BYTES_MAX: Final = 200
@@ -652,6 +654,56 @@ SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000
 """How long a server that is stopped waits for what it has told its clients to be sent."""
+TURN_ALLOCATIONS_MAX: Final = 5_000
+"""Allocations of the relay, each with a socket of its own and about 3 kB; or half the descriptors of the process, if that is less
+(R4)."""
+TURN_ALLOCATIONS_PER_IDENTITY_MAX: Final = 16
+"""of one identity: a few programs, each by UDP, TCP and TLS (R4)."""
+TURN_ALLOCATIONS_PER_HOST_MAX: Final = 128
+"""of one IPv4 address or one /64: a household or a school behind one router (R4)."""
+TURN_SERVER_PEERS_MAX: Final = 1_024
+"""Permissions, and again channels, of one allocation of the relay: as many peers as our own clients deal with (R4)."""
+TURN_BYTES_PER_IDENTITY_PER_S: Final = 4_000_000
+"""What the relay forwards for one identity, both directions together, and at once after a pause: a fast transfer (R3)."""
+TURN_BYTES_PER_NETWORK_PER_S: Final = 20_000_000
+"""for all whose packets come from one /24 or /64: five fast transfers (R3)."""
+TURN_BYTES_PER_S: Final = 100_000_000
+"""for all: most of a gigabit line (R3)."""
+TURN_BYTES_GUARANTEED_PER_S: Final = 64_000
+"""for one identity also when the two above are spent, as far as there is so much for everybody: voice, and a game (R3)."""
+TURN_PACKET_COST_BYTES: Final = 60
+"""What each packet is charged beyond its length: its headers, and as a limit of 60 000 packets a second for an identity (R3)."""
+TURN_ERRORS_PER_HOST_PER_S: Final = 10
+TURN_ERRORS_PER_S: Final = 10_000
+"""Errors said to those who have not proven who they are (R5)."""
+TURN_ERRORS_PER_IDENTITY_PER_S: Final = 50
+"""Errors said to those who have: a client asks for permissions one by one when some are forbidden."""
+TURN_ERRORS_BROUGHT_BYTES_MAX: Final = 10_000
+"""Bytes of strangers' requests that are kept in mind to answer later ones with; a second of a flood (R5)."""
+TURN_ERRORS_ALLOWANCE_BYTES: Final = 4_000
+TURN_ERRORS_ALLOWANCE_BYTES_PER_S: Final = 1_000
+"""Bytes said to strangers beyond what they brought, at once and each second: the first answers to 40 new clients a second. A
+flood of 360 requests a second brings as much as that (R5)."""
+TURN_STREAMS_MAX: Final = 5_000
+"""Connections by TCP and TLS, or a quarter of the descriptors of the process."""
+TURN_STREAMS_PER_HOST_MAX: Final = 128
+"""as allocations."""
+TURN_STREAM_ALONE_US: Final = 10_000_000
+"""How long a connection may be without an allocation, its TLS handshake included (R4)."""
+TURN_STREAM_STRANGER_BYTES_MAX: Final = 2_048
+"""of an unfinished message of a connection that has had none: a request with the longest names (R4)."""
+TURN_STREAM_QUEUE_MAX: Final = 512
+TURN_STREAM_QUEUE_BYTES_MAX: Final = 1_048_576
+TURN_STREAM_QUEUE_US: Final = 2_000_000
+"""Packets that wait for one client that reads slowly, and for how long; the oldest is dropped first, since what they hold is
+replaced by newer ones (R11)."""
+TURN_STREAM_UNSENT_BYTES: Final = 65_536
+"""of one connection in the kernel, where they cannot be dropped: at 1 Mbit/s half a second (R11)."""
+TURN_CREDENTIAL_S_MAX: Final = 90_000
+"""How far ahead the end of a time-limited name for the relay may lie: the day that is usual with coturn, and an hour for clocks
+that differ; one that leaks is of use no longer (R2)."""
+TURN_NONCE_US: Final = 600_000_000
+"""A nonce of the relay holds for one to two of these: clients meet a stale one (438) as rarely as they refresh (R2)."""
 STUN_ANSWERS_PER_HOST_PER_S: Final = 20
 STUN_ANSWERS_PER_HOST_BURST: Final = 50
 STUN_ANSWERS_PER_S: Final = 2_000

@@ -1,14 +1,16 @@
-"""`peergram serve`: a signaling server that also answers STUN, so that peers behind NATs find each other."""
+"""`peergram serve`: a signaling server that also answers STUN and relays, so that peers behind NATs find and reach each other."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from peergram.address import Address, format_address, parse_address
+from peergram.cli.serve_relay import relay_options, relay_settings, say_relay
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.crypto.authority import WHOLE_SCOPE
@@ -48,6 +50,7 @@ from peergram.signaling.server_url import parse_server_url
     "--issue-ca", metavar="DIR", type=click.Path(path_type=Path),
     help="Certify everybody for the name he has here, with the authority in DIR.",
 )  # fmt: skip
+@relay_options
 def serve(
     bind: str | None,
     stun_bind: str | None,
@@ -59,6 +62,7 @@ def serve(
     names: str | None,
     authorities: tuple[Path, ...],
     issue_ca: Path | None,
+    **relay_words: Any,
 ) -> int:
     """Help others find each other.
 
@@ -67,6 +71,9 @@ def serve(
     Connections are encrypted with a certificate that the server makes for itself at its first start; its fingerprint is part of
     the address that clients use. Give --tls-cert and --tls-key to use one that browsers would trust. On 127.0.0.1 and ::1 nothing
     is encrypted, since nobody can listen in.
+
+    It also relays (TURN) for those who cannot reach each other directly. Its passwords are made from a secret that it keeps, and
+    it does not forward into private networks or to this machine.
 
     A name belongs to the key that uses it first: for a month after its last use once it was in use for ten minutes, else for an
     hour, and also after a restart.
@@ -78,9 +85,13 @@ def serve(
     """
     binds = _binds(bind, SERVE_PORT)
     tls = _tls(binds, tls_cert, tls_key, no_tls, folder)
+    stun_binds = () if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds)
+    relay = relay_settings(relay_words, stun_binds, tls, folder)
     settings = ServerSettings(
         binds=binds,
-        stun_binds=() if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds),
+        # A relay answers STUN, too.
+        stun_binds=tuple(each for each in stun_binds if relay is None or each not in relay.binds),
+        relay=relay,
         tls=tls,
         urls=tuple(parse_server_url(url) for url in urls),
         names=_names(names, folder),
@@ -151,7 +162,9 @@ def _say_started(server: SignalingServer) -> None:
     if tls is None and any(not url.is_loopback for url in urls):
         say("Nothing is encrypted: whoever is on the way sees who calls whom.", "yellow")
     if server.stun_addresses:
-        say(f"STUN is answered at UDP {' and '.join(format_address(address) for address in server.stun_addresses)}.")
+        say(f"STUN is answered at UDP {' and '.join(map(format_address, server.stun_addresses))}.")
+    if server.relay is not None:
+        say_relay(server.relay)
     names = server.settings.names
     if names is not None:
         count = len(names.names)

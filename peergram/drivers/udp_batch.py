@@ -50,9 +50,9 @@ _CONTROL_BYTES = 64
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 # A segmented send that fails so may succeed singly; any other error means that its packets are lost.
-_BATCHING_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOSYS}
+BATCHING_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOSYS}
 # Of these the route is the cause (a small MTU, a wrong port), so they say nothing about other destinations.
-_ROUTE_REFUSED = {errno.EINVAL, errno.EMSGSIZE}
+ROUTE_REFUSED = {errno.EINVAL, errno.EMSGSIZE}
 
 MakeSocket = Callable[[int, int], socket.socket]
 
@@ -91,9 +91,9 @@ class UdpSocket:
     ) -> None:
         self.family = family
         self.counters = SocketCounters()
-        self._socket = _open(bind, family, make_socket)
-        self._sends_batches = batching and _set_up_segmented_sending(self._socket)
-        self._receives_batches = batching and _set_up_segmented_receiving(self._socket)
+        self._socket = open_udp(bind, family, make_socket)
+        self._sends_batches = batching and set_up_segmented_sending(self._socket)
+        self._receives_batches = batching and set_up_segmented_receiving(self._socket)
         self._receive_one: Callable[[], tuple[bytes, int, Any]] = self._recvmsg if self._receives_batches else self._recvfrom
         self._singly_to: set[Address] = set()
         self._targets: dict[Address, Any] = {}
@@ -147,7 +147,7 @@ class UdpSocket:
                 break
             except OSError as error:
                 self._errors_in_a_row += 1
-                _count(self.counters.receive_errors, error)
+                count_error(self.counters.receive_errors, error)
                 continue
             if not data:
                 self.counters.empty_received += 1
@@ -191,7 +191,7 @@ class UdpSocket:
             return self._send_singly(packets, target)
         done = 0
         while done < len(packets):
-            end = _run_end(packets, done)
+            end = run_end(packets, done)
             run = packets if end - done == len(packets) else packets[done:end]
             sent = self._send_run(run, target, remote)
             done += sent
@@ -225,8 +225,8 @@ class UdpSocket:
             self.counters.sends_blocked += 1
             return 0
         except OSError as error:
-            _count(self.counters.send_errors, error)
-            if error.errno not in _BATCHING_REFUSED:
+            count_error(self.counters.send_errors, error)
+            if error.errno not in BATCHING_REFUSED:
                 self.counters.datagrams_lost += len(run)
                 return len(run)
             self._stop_batching(error, remote)
@@ -245,7 +245,7 @@ class UdpSocket:
                 counters.sends_blocked += 1
                 return done
             except OSError as error:
-                _count(counters.send_errors, error)
+                count_error(counters.send_errors, error)
                 counters.datagrams_lost += 1
             else:
                 counters.send_calls += 1
@@ -254,7 +254,7 @@ class UdpSocket:
         return len(packets)
 
     def _stop_batching(self, error: OSError, remote: Address) -> None:
-        if error.errno not in _ROUTE_REFUSED:
+        if error.errno not in ROUTE_REFUSED:
             self._sends_batches = False
             return
         if len(self._singly_to) >= ADDRESSES_CACHED:
@@ -286,7 +286,7 @@ def _probe_option(opened: socket.socket, family: int) -> tuple[int, int, int, in
         return None
 
 
-def _run_end(packets: list[bytes], start: int) -> int:
+def run_end(packets: list[bytes], start: int) -> int:
     """The end of the run of equal sizes from `start` on; its last packet may be shorter, but not empty."""
     lengths = list(map(len, packets[start : start + SEGMENTS_MAX]))
     size = lengths[0]
@@ -299,12 +299,13 @@ def _run_end(packets: list[bytes], start: int) -> int:
     return start + count + (0 < lengths[count] < size)
 
 
-def _count(errors: dict[str, int], error: OSError) -> None:
+def count_error(errors: dict[str, int], error: OSError) -> None:
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
     errors[name] = errors.get(name, 0) + 1
 
 
-def _open(bind: Address, family: Literal[4, 6], make_socket: MakeSocket) -> socket.socket:
+def open_udp(bind: Address, family: Literal[4, 6], make_socket: MakeSocket = socket.socket) -> socket.socket:
+    """A non-blocking socket with large buffers. Raises as `UdpSocket` does."""
     try:
         opened = make_socket(_AF[family], socket.SOCK_DGRAM)
     except OSError as error:
@@ -317,7 +318,7 @@ def _open(bind: Address, family: Literal[4, 6], make_socket: MakeSocket) -> sock
         exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
         if exclusive is not None:
             opened.setsockopt(socket.SOL_SOCKET, exclusive, 1)
-        _grow_buffers(opened)
+        grow_buffers(opened)
         opened.bind(bind if family == 4 else ipv6_from_address(bind))
     except (OSError, OverflowError) as error:
         opened.close()
@@ -325,7 +326,7 @@ def _open(bind: Address, family: Literal[4, 6], make_socket: MakeSocket) -> sock
     return opened
 
 
-def _grow_buffers(opened: socket.socket) -> None:
+def grow_buffers(opened: socket.socket) -> None:
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         # Linux grants what it can; others refuse what is too much.
         for size in (BUFFER_BYTES, BUFFER_BYTES // 4, BUFFER_BYTES // 16):
@@ -336,7 +337,7 @@ def _grow_buffers(opened: socket.socket) -> None:
             break
 
 
-def _set_up_segmented_sending(opened: socket.socket) -> bool:
+def set_up_segmented_sending(opened: socket.socket) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -347,7 +348,7 @@ def _set_up_segmented_sending(opened: socket.socket) -> bool:
     return True
 
 
-def _set_up_segmented_receiving(opened: socket.socket) -> bool:
+def set_up_segmented_receiving(opened: socket.socket) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -32,6 +32,7 @@ from peergram.drivers.system import default_source_host, monotonic_us, secure_en
 from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
+from peergram.servers.relay_run import RelayServer, RelaySettings
 from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.tls_files import ServerTls
@@ -66,6 +67,8 @@ class ServerSettings:
     unsent_total_bytes: int = limits.SERVER_UNSENT_TOTAL_BYTES_MAX
     certificates: LoginCertificates | None = None
     """Which it demands and issues."""
+    relay: RelaySettings | None = None
+    """A relay beside it, which answers STUN, too."""
 
 
 class SignalingServer:
@@ -88,6 +91,7 @@ class SignalingServer:
         self.addresses: list[Address] = []
         """Where clients are accepted."""
         self.stun_addresses: list[Address] = []
+        self.relay = RelayServer(settings.relay) if settings.relay is not None else None
         self._started_us = monotonic_us()
         self._connections: dict[int, _Connection] = {}
         self._nobodies = _Nobodies(self)
@@ -124,6 +128,9 @@ class SignalingServer:
                 self.stun_addresses.append(_address_of(udp.getsockname()))
                 transport, _ = await loop.create_datagram_endpoint(partial(_StunSocket, self), sock=udp)
                 self._stun_transports.append(transport)
+            if self.relay is not None:
+                self.relay.start()
+                self.stun_addresses += self.relay.addresses
         except (PeergramError, OSError):
             await self.close()
             raise
@@ -138,6 +145,8 @@ class SignalingServer:
             server.close()
         for transport in self._stun_transports:
             transport.close()
+        if self.relay is not None:
+            self.relay.close()
         self.core.close(monotonic_us())
         self.drain()
         until_s = time.monotonic() + limits.SERVER_CLOSE_US / 1e6
@@ -167,6 +176,11 @@ class SignalingServer:
             return [ServerUrl(True, host, port) for host in hosts for port in {port for _, port in self.addresses}]
         pin = tls.fingerprint if tls is not None else None
         return [ServerUrl(tls is not None, host, port, "/", pin) for host, port in map(_reachable, self.addresses) if host]
+
+    @property
+    def relay_addresses(self) -> list[Address]:
+        """Where it relays by UDP and TCP."""
+        return [] if self.relay is None else self.relay.addresses
 
     @property
     def unsent_total_bytes(self) -> int:
@@ -303,6 +317,7 @@ class SignalingServer:
         ]
         lines += [f"peergram_serve_{name}_total {count}" for name, count in sorted(self.core.counters.items())]
         lines += [f"peergram_serve_stun_{name}_total {count}" for name, count in sorted(self.stun.counters.items())]
+        lines += [] if self.relay is None else self.relay.metrics()
         return "\n".join(lines) + "\n"
 
 

@@ -26,9 +26,13 @@ TRANSPORT_UDP: Final = 17
 FAMILY_IPV4: Final = 1
 FAMILY_IPV6: Final = 2
 """As REQUESTED-ADDRESS-FAMILY writes them."""
+EVEN_PORT_RESERVE: Final = 0x80
+RESERVATION_TOKEN_BYTES: Final = 8
 CHANNEL_MIN: Final = 0x4000
 CHANNEL_MAX: Final = 0x4FFF
 """Channel numbers (RFC 8656 §12); 0x5000 and above are other protocols."""
+OLD_CHANNEL_MAX: Final = 0x7FFF
+"""Those of RFC 5766, which clients of a relay still use, coturn's among them; at a relay's port no other protocol is spoken."""
 
 _HEADER_BYTES: Final = 20
 _CHANNEL_HEADER_BYTES: Final = 4
@@ -84,6 +88,12 @@ class StunMessage:
     additional_address_family: int | None = None
     """FAMILY_IPV6: an address of that family too, if the server has one."""
     dont_fragment: bool = False
+    even_port: int | None = None
+    """EVEN_PORT_RESERVE in it: the port above too, for a later request."""
+    reservation_token: bytes | None = None
+    """What such a port was reserved under."""
+    address_error: tuple[int, int] | None = None
+    """Family and error code: why a success has no address of the additional family."""
     channel_number: int | None = None
     xor_relayed_address: Address | None = None
     xor_relayed_address_2: Address | None = None
@@ -182,7 +192,7 @@ def long_term_key(username: bytes, realm: bytes, password: bytes) -> bytes:
 
 def encode_channel_data(channel: int, payload: bytes, *, padded: bool = False) -> bytes:
     """ChannelData; `padded` to a multiple of four for a byte stream."""
-    assert CHANNEL_MIN <= channel <= CHANNEL_MAX, "channel numbers go from 0x4000 to 0x4FFF"
+    assert CHANNEL_MIN <= channel <= OLD_CHANNEL_MAX, "channel numbers go from 0x4000 to 0x7FFF"
     padding = bytes(-len(payload) % 4) if padded else b""
     return channel.to_bytes(2, "big") + len(payload).to_bytes(2, "big") + payload + padding
 
@@ -203,10 +213,16 @@ def decode_channel_data(datagram: bytes) -> tuple[int, bytes]:
 class StunStream:
     """Cuts a byte stream into STUN messages and ChannelData (RFC 8656 §12.5); keeps one unfinished message at most."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_channel_max")
 
-    def __init__(self) -> None:
+    def __init__(self, channel_max: int = CHANNEL_MAX) -> None:
         self._buffer = bytearray()
+        self._channel_max = channel_max
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of a message waits for its rest."""
+        return len(self._buffer)
 
     def handle_data(self, data: bytes) -> list[bytes]:
         """The messages that are whole now, ChannelData without its padding. Raises WireError where no message can begin; what
@@ -231,7 +247,7 @@ class StunStream:
             if buffer[at + 4 : at + 8] != _COOKIE or body_bytes % 4 != 0:
                 raise WireError("no STUN message where one must begin")
             return _HEADER_BYTES + body_bytes
-        if not CHANNEL_MIN <= int.from_bytes(buffer[at : at + 2], "big") <= CHANNEL_MAX:
+        if not CHANNEL_MIN <= int.from_bytes(buffer[at : at + 2], "big") <= self._channel_max:
             raise WireError("neither a STUN message nor ChannelData")
         return _CHANNEL_HEADER_BYTES + body_bytes
 
@@ -333,6 +349,14 @@ def _integer(kind: int, name: str, size: int, reserved: int = 0) -> _Row:
     return _simple(kind, name, read, write)
 
 
+def _fixed(kind: int, name: str, size: int) -> _Row:
+    def read(value: bytes) -> bytes:
+        _expect(value, size)
+        return value
+
+    return _simple(kind, name, read, bytes)
+
+
 def _plain_address(kind: int, name: str) -> _Row:
     return _simple(kind, name, lambda value: _read_address(value, bytes(16)), lambda value: _write_address(value, bytes(16)))
 
@@ -410,6 +434,19 @@ def _write_error(message: StunMessage) -> list[bytes]:
     return [bytes((0, 0, message.error_code // 100, message.error_code % 100)) + message.error_reason]
 
 
+def _read_address_error(message: StunMessage, value: bytes) -> None:
+    if not 4 <= len(value) <= 4 + _TEXT_BYTES_MAX or not 3 <= value[2] & 7 <= 6 or value[3] > 99:
+        raise WireError("no ADDRESS-ERROR-CODE")
+    message.address_error = value[0], (value[2] & 7) * 100 + value[3]
+
+
+def _write_address_error(message: StunMessage) -> list[bytes]:
+    if message.address_error is None:
+        return []
+    family, code = message.address_error
+    return [bytes((family, 0, code // 100, code % 100))]
+
+
 def _read_unknown(message: StunMessage, value: bytes) -> None:
     if len(value) % 2 or len(value) > 2 * STUN_ATTRIBUTES_MAX:
         raise WireError("UNKNOWN-ATTRIBUTES of a wrong size")
@@ -440,6 +477,9 @@ _ROWS: Final = (
     # The same under the number of the draft: coturn knows no other.
     _integer(0x8032, "additional_address_family", 1, reserved=3),
     _flag(0x001A, "dont_fragment"),
+    _integer(0x0018, "even_port", 1),
+    _fixed(0x0022, "reservation_token", RESERVATION_TOKEN_BYTES),
+    _Row(0x8001, _read_address_error, _write_address_error),
     _integer(0x000C, "channel_number", 2, reserved=2),
     _Row(0x0016, _read_relayed, _write_relayed, repeats=True),
     _xor_address(0x0020, "xor_mapped_address"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import ssl
@@ -12,15 +13,20 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from peergram import config
+from peergram.cli.serve_relay import relay_settings
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.authority_files import make_authority
 from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.identity import Identity
+from peergram.servers.relay_access import password_for, temporary_name
+from peergram.servers.tls_files import own_tls
 from peergram.signaling.server_url import parse_server_url
+from peergram.wire.stun import Class, Method, StunMessage, decode_stun, encode_stun, long_term_key
 from tests.drivers.signaling.parties import Inbox, key_of, party, wait_until
 
 from .commands import Running, environment, heed_interrupts, run_command, running
@@ -76,6 +82,92 @@ def test_it_demands_and_issues_certificates(tmp_path: Path) -> None:
 )
 def test_authorities_that_are_none_are_refused(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
     done = run_command("serve", "--bind", "127.0.0.1:0", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def relay_address(command: Running) -> tuple[str, int]:
+    found = re.search(r"at (127\.0\.0\.1):(\d+)", command.wait_line("Relaying (TURN) by UDP and TCP"))
+    assert found is not None
+    return found[1], int(found[2])
+
+
+def allocate(address: tuple[str, int], username: bytes, password: bytes) -> StunMessage:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(10)
+        asker.connect(address)
+        message = StunMessage(Method.ALLOCATE, Class.REQUEST, bytes(12), requested_transport=17)
+        asker.send(encode_stun(message))
+        message.nonce = decode_stun(asker.recv(1_000)).nonce
+        message.username, message.realm, message.transaction_id = username, b"peergram", bytes(11) + b"1"
+        asker.send(encode_stun(message, integrity_key=long_term_key(username, b"peergram", password)))
+        return decode_stun(asker.recv(1_000))
+
+
+def test_it_relays_with_names_made_from_the_secret_that_it_keeps(tmp_path: Path) -> None:
+    name = temporary_name("str:ada", int(time.time()) + 600)
+    secrets = set()
+    for _ in range(2):
+        arguments = ("--bind", "127.0.0.1:0", "--stun-bind", "127.0.0.1:0", "--state", str(tmp_path / "state"))
+        with running("serve", *arguments) as command:
+            address = relay_address(command)
+            kept = tmp_path / "state" / "turn-secret"
+            assert kept.stat().st_mode & 0o077 == 0
+            secrets.add(kept.read_bytes().strip())
+            (secret,) = secrets
+            assert allocate(address, name, password_for(secret, name)).xor_relayed_address is not None
+            assert allocate(address, name, password_for(b"another" * 5, name)).error_code == 401
+
+
+def test_it_relays_for_a_name_that_does_not_end_and_counts(tmp_path: Path) -> None:
+    arguments = ("--bind", "127.0.0.1:0", "--stun-bind", "off", "--turn-bind", "127.0.0.1:0", "--state", str(tmp_path))
+    with running("serve", *arguments, "--turn-user", "ann", "--turn-password", "secret", "--turn-allocations", "1") as command:
+        url = printed_url(command)
+        address = relay_address(command)
+        command.wait_line("Its name that does not end: 'ann'.")
+        assert allocate(address, b"ann", b"secret").xor_relayed_address is not None
+        assert allocate(address, b"ann", b"secret").error_code == 508
+        connection = http.client.HTTPConnection("127.0.0.1", parse_server_url(url).port, timeout=10)
+        connection.request("GET", "/metrics")
+        assert b"peergram_relay_allocations 1\n" in connection.getresponse().read()
+        connection.close()
+
+
+def test_with_turn_off_it_relays_nothing(tmp_path: Path) -> None:
+    arguments = ("--bind", "127.0.0.1:0", "--stun-bind", "127.0.0.1:0", "--state", str(tmp_path), "--turn", "off")
+    with running("serve", *arguments) as command:
+        command.wait_line("Health and counters")
+        assert "Relaying" not in command.output
+        assert "STUN is answered" in command.output
+    assert not (tmp_path / "turn-secret").exists()
+
+
+def test_tls_is_at_its_usual_port_too(tmp_path: Path) -> None:
+    usual: dict[str, Any] = {"turn": "on", "turn_user": None, "turn_password": None, "turn_secret_file": None, "turn_bind": None}
+    usual |= {"turn_addresses": (), "turn_rate": None, "turn_rate_total": None, "turn_allocations": None, "turn_allowed": ()}
+    usual |= {"allow_loopback_peers": False}
+    for port, tls_binds in ((config.STUN_PORT, (("192.0.2.1", 5_349),)), (4_000, ())):
+        settings = relay_settings(usual, (("192.0.2.1", port),), own_tls(tmp_path), tmp_path)
+        assert settings is not None
+        assert settings.tls_binds == tls_binds
+        assert settings.tls is not None, "TLS is taken at the other port as well"
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        (None, 0, "there is no"),
+        (b"short\n", 0o600, "holds no secret: write one line of 16 characters at least"),
+        (b"two lines that are\nlong enough both\n", 0o600, "holds no secret"),
+        (b"readable by everybody\n", 0o644, "chmod"),
+    ],
+)
+def test_a_file_that_is_no_secret_is_refused(tmp_path: Path, content: bytes | None, mode: int, says: str) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+        file.chmod(mode)
+    done = run_command("serve", "--bind", "127.0.0.1:0", "--stun-bind", "127.0.0.1:0", "--turn-secret-file", str(file))
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr
 
@@ -211,6 +303,9 @@ def test_a_taken_port_is_a_sentence() -> None:
         (["--tls-cert", "c.pem"], "belong together"),
         (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "cannot be read"),
         (["--tls-cert", "c.pem", "--tls-key", "k.pem", "--no-tls"], "contradicts"),
+        (["--turn-user", "ann"], "belong together"),
+        (["--turn-bind", "nonsense"], "no port"),
+        (["--turn-allow", "nonsense"], "is no network"),
         (["--bind", "nonsense"], "no port"),
         (["--url", "http://x"], "address of a server"),
     ],

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.lab import SOAK
-from tests.scenarios.nat_lab import NatLab, need, world
+from tests.scenarios.nat_lab import Maker, NatLab, need, world
 
 from .party import PartyProcess
 
@@ -124,12 +124,16 @@ def report(name: str, attempts: list[Attempt]) -> None:
 
 
 @pytest.mark.parametrize("beginner", BEGINNERS)
-@pytest.mark.parametrize(("words", "way"), [(DIRECT, "direct"), (RELAYED, "relay")], ids=["directly", "over a relay only"])
-def test_ours_and_the_reference_meet_every_time_whoever_begins(words: str, way: str, beginner: Beginner) -> None:
+@pytest.mark.parametrize(
+    ("words", "way", "relay_of"),
+    [(DIRECT, "direct", "coturn"), (RELAYED, "relay", "coturn"), (RELAYED, "relay", "ours")],
+    ids=["directly", "over coturn only", "over our relay only"],
+)
+def test_ours_and_the_reference_meet_every_time_whoever_begins(words: str, way: str, relay_of: Maker, beginner: Beginner) -> None:
     need(("ours", "reference"))
-    with world(words) as lab:
+    with world(words, relay_of=relay_of) as lab:
         attempts = [attempt(lab, beginner) for _ in range(ATTEMPTS)]
-    report(f"{way}, {beginner} first", attempts)
+    report(f"{way}, relay of {relay_of}, {beginner} first", attempts)
     assert all(way in each.routes for each in attempts)
     assert max(each.met_us for each in attempts) <= MEET_S_MAX * 1_000_000
 

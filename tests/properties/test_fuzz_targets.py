@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz import fuzz_candidate, fuzz_endpoint, fuzz_goodbye, fuzz_payload, fuzz_trust_files
+from fuzz import fuzz_candidate, fuzz_endpoint, fuzz_goodbye, fuzz_payload, fuzz_relay, fuzz_trust_files
 from tests.properties.test_decoders_01 import damaged
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -59,6 +59,11 @@ def test_candidates_hold(data: bytes) -> None:
 @given(damaged(fuzz_payload.seeds()) | st.binary(max_size=600))
 def test_payloads_hold(data: bytes) -> None:
     fuzz_payload.fuzz_one(data)
+
+
+@given(damaged(fuzz_relay.seeds()) | st.binary(max_size=300))
+def test_relays_hold(data: bytes) -> None:
+    fuzz_relay.fuzz_one(data)
 
 
 @given(damaged(fuzz_trust_files.seeds()) | st.binary(max_size=600) | st.text(max_size=300).map(str.encode))

@@ -4,7 +4,7 @@
     home2 (kind two) -- bob           cafe: a network without hosts, to roam to
 
 A peer is ours or the reference, see SIDES, the one place that says which pairings the tests run. Relays are coturn
-(Debian: coturn) with UDP and TCP on port 3478, TLS on 5349, and one user of the long-term kind; TLS has a self-made
+(Debian: coturn) or ours, with UDP and TCP on port 3478, TLS on 5349, and one user of the long-term kind; TLS has a self-made
 certificate that `NatLab.certificate` names.
 """
 
@@ -37,6 +37,8 @@ from .lab_stun import PORT as STUN_PORT
 
 Side = Literal["ours", "reference", "hostile"]
 Kind = Literal["none", "full-cone", "address-restricted", "port-restricted", "symmetric", "udp-blocked"]
+Maker = Literal["coturn", "ours"]
+"""Whose relays."""
 Route = Literal["local", "direct", "relay", "fails"]
 Family = Literal[4, 6]
 
@@ -108,9 +110,10 @@ class Meeting:
 class NatLab:
     """A running lab with its services; peers are started on its hosts and end with it."""
 
-    def __init__(self, lab: Any, stack: ExitStack, folder: Path, *, v6: bool) -> None:
+    def __init__(self, lab: Any, stack: ExitStack, folder: Path, *, v6: bool, relay_of: Maker = "coturn") -> None:
         """`v6`: the services have IPv6 addresses too."""
         self.lab = lab
+        self._relay_of = relay_of
         self.certificate = folder / "relay.pem"
         self._stack = stack
         self._folder = folder
@@ -162,6 +165,9 @@ class NatLab:
 
     def start_relay(self, host: str) -> None:
         """Also anew, after `kill`."""
+        if self._relay_of == "ours":
+            self._start_our_relay(host)
+            return
         if not (program := shutil.which("turnserver")):
             pytest.skip("needs coturn (Debian: coturn)")
         words = {
@@ -183,6 +189,14 @@ class NatLab:
         while not self._listens(host):
             assert time.monotonic() < deadline_s, f"the relay on {host} does not start: {errors.read_text()}"
             time.sleep(0.02)
+
+    def _start_our_relay(self, host: str) -> None:
+        words = [f"--user={TURN_USER}", f"--password={TURN_PASSWORD}", f"--realm={TURN_REALM}"]
+        words += [f"--certificate={self.certificate}", f"--key={self.certificate}"]
+        for address in self._addresses(host):
+            shown = f"[{address}]" if ":" in address else address
+            words += [f"--bind={shown}:{TURN_PORT}", f"--tls-bind={shown}:{TURN_TLS_PORT}"]
+        self._serve(host, "tests.servers.relay_process", *words)
 
     def _listens(self, host: str) -> bool:
         """TLS comes last."""
@@ -266,17 +280,17 @@ class NatLab:
 
 
 @contextmanager
-def nat_lab(one: Kind, two: Kind, *, relays: int = 1) -> Iterator[NatLab]:
+def nat_lab(one: Kind, two: Kind, *, relays: int = 1, relay_of: Maker = "coturn") -> Iterator[NatLab]:
     """The lab of the module's picture with `relays` of the two relays; skips the test where something is missing."""
-    with world(f"alice@home1:{one} bob@home2:{two} cafe:port-restricted", relays=relays) as running:
+    with world(f"alice@home1:{one} bob@home2:{two} cafe:port-restricted", relays=relays, relay_of=relay_of) as running:
         yield running
 
 
 @contextmanager
-def world(words: str, *, relays: int = 1, v6: bool = False) -> Iterator[NatLab]:
+def world(words: str, *, relays: int = 1, v6: bool = False, relay_of: Maker = "coturn") -> Iterator[NatLab]:
     """The same services with other hosts and routers, see `netlab`."""
     with open_lab(f"{words} {SERVICES}", "n", v6=v6) as lab, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        running = NatLab(lab, stack, Path(folder), v6=v6)
+        running = NatLab(lab, stack, Path(folder), v6=v6, relay_of=relay_of)
         running.start_relays(relays)
         yield running
 
