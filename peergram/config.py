@@ -406,6 +406,47 @@ SOCKET_RETRY_US: Final = 500_000
 long each time."""
 RELAYS_PER_FAMILY_MAX: Final = 2
 """Relayed addresses announced of each family; further allocations are released."""
+RELAY_MAP_BYTES_MAX: Final = 65_536
+"""A longer relay map is not read; one of 64 places with their servers has 20 kB."""
+RELAY_POPS_MAX: Final = 64
+"""Places in a relay map: somebody who has got hold of a server's clients could have them ask so many hosts."""
+RELAY_SERVERS_PER_POP_MAX: Final = 8
+"""Servers of one place: STUN, TURN by UDP, TCP and TLS, of two machines."""
+RELAY_NAME_LETTERS_MAX: Final = 64
+"""Of the name of a place, which user interfaces show."""
+RELAY_CREDENTIAL_BYTES_MAX: Final = 512
+"""User name or password in a ticket: a name of 128 bytes behind its end, and room for other makers of tickets."""
+RELAY_TICKET_S: Final = 3_600
+"""How long a ticket holds that our server makes: one that leaks opens a relay for an hour (R2)."""
+RELAY_TICKET_S_MAX: Final = 86_400
+"""The longest life a client believes in; renewals come at half of it."""
+PING_LOCATION_BYTES_MAX: Final = 512
+"""Text of a ping location in a signal; 40 places fit (the reference leaves room for 1024)."""
+PING_LOCATION_MS_MAX: Final = 9_999
+"""A ping that is longer is of no use to anybody."""
+RELAY_PING_SAMPLES: Final = 5
+"""Questions to each place in one round: the smallest of five is within a few per cent of the true ping on a line in use."""
+RELAY_PING_INTERVAL_US: Final = 60_000
+"""Between two of them, longer than most bursts of other traffic."""
+RELAY_PING_STAGGER_US: Final = 2_000
+"""Between the first questions to two places: 64 of them in one burst would queue behind each other on a slow line."""
+RELAY_PING_WAIT_US: Final = 1_000_000
+"""After the last question, for answers."""
+RELAY_PING_LOOK_US: Final = 250_000
+"""After the first answer, before places are chosen although others have not answered: these are at least so much farther."""
+RELAY_PING_NEAREST: Final = 8
+"""Places that are asked again in later rounds (SDRClient_LimitPingProbesToNearestN, 60)."""
+RELAY_PING_AGE_US: Final = 300_000_000
+"""When pings are measured anew while somebody needs them."""
+RELAY_PING_IDLE_US: Final = 600_000_000
+"""How long after the last use they are kept up to date."""
+RELAY_POPS_NEAREST: Final = 2
+"""Places that relays are had at in any case: one may die."""
+RELAY_POPS_USED_MAX: Final = 5
+"""Places that relays are had at, for all peers together; each costs an allocation on both sides."""
+RELAY_POP_KEEP_GAIN_US: Final = 10_000
+RELAY_POP_KEEP_GAIN_PERCENT: Final = 20
+"""A place in use gives way to one that is nearer by more than chance explains."""
 PORT_MAPPING_ATTEMPTS_MAX: Final = 3
 """How often a router is asked in one protocol before the next one is tried."""
 PORT_MAPPING_LIFETIME_S: Final = 1_200
@@ -648,6 +689,10 @@ LOGIN_CERTIFICATE_BYTES_MAX: Final = 1_024
 SERVER_ISSUED_US: Final = SERVER_NAME_KEPT_SHORT_US
 """How long a certificate holds that a server issues: as long as a name is kept for its key, so that no two keys hold certificates
 for one name."""
+SERVER_RELAY_NEWS_AT_ONCE: Final = 200
+SERVER_RELAY_NEWS_PAUSE_US: Final = 50_000
+"""When the relay map changes, so many clients are told and then as long a pause is made: 20 000 of them in five seconds, rather
+than hundreds of megabytes at once."""
 SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000

@@ -29,7 +29,7 @@ from peergram.drivers.authority_files import Source, load_certificate
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.fake_network import FakeNetwork
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.opening import open_endpoint
+from peergram.drivers.opening import RelayMapSource, RelayTicketSource, open_endpoint
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.drivers.trust_files import KeySource, open_authorities
@@ -85,6 +85,9 @@ class Messages:
         batching: bool = True,
         fake_network: FakeNetwork | None = None,
         state: str | os.PathLike[str] | bool = True,
+        relay_map: RelayMapSource | None = None,
+        relay_tickets: RelayTicketSource | None = None,
+        hide_ip: bool = False,
     ) -> None:
         """`identity`: who we are (`"alice"` means `str:alice`); None is an identity that is its key, and proves itself.
 
@@ -103,7 +106,10 @@ class Messages:
         `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us without signaling; peers are then
         dialed as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
         the network bad on purpose. `state`: the folder in which a small file remembers calls to peers of the reference, so that
-        they let us in at once after a crash; True for the user's usual one, False for none. Raises UsageError for a bad identity,
+        they let us in at once after a crash; True for the user's usual one, False for none.
+        `relay_map`: a file that names the relays of a network (docs/relay_network.md), `relay_tickets`: a file with what opens
+        them, or one user and password; a server of `peergram serve` tells both by itself. `hide_ip`: peers are reached through
+        relays only and learn no address of ours, nor is anything sent to theirs. Raises UsageError for a bad identity,
         address or file, IdentityInUseError (one of them) if another program uses this identity's key, AddressInUseError if the
         port is taken.
         """
@@ -123,6 +129,9 @@ class Messages:
             batching=batching,
             fake_network=fake_network,
             state=state,
+            relay_map=relay_map,
+            relay_tickets=relay_tickets,
+            hide_ip=hide_ip,
         )
         self._standing, self._service, self._endpoint = opened.standing, opened.service, opened.endpoint
         self.identity = opened.standing.identity

@@ -32,6 +32,7 @@ from peergram.drivers.system import default_source_host, monotonic_us, secure_en
 from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
+from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.tls_files import ServerTls
@@ -66,6 +67,8 @@ class ServerSettings:
     unsent_total_bytes: int = limits.SERVER_UNSENT_TOTAL_BYTES_MAX
     certificates: LoginCertificates | None = None
     """Which it demands and issues."""
+    relays: RelayDesk | None = None
+    """What clients are told of relays."""
 
 
 class SignalingServer:
@@ -83,6 +86,7 @@ class SignalingServer:
             login_us=settings.login_us,
             names=[replace(each, used_at_us=each.used_at_us - offset_us) for each in names],
             certificates=settings.certificates,
+            relays=settings.relays,
         )
         self.stun = StunResponder()
         self.addresses: list[Address] = []
