@@ -303,6 +303,28 @@ ICE_RTT_GAIN_US: Final = 10_000
 ICE_RTT_GAIN_PERCENT: Final = 20
 ICE_RTT_SAMPLES: Final = 3
 """Later, another pair of the same kind must be faster by both, on so many samples: more than jitter explains."""
+ICE_CONTEST_FIRST_US: Final = 400_000
+"""After the first way is found, before ways are compared: relays are up by then, and most pairs are checked."""
+ICE_CONTEST_PROBES: Final = 16
+ICE_CONTEST_PROBE_US: Final = 120_000
+"""Checks of each pair in a comparison, and the pause between two: two seconds, over which bursts of loss and queues even out."""
+ICE_CONTEST_WAIT_US: Final = 1_000_000
+"""After the last of them, for answers."""
+ICE_CONTEST_AGAIN_US: Final = 4_000_000
+ICE_CONTEST_EARLY_US: Final = 15_000_000
+ICE_CONTEST_INTERVAL_US: Final = 60_000_000
+"""From one comparison to the next: while ways may still come up, and later."""
+ICE_CONTEST_DIRECT_MAX: Final = 1
+ICE_CONTEST_RELAYED_MAX: Final = 4
+"""Pairs that are compared with the one in use: at 120 ms and 20 ms between two checks there is room for six."""
+ICE_CONTEST_LOSS_US: Final = 200_000
+"""What a lost packet costs beside the round trips it takes to send it again: a receiver notices late."""
+ICE_CONTEST_EARLY_GAIN_PERCENT: Final = 3
+"""While ways may still come up, by how much one must be cheaper than another of its kind."""
+ICE_CONTEST_REST_US: Final = 15_000_000
+ICE_CONTEST_REST_DOUBLINGS_MAX: Final = 5
+"""After a move to a cheaper way, how long until the next one: twice as long each time, so that two ways of changing cost do not
+keep a session moving."""
 ICE_MOVED_US: Final = 500_000
 """Data that comes by another pair while the one in use has been silent for this long makes us check that one,"""
 ICE_MOVED_PAUSE_US: Final = 5_000_000
