@@ -808,7 +808,7 @@ class Config:
     that use plain connections."""
     candidates: Literal["all", "public", "relay"] = "all"
     """Which addresses of ours peers may learn and use, when called by identity: `public`: none of private networks; `relay`: none
-    at all, only relays (P2P_Transport_ICE_Enable, 104)."""
+    at all, only relays, and no peer is dialed by address (P2P_Transport_ICE_Enable, 104)."""
     port_mapping: bool = True
     """Whether the router is asked for a port to the outside (PCP, NAT-PMP, UPnP-IGD) while peers are called by identity."""
     receipts_max: int = 65_536

@@ -30,6 +30,7 @@ from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, byt
 from peergram.drivers.fake_network import FakeNetwork
 from peergram.drivers.log_limit import LogLimit
 from peergram.drivers.opening import RelayMapSource, RelayTicketSource, open_endpoint
+from peergram.drivers.relay_view import RelayView
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.drivers.trust_files import KeySource, open_authorities
@@ -40,6 +41,7 @@ from peergram.events import (
     Message,
     PeerRefused,
     Receipt,
+    RelayNetworkChanged,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -146,6 +148,10 @@ class Messages:
         self._log_limit = LogLimit()
         self._names = Names()
         self._told = Told(self._endpoint)
+        self._on_relay_network_status: Callable[[RelayNetworkChanged], object] | None = None
+        self._driver: ThreadDriver
+        self.relay_network = RelayView(self._endpoint, lambda command: self._driver.call(command))
+        """How the relay network stands, where we are in it, and what pings follow."""
         self._blobs = BlobPort(
             self._endpoint, lambda command: self._driver.call(command), lambda: self._driver.call(lambda now_us: None)
         )
@@ -303,6 +309,8 @@ class Messages:
                 _log.warning("%s", refused.text)
         while (on_changed := self._on_route_changed) is not None and (change := self._next_route_change()) is not None:
             on_changed(change)
+        while (on_status := self._on_relay_network_status) is not None and (stands := self._next_relay_change()) is not None:
+            on_status(stands)
         while (on_delivered := self._on_delivered) is not None and (settled := self._next_delivered()) is not None:
             on_delivered(settled)
 
@@ -316,6 +324,18 @@ class Messages:
         self._on_route_changed = handler
         with self._driver.lock:
             self._endpoint.tell_route_changes()
+
+    @property
+    def on_relay_network_status(self) -> Callable[[RelayNetworkChanged], object] | None:
+        """Called by `run_callbacks` when the relay network stands differently (see `relay_network`), such as when pings are
+        measured."""
+        return self._on_relay_network_status
+
+    @on_relay_network_status.setter
+    def on_relay_network_status(self, handler: Callable[[RelayNetworkChanged], object] | None) -> None:
+        self._on_relay_network_status = handler
+        with self._driver.lock:
+            self._endpoint.tell_relay_status(tells=handler is not None)
 
     @property
     def on_delivered(self) -> Callable[[Delivered], object] | None:
@@ -334,6 +354,10 @@ class Messages:
     def _next_delivered(self) -> Delivered | None:
         with self._driver.lock:
             return self._told.next_delivered()
+
+    def _next_relay_change(self) -> RelayNetworkChanged | None:
+        with self._driver.lock:
+            return self._told.next_relay_change()
 
     def _next_route_change(self) -> RouteChanged | None:
         with self._driver.lock:

@@ -10,6 +10,7 @@ import peergram
 
 PUBLIC = [
     "AddressInUseError",
+    "Availability",
     "Blob",
     "BlobError",
     "COMPILED",
@@ -32,6 +33,8 @@ PUBLIC = [
     "PingAnswer",
     "RealTimeStatus",
     "Receipt",
+    "RelayNetworkChanged",
+    "RelayNetworkStatus",
     "Result",
     "RouteChanged",
     "SendError",
@@ -55,6 +58,7 @@ MESSAGES = {
     "key_fingerprint": None,
     "local_addresses": None,
     "on_delivered": None,
+    "on_relay_network_status": None,
     "on_route_changed": None,
     "ping_user": "(identity)",
     "receive_messages_on_channel": "(channel, max_messages)",

@@ -161,6 +161,7 @@ class Calls:
         self._calls[link.connection.connection_id] = call
         self._note_peer_id(call)
         assert call.agent is not None
+        call.agent.own_peer = _is_own_peer(link.connection)
         call.agent.set_role(True, now_us)
         self._set_remote(call, now_us)
         self._hear(call, signal, now_us)

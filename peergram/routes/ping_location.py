@@ -20,9 +20,9 @@ from peergram.routes.relay_map import PointOfPresence, RelayMap
 
 _ENTRY: Final = re.compile(r"([a-z0-9]{3,4})=([0-9]{1,5})(?:\+([0-9]{1,5}))?")
 _EARTH_RADIUS_KM: Final = 6_371
-_KM_PER_MS: Final = 50
-"""Of round trips between two places: light in glass makes 100, on cables that run as the crow flies; real ones take half as long
-again to twice as long."""
+_KM_PER_MS: Final = 66
+"""Of round trips between two places: light in glass makes 100, on cables that run as the crow flies; real ones take about half as
+long again."""
 _BETWEEN_POPS_MS: Final = 1
 """Between two places at one and the same point."""
 

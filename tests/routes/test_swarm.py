@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from peergram.config import ICE_CONTEST_PROBES, ICE_CONSENT_EXPIRY_US
+from peergram.config import ICE_CONSENT_EXPIRY_US, ICE_CONTEST_PROBES
 from peergram.routes.candidates import Base
 from tests.routes.lab import MS, SECOND, Lab, Packet, Peer, Site
 
