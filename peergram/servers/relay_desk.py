@@ -52,7 +52,8 @@ class RelayDesk:
     @property
     def summary(self) -> str:
         """What people are told of it."""
-        return f"Clients are told of {self._places} places with relays, and get tickets for {len(self._secrets)} of them."
+        places = f"{self._places} place{'' if self._places == 1 else 's'} with relays"
+        return f"Clients are told of {places}, and get tickets for {len(self._secrets)}."
 
     def mint(self, identity: Identity) -> Tickets:
         """One ticket for each place that has a secret, for whom the server has just verified, or knows."""
