@@ -21,6 +21,7 @@ from peergram.signaling.websocket_protocol import (
     encode_client_message,
     encode_server_message,
 )
+from peergram.wire.relay_news import RelayNews, Ticket, Tickets
 
 _ALICE = Identity.of("alice")
 
@@ -68,6 +69,8 @@ def seeds() -> list[bytes]:
         encode_server_message(Welcome()),
         encode_server_message(Issued(b"certificate")),
         encode_client_message(CarriedSignal(_ALICE, b"blob" * 20)),
+        encode_server_message(RelayNews(b'{"version": 1, "pops": []}')),
+        encode_server_message(Tickets((Ticket("fra", "1:str:a", "secret"), Ticket("ams", "1:str:a", "other")), 3_600)),
         encode_server_message(Replaced()),
         encode_server_message(Refused(7, "busy")),
         b"wss://chat.example.org:443/path/#sha256=" + b"ab" * 32,

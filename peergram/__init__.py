@@ -21,6 +21,7 @@ from peergram.errors import (
     UsageError,
 )
 from peergram.events import (
+    Availability,
     ConnectionInfo,
     ConnectionState,
     Delivered,
@@ -31,6 +32,8 @@ from peergram.events import (
     PingAnswer,
     RealTimeStatus,
     Receipt,
+    RelayNetworkChanged,
+    RelayNetworkStatus,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -48,6 +51,7 @@ COMPILED: _Final = not isinstance(_TimerTable.next, _FunctionType)
 __all__ = [
     "COMPILED",
     "AddressInUseError",
+    "Availability",
     "Blob",
     "BlobError",
     "ClosedError",
@@ -69,6 +73,8 @@ __all__ = [
     "PingAnswer",
     "RealTimeStatus",
     "Receipt",
+    "RelayNetworkChanged",
+    "RelayNetworkStatus",
     "Result",
     "RouteChanged",
     "SendError",

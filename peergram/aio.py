@@ -28,6 +28,7 @@ from peergram.drivers.asyncio_driver import AsyncioDriver
 from peergram.drivers.authority_files import Source, load_certificate
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.opening import Opened, OpenOptions, open_endpoint
+from peergram.drivers.relay_view import RelayView
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.trust_files import open_authorities
 from peergram.errors import (
@@ -46,6 +47,7 @@ from peergram.events import (
     Message,
     PeerRefused,
     Receipt,
+    RelayNetworkChanged,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -135,6 +137,9 @@ class Net:
     on_route_changed = _Handler[RouteChanged]()
     """Packets to a peer that was called by identity take another way."""
 
+    on_relay_network_status = _Handler[RelayNetworkChanged]()
+    """The relay network stands differently (see `relay_network`), such as when pings are measured."""
+
     def __init__(self, opened: Opened) -> None:
         self.identity = opened.standing.identity
         self._opened = opened
@@ -145,6 +150,8 @@ class Net:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._is_closing = False
         self._answers_blobs = False
+        self.relay_network = RelayView(opened.endpoint, lambda command: self._call(command))
+        """How the relay network stands, where we are in it, and what pings follow."""
         self._blobs = BlobPort(opened.endpoint, self._call, lambda: self._driver.look_again())
         self._dispatcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -530,6 +537,9 @@ class Net:
         if name == "_on_route_changed":
             with self._driver.lock:
                 self._endpoint.tell_route_changes()
+        if name == "_on_relay_network_status":
+            with self._driver.lock:
+                self._endpoint.tell_relay_status(tells=self.on_relay_network_status is not None)
         if self._loop is not None and not self._is_closing:
             self._loop.call_soon(self._run_handlers)
 
@@ -539,6 +549,7 @@ class Net:
         self._hand_over(self.on_session_request, told.next_request)
         self._hand_over(self.on_peer_refused or _log_refused, told.next_refused)
         self._hand_over(self.on_route_changed, told.next_route_change)
+        self._hand_over(self.on_relay_network_status, told.next_relay_change)
 
     def _hand_over(self, handler: Callable[[E], object] | None, poll: Callable[[], E | None]) -> None:
         while handler is not None and not self._is_closing:

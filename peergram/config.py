@@ -303,6 +303,28 @@ ICE_RTT_GAIN_US: Final = 10_000
 ICE_RTT_GAIN_PERCENT: Final = 20
 ICE_RTT_SAMPLES: Final = 3
 """Later, another pair of the same kind must be faster by both, on so many samples: more than jitter explains."""
+ICE_CONTEST_FIRST_US: Final = 400_000
+"""After the first way is found, before ways are compared: relays are up by then, and most pairs are checked."""
+ICE_CONTEST_PROBES: Final = 16
+ICE_CONTEST_PROBE_US: Final = 120_000
+"""Checks of each pair in a comparison, and the pause between two: two seconds, over which bursts of loss and queues even out."""
+ICE_CONTEST_WAIT_US: Final = 1_000_000
+"""After the last of them, for answers."""
+ICE_CONTEST_AGAIN_US: Final = 4_000_000
+ICE_CONTEST_EARLY_US: Final = 15_000_000
+ICE_CONTEST_INTERVAL_US: Final = 60_000_000
+"""From one comparison to the next: while ways may still come up, and later."""
+ICE_CONTEST_DIRECT_MAX: Final = 1
+ICE_CONTEST_RELAYED_MAX: Final = 4
+"""Pairs that are compared with the one in use: at 120 ms and 20 ms between two checks there is room for six."""
+ICE_CONTEST_LOSS_US: Final = 200_000
+"""What a lost packet costs beside the round trips it takes to send it again: a receiver notices late."""
+ICE_CONTEST_EARLY_GAIN_PERCENT: Final = 3
+"""While ways may still come up, by how much one must be cheaper than another of its kind."""
+ICE_CONTEST_REST_US: Final = 15_000_000
+ICE_CONTEST_REST_DOUBLINGS_MAX: Final = 5
+"""After a move to a cheaper way, how long until the next one: twice as long each time, so that two ways of changing cost do not
+keep a session moving."""
 ICE_MOVED_US: Final = 500_000
 """Data that comes by another pair while the one in use has been silent for this long makes us check that one,"""
 ICE_MOVED_PAUSE_US: Final = 5_000_000
@@ -406,6 +428,47 @@ SOCKET_RETRY_US: Final = 500_000
 long each time."""
 RELAYS_PER_FAMILY_MAX: Final = 2
 """Relayed addresses announced of each family; further allocations are released."""
+RELAY_MAP_BYTES_MAX: Final = 65_536
+"""A longer relay map is not read; one of 64 places with their servers has 20 kB."""
+RELAY_POPS_MAX: Final = 64
+"""Places in a relay map: somebody who has got hold of a server's clients could have them ask so many hosts."""
+RELAY_SERVERS_PER_POP_MAX: Final = 8
+"""Servers of one place: STUN, TURN by UDP, TCP and TLS, of two machines."""
+RELAY_NAME_LETTERS_MAX: Final = 64
+"""Of the name of a place, which user interfaces show."""
+RELAY_CREDENTIAL_BYTES_MAX: Final = 512
+"""User name or password in a ticket: a name of 128 bytes behind its end, and room for other makers of tickets."""
+RELAY_TICKET_S: Final = 3_600
+"""How long a ticket holds that our server makes: one that leaks opens a relay for an hour (R2)."""
+RELAY_TICKET_S_MAX: Final = 86_400
+"""The longest life a client believes in; renewals come at half of it."""
+PING_LOCATION_BYTES_MAX: Final = 512
+"""Text of a ping location in a signal; 40 places fit (the reference leaves room for 1024)."""
+PING_LOCATION_MS_MAX: Final = 9_999
+"""A ping that is longer is of no use to anybody."""
+RELAY_PING_SAMPLES: Final = 5
+"""Questions to each place in one round: the smallest of five is within a few per cent of the true ping on a line in use."""
+RELAY_PING_INTERVAL_US: Final = 60_000
+"""Between two of them, longer than most bursts of other traffic."""
+RELAY_PING_STAGGER_US: Final = 2_000
+"""Between the first questions to two places: 64 of them in one burst would queue behind each other on a slow line."""
+RELAY_PING_WAIT_US: Final = 1_000_000
+"""After the last question, for answers."""
+RELAY_PING_LOOK_US: Final = 250_000
+"""After the first answer, before places are chosen although others have not answered: these are at least so much farther."""
+RELAY_PING_NEAREST: Final = 8
+"""Places that are asked again in later rounds (SDRClient_LimitPingProbesToNearestN, 60)."""
+RELAY_PING_AGE_US: Final = 300_000_000
+"""When pings are measured anew while somebody needs them."""
+RELAY_PING_IDLE_US: Final = 600_000_000
+"""How long after the last use they are kept up to date."""
+RELAY_POPS_NEAREST: Final = 2
+"""Places that relays are had at in any case: one may die."""
+RELAY_POPS_USED_MAX: Final = 5
+"""Places that relays are had at, for all peers together; each costs an allocation on both sides."""
+RELAY_POP_KEEP_GAIN_US: Final = 10_000
+RELAY_POP_KEEP_GAIN_PERCENT: Final = 20
+"""A place in use gives way to one that is nearer by more than chance explains."""
 PORT_MAPPING_ATTEMPTS_MAX: Final = 3
 """How often a router is asked in one protocol before the next one is tried."""
 PORT_MAPPING_LIFETIME_S: Final = 1_200
@@ -650,6 +713,10 @@ LOGIN_CERTIFICATE_BYTES_MAX: Final = 1_024
 SERVER_ISSUED_US: Final = SERVER_NAME_KEPT_SHORT_US
 """How long a certificate holds that a server issues: as long as a name is kept for its key, so that no two keys hold certificates
 for one name."""
+SERVER_RELAY_NEWS_AT_ONCE: Final = 200
+SERVER_RELAY_NEWS_PAUSE_US: Final = 50_000
+"""When the relay map changes, so many clients are told and then as long a pause is made: 20 000 of them in five seconds, rather
+than hundreds of megabytes at once."""
 SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000
@@ -780,7 +847,7 @@ class Config:
     that use plain connections."""
     candidates: Literal["all", "public", "relay"] = "all"
     """Which addresses of ours peers may learn and use, when called by identity: `public`: none of private networks; `relay`: none
-    at all, only relays (P2P_Transport_ICE_Enable, 104)."""
+    at all, only relays, and no peer is dialed by address (P2P_Transport_ICE_Enable, 104)."""
     port_mapping: bool = True
     """Whether the router is asked for a port to the outside (PCP, NAT-PMP, UPnP-IGD) while peers are called by identity."""
     receipts_max: int = 65_536

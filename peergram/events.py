@@ -188,7 +188,50 @@ class PeerRefused:
     """Both keys, what that may mean, and the command that accepts the new one."""
 
 
-Event = SessionRequested | SessionFailed | RouteChanged | PeerRefused | Delivered
+class Availability(IntEnum):
+    """How a part of the network stands (`ESteamNetworkingAvailability`); negative: something is wrong."""
+
+    CANNOT_TRY = -102
+    """What it needs is missing."""
+    FAILED = -101
+    """It was tried for long enough, and never worked."""
+    PREVIOUSLY = -100
+    """It worked before, and does not now."""
+    RETRYING = -10
+    UNKNOWN = 0
+    NEVER_TRIED = 1
+    WAITING = 2
+    """What it needs is on its way."""
+    ATTEMPTING = 3
+    CURRENT = 100
+    """It works."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayNetworkStatus:
+    """How the relay network stands (`SteamRelayNetworkStatus_t`)."""
+
+    availability: Availability
+    is_measuring: bool
+    """Whether pings are being measured now."""
+    config: Availability
+    """Of the relay map."""
+    any_relay: Availability
+    """Of the relays themselves."""
+    debug: str
+    """One sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayNetworkChanged:
+    """The relay network stands differently from before."""
+
+    identity: Identity
+    """Our own."""
+    status: RelayNetworkStatus
+
+
+Event = SessionRequested | SessionFailed | RouteChanged | PeerRefused | Delivered | RelayNetworkChanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +255,10 @@ class ConnectionInfo:
     route: str = ""
     """How packets go to a peer that was found by identity: `local`, `direct` or `relayed`; empty while there is no way, and for
     peers dialed by address."""
+    remote_pop: str = ""
+    """Code of the point of presence that the peer is nearest to; empty while unknown."""
+    pop_relay: str = ""
+    """Code of the one whose relay carries the packets; empty if none on the relay map does."""
 
 
 class PingAnswer(NamedTuple):

@@ -29,7 +29,8 @@ from peergram.drivers.authority_files import Source, load_certificate
 from peergram.drivers.dress import EXPLAINED, LINGER_MARGIN_US, Names, Told, bytes_of, session_info, text_of_losses
 from peergram.drivers.fake_network import FakeNetwork
 from peergram.drivers.log_limit import LogLimit
-from peergram.drivers.opening import open_endpoint
+from peergram.drivers.opening import RelayMapSource, RelayTicketSource, open_endpoint
+from peergram.drivers.relay_view import RelayView
 from peergram.drivers.system import monotonic_us
 from peergram.drivers.thread_driver import ThreadDriver
 from peergram.drivers.trust_files import KeySource, open_authorities
@@ -40,6 +41,7 @@ from peergram.events import (
     Message,
     PeerRefused,
     Receipt,
+    RelayNetworkChanged,
     RouteChanged,
     SendFlags,
     SessionFailed,
@@ -85,6 +87,9 @@ class Messages:
         batching: bool = True,
         fake_network: FakeNetwork | None = None,
         state: str | os.PathLike[str] | bool = True,
+        relay_map: RelayMapSource | None = None,
+        relay_tickets: RelayTicketSource | None = None,
+        hide_ip: bool = False,
     ) -> None:
         """`identity`: who we are (`"alice"` means `str:alice`); None is an identity that is its key, and proves itself.
 
@@ -103,7 +108,10 @@ class Messages:
         `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us without signaling; peers are then
         dialed as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes
         the network bad on purpose. `state`: the folder in which a small file remembers calls to peers of the reference, so that
-        they let us in at once after a crash; True for the user's usual one, False for none. Raises UsageError for a bad identity,
+        they let us in at once after a crash; True for the user's usual one, False for none.
+        `relay_map`: a file that names the relays of a network (docs/relay_network.md), `relay_tickets`: a file with what opens
+        them, or one user and password; a server of `peergram serve` tells both by itself. `hide_ip`: peers are reached through
+        relays only and learn no address of ours, nor is anything sent to theirs. Raises UsageError for a bad identity,
         address or file, IdentityInUseError (one of them) if another program uses this identity's key, AddressInUseError if the
         port is taken.
         """
@@ -123,6 +131,9 @@ class Messages:
             batching=batching,
             fake_network=fake_network,
             state=state,
+            relay_map=relay_map,
+            relay_tickets=relay_tickets,
+            hide_ip=hide_ip,
         )
         self._standing, self._service, self._endpoint = opened.standing, opened.service, opened.endpoint
         self.identity = opened.standing.identity
@@ -137,6 +148,10 @@ class Messages:
         self._log_limit = LogLimit()
         self._names = Names()
         self._told = Told(self._endpoint)
+        self._on_relay_network_status: Callable[[RelayNetworkChanged], object] | None = None
+        self._driver: ThreadDriver
+        self.relay_network = RelayView(self._endpoint, lambda command: self._driver.call(command))
+        """How the relay network stands, where we are in it, and what pings follow."""
         self._blobs = BlobPort(
             self._endpoint, lambda command: self._driver.call(command), lambda: self._driver.call(lambda now_us: None)
         )
@@ -300,6 +315,8 @@ class Messages:
                 _log.warning("%s", refused.text)
         while (on_changed := self._on_route_changed) is not None and (change := self._next_route_change()) is not None:
             on_changed(change)
+        while (on_status := self._on_relay_network_status) is not None and (stands := self._next_relay_change()) is not None:
+            on_status(stands)
         while (on_delivered := self._on_delivered) is not None and (settled := self._next_delivered()) is not None:
             on_delivered(settled)
         if self._blobs.owing and not self._driver.closed:
@@ -315,6 +332,18 @@ class Messages:
         self._on_route_changed = handler
         with self._driver.lock:
             self._endpoint.tell_route_changes()
+
+    @property
+    def on_relay_network_status(self) -> Callable[[RelayNetworkChanged], object] | None:
+        """Called by `run_callbacks` when the relay network stands differently (see `relay_network`), such as when pings are
+        measured."""
+        return self._on_relay_network_status
+
+    @on_relay_network_status.setter
+    def on_relay_network_status(self, handler: Callable[[RelayNetworkChanged], object] | None) -> None:
+        self._on_relay_network_status = handler
+        with self._driver.lock:
+            self._endpoint.tell_relay_status(tells=handler is not None)
 
     @property
     def on_delivered(self) -> Callable[[Delivered], object] | None:
@@ -333,6 +362,10 @@ class Messages:
     def _next_delivered(self) -> Delivered | None:
         with self._driver.lock:
             return self._told.next_delivered()
+
+    def _next_relay_change(self) -> RelayNetworkChanged | None:
+        with self._driver.lock:
+            return self._told.next_relay_change()
 
     def _next_route_change(self) -> RouteChanged | None:
         with self._driver.lock:

@@ -13,6 +13,7 @@ from peergram import aio
 
 PUBLIC = [
     "AddressInUseError",
+    "Availability",
     "Blob",
     "BlobError",
     "COMPILED",
@@ -35,6 +36,8 @@ PUBLIC = [
     "PingAnswer",
     "RealTimeStatus",
     "Receipt",
+    "RelayNetworkChanged",
+    "RelayNetworkStatus",
     "Result",
     "RouteChanged",
     "SendError",
@@ -58,6 +61,7 @@ MESSAGES = {
     "key_fingerprint": None,
     "local_addresses": None,
     "on_delivered": None,
+    "on_relay_network_status": None,
     "on_route_changed": None,
     "ping_user": "(identity)",
     "receive_messages_on_channel": "(channel, max_messages)",

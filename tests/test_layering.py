@@ -44,7 +44,7 @@ LEVELS: dict[str, int] = {
 BASE = {name for name, level in LEVELS.items() if level == 0}
 ONLY: dict[str, set[str]] = {
     "adapters": BASE | {"", "messages", "aio", "adapters"},
-    "servers": BASE | {"servers", "drivers", "signaling", "wire", "crypto"},
+    "servers": BASE | {"servers", "drivers", "signaling", "routes", "wire", "crypto"},
     "": BASE | {"messages", "aio", "blobs"},
 }
 """Where the table's notes allow less than the levels would."""

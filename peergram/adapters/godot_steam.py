@@ -20,9 +20,18 @@ from typing import Any, Final
 from peergram import SessionInfo
 from peergram.adapters.godot_constants import constant
 from peergram.adapters.godot_identities import IdentityRegistry
+from peergram.adapters.godot_relays import RelayFunctions, status_arguments
 from peergram.config import GODOT_NAMES_MAX
 from peergram.errors import UsageError
-from peergram.events import ConnectionInfo, ConnectionState, Message, RealTimeStatus, SessionFailed, SessionRequested
+from peergram.events import (
+    ConnectionInfo,
+    ConnectionState,
+    Message,
+    RealTimeStatus,
+    RelayNetworkChanged,
+    SessionFailed,
+    SessionRequested,
+)
 from peergram.identity import Identity
 from peergram.messages import Messages
 
@@ -73,7 +82,7 @@ class _Constants(type):
         return constant(name)
 
 
-class Steam(IdentityRegistry, metaclass=_Constants):
+class Steam(IdentityRegistry, RelayFunctions, metaclass=_Constants):
     """One identity on the network, as a GodotSteam script sees it. A context manager closes it."""
 
     def __init__(self, identity: str | Identity | None = None, **options: Any) -> None:
@@ -84,6 +93,9 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         self.network_messages_session_failed = Signal()
         """Emitted by `run_callbacks` with (reason, identity as text, connection_state, debug_message)."""
         self._complained_of: set[str] = set()
+        self.relay_network_status = Signal()
+        """Emitted by `run_callbacks` with (available, ping_measurement, available_config, available_relay, debug_message) when
+        the relay network stands differently."""
         self._messages = Messages(identity, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -108,6 +120,9 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         requested, failed = self.network_messages_session_request, self.network_messages_session_failed
         self._messages.on_session_request = self._emit_request if requested.has_connections() else None
         self._messages.on_session_failed = self._emit_failed if failed.has_connections() else None
+        hears = self.relay_network_status.has_connections()
+        if hears != (self._messages.on_relay_network_status is not None):
+            self._messages.on_relay_network_status = self._emit_relay_status if hears else None
         self._messages.run_callbacks()
 
     def close(self) -> None:
@@ -161,6 +176,10 @@ class Steam(IdentityRegistry, metaclass=_Constants):
         found: dict[str, Any] = {"connection_state": state, "state": state}
         if get_connection:
             found |= _connection_dictionary(info.connection)
+            if info.connection is not None:
+                number_of = self._messages.relay_network.number_of
+                found["remote_pop"] = number_of(info.connection.remote_pop)
+                found["pop_relay"] = number_of(info.connection.pop_relay)
         if get_status:
             found |= _status_dictionary(info.status)
         return found
@@ -193,6 +212,9 @@ class Steam(IdentityRegistry, metaclass=_Constants):
 
     def _emit_request(self, request: SessionRequested) -> None:
         self.network_messages_session_request.emit(request.identity.text)
+
+    def _emit_relay_status(self, changed: RelayNetworkChanged) -> None:
+        self.relay_network_status.emit(*status_arguments(changed.status))
 
     def _emit_failed(self, failed: SessionFailed) -> None:
         self.network_messages_session_failed.emit(int(failed.reason), failed.identity.text, int(failed.state), failed.debug)

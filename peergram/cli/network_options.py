@@ -36,6 +36,9 @@ _TRUST_HELP = (
 )
 _KEY_HELP = "Our private key, rather than the one in your folder (see `peergram id`)."
 _AUTHORITY_HELP = "Whose certificates are good: the file that `peergram ca init` calls public. Repeatable."
+_RELAY_MAP_HELP = "The relays of a network (docs/relay_network.md); a `peergram serve` that has some tells them by itself."
+_RELAY_TICKETS_HELP = "What opens them: a file of lines 'CODE USER PASSWORD', or one user and password for all."
+_HIDE_HELP = "Go through relays only: nobody learns our address, and nothing is sent to theirs. Needs a server for --signaling."
 _SERVER_SCHEMES = ("stun", "stuns", "turn", "turns")
 _SIGNALING_SCHEMES = ("ws://", "wss://", "line://")
 _IP_EXAMPLE = "ip:192.0.2.1:27015"
@@ -52,6 +55,9 @@ class NetworkOptions:
     key: str | None
     certificate: str | None
     authorities: tuple[str, ...]
+    relay_map: str | None
+    relay_tickets: str | None
+    hide_ip: bool
 
     def open(self, who: str | None, peer: Identity | None, *, listen: Address | None = None, config: Config) -> Messages:
         """The network as `who`, to call `peer` if there is one. Raises UsageError for what cannot work together."""
@@ -80,10 +86,20 @@ class NetworkOptions:
             signaling=signaling,
             stun=stun,
             turn=turn,
+            relay_map=self.relay_map,
+            relay_tickets=self._relay_tickets(),
+            hide_ip=self.hide_ip,
             config=config,
         )
         net.on_peer_refused = lambda event: say_error(f"{printable(event.text)}.")
         return net
+
+    def _relay_tickets(self) -> str | tuple[str, str] | None:
+        """A file, or one login for all places."""
+        if self.relay_tickets is None or ":" not in self.relay_tickets:
+            return self.relay_tickets
+        user, _, password = self.relay_tickets.partition(":")
+        return user, password
 
     def _policies(self) -> list[Policy]:
         """Without `--trust`, naming an authority is a wish to see its certificates."""
@@ -118,6 +134,9 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--key", metavar="FILE", help=_KEY_HELP)
     @click.option("--certificate", metavar="FILE", help="Our certificate, from `peergram cert issue`.")
     @click.option("--authority", "authorities", multiple=True, metavar="FILE", help=_AUTHORITY_HELP)
+    @click.option("--relay-map", metavar="FILE", help=_RELAY_MAP_HELP)
+    @click.option("--relay-tickets", metavar="FILE|USER:PASSWORD", help=_RELAY_TICKETS_HELP)
+    @click.option("--hide-ip", is_flag=True, help=_HIDE_HELP)
     @wraps(command)
     def with_network(**options: Any) -> Any:
         own = {field.name: options.pop(field.name) for field in fields(NetworkOptions)}

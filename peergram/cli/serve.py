@@ -16,10 +16,13 @@ from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.crypto.authority import WHOLE_SCOPE
 from peergram.crypto.trust import TrustStore
 from peergram.drivers.authority_files import load_authorities, open_authority
+from peergram.drivers.relay_files import load_relay_map
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, default_names_file
+from peergram.servers.relay_desk import RelayDesk
+from peergram.servers.relay_files import load_relay_secrets
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
@@ -51,6 +54,16 @@ from peergram.signaling.server_url import parse_server_url
     help="Certify everybody for the name he has here, with the authority in DIR.",
 )  # fmt: skip
 @relay_options
+@click.option(
+    "--relay-map",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The relays that clients are told of (docs/relay_network.md).",
+)
+@click.option(
+    "--relay-secrets", metavar="FILE", type=click.Path(path_type=Path),
+    help="Lines 'CODE SECRET' of places on the map: clients get tickets for them. For your eyes only (chmod 600).",
+)  # fmt: skip
 def serve(
     bind: str | None,
     stun_bind: str | None,
@@ -62,6 +75,8 @@ def serve(
     names: str | None,
     authorities: tuple[Path, ...],
     issue_ca: Path | None,
+    relay_map: Path | None,
+    relay_secrets: Path | None,
     **relay_words: Any,
 ) -> int:
     """Help others find each other.
@@ -96,6 +111,7 @@ def serve(
         urls=tuple(parse_server_url(url) for url in urls),
         names=_names(names, folder),
         certificates=_certificates(authorities, issue_ca),
+        relays=_relays(relay_map, relay_secrets),
     )
     clients = asyncio.run(run_until_stopped(settings, _say_started))
     told = (
@@ -148,6 +164,15 @@ def _certificates(authorities: tuple[Path, ...], issue_ca: Path | None) -> Login
     )
 
 
+def _relays(relay_map: Path | None, relay_secrets: Path | None) -> RelayDesk | None:
+    if relay_map is None:
+        if relay_secrets is not None:
+            raise UsageError("--relay-secrets needs --relay-map FILE: whose secrets they are")
+        return None
+    secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
+    return RelayDesk(load_relay_map(relay_map), secrets, wall_s=lambda: int(time.time()))
+
+
 def _say_started(server: SignalingServer) -> None:
     tls = server.settings.tls
     listening = " and ".join(format_address(address) for address in server.addresses)
@@ -178,6 +203,9 @@ def _say_started(server: SignalingServer) -> None:
         say("Only those whom the authority has certified are let in.")
     if certificates is not None and certificates.issues:
         say("Everybody gets a certificate for the name he has here, for an hour at a time.")
+    relays = server.settings.relays
+    if relays is not None:
+        say(relays.summary)
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"

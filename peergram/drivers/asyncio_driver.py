@@ -23,6 +23,7 @@ from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, UsageError
 from peergram.identity import Identity
 from peergram.timing import NEVER
+from peergram.wire.relay_news import RelayNews, Tickets
 
 if TYPE_CHECKING:
     from peergram.drivers.call_memory import CallMemory
@@ -206,6 +207,13 @@ class AsyncioDriver:
             self._thread.deliver_signal(sender, signal)
         elif self._refusal is None:
             self._pump.post_signal(sender, signal)
+
+    def deliver_relays(self, message: RelayNews | Tickets) -> None:
+        """A service tells of its relays, as for `ThreadDriver`. From any thread, never waits."""
+        if self._thread is not None:
+            self._thread.deliver_relays(message)
+        elif self._refusal is None:
+            self._pump.post_relays(message)
 
     def deliver_certificate(self, certificate: bytes) -> None:
         """A service has issued a certificate to us, as for `ThreadDriver`. From any thread, never waits."""

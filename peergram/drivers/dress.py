@@ -13,6 +13,7 @@ from peergram.events import (
     Delivered,
     Event,
     PeerRefused,
+    RelayNetworkChanged,
     RouteChanged,
     SessionFailed,
     SessionInfo,
@@ -25,7 +26,8 @@ LINGER_MARGIN_US = 100_000
 _NAMES_CACHED_MAX = 4_096
 
 EXPLAINED = {
-    Result.FAIL: "no way to reach this identity: give a signaling service, dial it as ip:ADDRESS:PORT, or wait until it calls us",
+    Result.FAIL: "no way to reach this identity: give a signaling service, dial it as ip:ADDRESS:PORT (which hide_ip forbids), or"
+    " wait until it calls us",
     Result.INVALID_PARAM: "a message has at most 524288 bytes, and Reliable and NoDelay exclude each other",
 }
 """Why a send is refused, where the result does not tell."""
@@ -55,13 +57,13 @@ class Told:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self.requests, self.failures, self.routes, self.refused = (EventQueue() for _ in range(4))
+        self.requests, self.failures, self.routes, self.refused, self.relays = (EventQueue() for _ in range(5))
         self.delivered: deque[Delivered] = deque(maxlen=endpoint.config.receipts_max)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be told; may be asked without the lock."""
-        return not (self.requests or self.failures or self.routes or self.refused or self.delivered)
+        return not (self.requests or self.failures or self.routes or self.refused or self.relays or self.delivered)
 
     def take(self, events: Iterable[Event]) -> None:
         """Put events in their queues."""
@@ -72,6 +74,8 @@ class Told:
                 self.failures.tell(event)
             elif isinstance(event, Delivered):
                 self.delivered.append(event)
+            elif isinstance(event, RelayNetworkChanged):
+                self.relays.tell(event)
             else:
                 (self.routes if isinstance(event, RouteChanged) else self.refused).tell(event)
 
@@ -100,6 +104,12 @@ class Told:
         """The oldest change of a way."""
         event = self.routes.poll()
         assert event is None or isinstance(event, RouteChanged)
+        return event
+
+    def next_relay_change(self) -> RelayNetworkChanged | None:
+        """How the relay network stands, if that has changed."""
+        event = self.relays.poll()
+        assert event is None or isinstance(event, RelayNetworkChanged)
         return event
 
     def next_delivered(self) -> Delivered | None:

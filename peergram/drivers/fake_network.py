@@ -22,6 +22,7 @@ from peergram.identity import Identity
 from peergram.io_requests import CallNote, CloseStream, InterfaceAddress, IoRequest, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
 from peergram.wire.certificates import SignedCertificate
+from peergram.wire.relay_news import RelayNews, Tickets
 
 if TYPE_CHECKING:
     from peergram.events import Event
@@ -288,6 +289,9 @@ class EndpointBehindFakeNetwork:
 
     def poll_memory(self) -> CallNote | None:
         return self.endpoint.poll_memory()
+
+    def handle_relays(self, message: RelayNews | Tickets, now_us: int) -> None:
+        self.endpoint.handle_relays(message, now_us)
 
     def renew_certificate(self, certificate: SignedCertificate) -> None:
         self.endpoint.renew_certificate(certificate)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict
 
@@ -20,6 +20,7 @@ from peergram.drivers.authority_files import Source
 from peergram.drivers.call_memory import CallMemory, state_folder
 from peergram.drivers.driven_endpoint import DrivenEndpoint
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
+from peergram.drivers.relay_files import load_relay_map, load_relay_tickets
 from peergram.drivers.signaling.choose import open_signaling
 from peergram.drivers.system import secure_entropy, wall_offset_us
 from peergram.drivers.trust_files import KeySource, Standing, open_standing
@@ -27,8 +28,16 @@ from peergram.endpoint.endpoint import Endpoint
 from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.routes.ice_servers import IceServers
+from peergram.routes.relay_map import RelayMap
+from peergram.routes.relay_network import RelayOptions
 from peergram.signaling.service import LocalParty, SignalingService
 from peergram.wire.certificates import encode_signed_certificate
+from peergram.wire.relay_news import RelayNews, Tickets
+
+RelayMapSource = str | os.PathLike[str] | RelayMap
+"""A file, or the map itself."""
+RelayTicketSource = str | os.PathLike[str] | tuple[str, str]
+"""A file, or one user and password for all places."""
 
 
 class OpenOptions(TypedDict, total=False):
@@ -48,6 +57,9 @@ class OpenOptions(TypedDict, total=False):
     batching: bool
     fake_network: FakeNetwork | None
     state: str | os.PathLike[str] | bool
+    relay_map: RelayMapSource | None
+    relay_tickets: RelayTicketSource | None
+    hide_ip: bool
 
 
 class Delivering(Protocol):
@@ -55,6 +67,7 @@ class Delivering(Protocol):
 
     def deliver_signal(self, sender: Identity | None, signal: bytes) -> None: ...
     def deliver_certificate(self, certificate: bytes) -> None: ...
+    def deliver_relays(self, message: RelayNews | Tickets) -> None: ...
 
 
 @dataclass(slots=True)
@@ -81,6 +94,7 @@ class Opened:
             b"" if given is None else encode_signed_certificate(given),
             # What the program was given is what it means to show.
             driver.deliver_certificate if given is None else None,
+            driver.deliver_relays,
         )
         try:
             self.service.start(party, driver.deliver_signal)
@@ -106,12 +120,19 @@ def open_endpoint(
     batching: bool = True,
     fake_network: FakeNetwork | None = None,
     state: str | os.PathLike[str] | bool = True,
+    relay_map: RelayMapSource | None = None,
+    relay_tickets: RelayTicketSource | None = None,
+    hide_ip: bool = False,
 ) -> Opened:
     """As `Messages`, which explains the arguments and what they raise."""
     if not isinstance(config, Config | None):
         raise UsageError(f"config: give a peergram.Config(...), not {type(config).__name__}")
     if not isinstance(fake_network, FakeNetwork | None):
         raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
+    config = _hiding(config or Config(), listen, signaling) if hide_ip else config or Config()
+    relays = relay_options(relay_map, relay_tickets, awaits_map=isinstance(signaling, str) and signaling != "lan")
+    if signaling is None and (relay_map is not None or relay_tickets is not None):
+        raise UsageError("relay_map: relays help to reach peers by identity, which takes signaling")
     bind = None if listen is None else _address_of(listen)
     folder = _state_folder_of(state)
     standing = open_standing(
@@ -130,7 +151,7 @@ def open_endpoint(
         memory = CallMemory(standing.identity, folder) if is_remembered and folder is not None else None
         endpoint = Endpoint(
             standing.identity,
-            config=config or Config(),
+            config=config,
             entropy=secure_entropy,
             key=standing.key,
             certificate=standing.certificate,
@@ -138,6 +159,7 @@ def open_endpoint(
             wall_offset_us=wall_offset_us(),
             ice_servers=None if service is None else IceServers.of(*_texts(stun), *_texts(turn)),
             remembered=() if memory is None else memory.remembered,
+            relay_options=relays,
         )
         if bind is not None:
             endpoint.listen(bind)
@@ -146,6 +168,37 @@ def open_endpoint(
         raise
     driven = endpoint if fake_network is None else EndpointBehindFakeNetwork(endpoint, fake_network)
     return Opened(endpoint, driven, standing, service, memory, batching)
+
+
+def relay_options(
+    relay_map: RelayMapSource | None, relay_tickets: RelayTicketSource | None, *, awaits_map: bool = False
+) -> RelayOptions:
+    """What a program says about relays, read from files where it names some. Raises UsageError."""
+    relays = relay_map if isinstance(relay_map, RelayMap) else None
+    if isinstance(relay_map, str | os.PathLike):
+        relays = load_relay_map(Path(relay_map))
+    elif relays is None and relay_map is not None:
+        raise UsageError(f"relay_map: give a file or a RelayMap, not {type(relay_map).__name__}")
+    if relay_tickets is None:
+        return RelayOptions(relays, awaits_map=awaits_map)
+    if isinstance(relay_tickets, tuple):
+        if len(relay_tickets) != 2 or not all(isinstance(word, str) and word for word in relay_tickets):
+            raise UsageError("relay_tickets: give a file, or (user, password)")
+        return RelayOptions(relays, login=relay_tickets, awaits_map=awaits_map)
+    if isinstance(relay_tickets, str | os.PathLike):
+        return RelayOptions(relays, load_relay_tickets(Path(relay_tickets)), awaits_map=awaits_map)
+    raise UsageError("relay_tickets: give a file, or (user, password)")
+
+
+def _hiding(config: Config, listen: object, signaling: str | SignalingService | None) -> Config:
+    """With what keeps our address from peers. Raises UsageError for what would tell it."""
+    if listen is not None:
+        raise UsageError("hide_ip: who listens at an address shows it; leave out listen")
+    if signaling is None or signaling == "lan":
+        raise UsageError(
+            "hide_ip: signals on the local network come from our address; name a server, as in signaling='wss://HOST/'"
+        )
+    return replace(config, candidates="relay")
 
 
 def _state_folder_of(state: object) -> Path | None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from peergram.drivers.side_io import SideIo
     from peergram.drivers.streams import StreamCounters
     from peergram.events import Event
+    from peergram.wire.relay_news import RelayNews, Tickets
 
 READS_PER_TURN = 64
 """Batches read before timers and senders have their turn (E3)."""
@@ -205,6 +206,18 @@ class Pump:
         """A service has issued a certificate to us; from any thread, without the lock. One that is not for us is logged."""
         if len(self._mailbox.works) < SIGNALS_WAITING_MAX:
             self._mailbox.put(partial(self._renew_certificate, certificate))
+
+    def post_relays(self, message: RelayNews | Tickets) -> None:
+        """A service tells of its relays; from any thread, without the lock. Of a map that is none the log tells."""
+        if len(self._mailbox.works) < SIGNALS_WAITING_MAX:
+            self._mailbox.put(partial(self._take_relays, message))
+
+    def _take_relays(self, message: RelayNews | Tickets, now_us: int) -> None:
+        try:
+            self.endpoint.handle_relays(message, now_us)
+        except UsageError as error:
+            if (more := self._log_limit.note("relays", now_us)) is not None:
+                _log.warning("the signaling server's relay map is of no use: %s%s", error, more)
 
     def _renew_certificate(self, certificate: bytes, now_us: int) -> None:
         try:

@@ -26,6 +26,7 @@ from peergram.drivers.udp_batch import MakeSocket, SocketCounters
 from peergram.errors import ClosedError, PeergramError, UsageError
 from peergram.identity import Identity
 from peergram.timing import NEVER
+from peergram.wire.relay_news import RelayNews, Tickets
 
 if TYPE_CHECKING:
     from peergram.drivers.call_memory import CallMemory
@@ -255,6 +256,11 @@ class ThreadDriver:
         """A signal arrived, from `sender` as the service names him. Never waits, not even for the lock; lost once closed."""
         if self._refusal is None:
             self._pump.post_signal(sender, signal)
+
+    def deliver_relays(self, message: RelayNews | Tickets) -> None:
+        """A service tells of its relays. Never waits, not even for the lock."""
+        if self._refusal is None:
+            self._pump.post_relays(message)
 
     def deliver_certificate(self, certificate: bytes) -> None:
         """A service has issued a certificate to us: new sessions show it. Never waits, not even for the lock."""

@@ -40,6 +40,7 @@ class Call:
         "tell_again_at_us",
         "tell_again_wait_us",
         "told",
+        "told_location",
         "was_checked",
         "way",
     )
@@ -68,6 +69,8 @@ class Call:
         """and how long after the last time that is."""
         self.told: tuple[str, str] | None = None
         """The route and address that the application was last told."""
+        self.told_location = b""
+        """The ping location of ours that the peer was last told."""
         self.is_end_said = False
         self.is_asked = False
         """Whether the peer was asked by signal if it is over for him, as somebody says."""

@@ -7,6 +7,7 @@ their own: their packets are known by connection id wherever they come from, and
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from contextlib import suppress
 from typing import Final
 
 from peergram.address import Address
@@ -32,17 +33,20 @@ from peergram.endpoint.event_queue import EventQueue
 from peergram.endpoint.link import Link
 from peergram.endpoint.memory import Memory
 from peergram.endpoint.schedule import Schedule
-from peergram.errors import EndReason, WireError
-from peergram.events import ConnectionState, RouteChanged
+from peergram.errors import EndReason, UsageError, WireError
+from peergram.events import ConnectionState, RelayNetworkChanged, RelayNetworkStatus, RouteChanged
 from peergram.identity import Identity
-from peergram.io_requests import InterfaceAddress, Transmit
-from peergram.routes.candidates import Base, LocalCandidate, decode_candidate, encode_candidate, ufrag_of
+from peergram.io_requests import InterfaceAddress, IoRequest, Transmit
+from peergram.routes.candidates import Base, CandidateKind, LocalCandidate, decode_candidate, encode_candidate, ufrag_of
 from peergram.routes.checks import HostBudgets
 from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
 from peergram.routes.ice_agent import IceAgent
+from peergram.routes.ping_location import parse_ping_location
+from peergram.routes.relay_network import RelayNetwork
 from peergram.signaling.rates import TokenBuckets
 from peergram.signaling.rendezvous import NO_CONNECTION, Phase, Rendezvous, denial, rejection
 from peergram.timing import NEVER, Deadline
+from peergram.wire.relay_news import RelayNews, Tickets
 from peergram.wire.signals import ReliableSignal, Signal
 from peergram.wire.stun import Class, StunMessage
 
@@ -69,11 +73,18 @@ class Calls:
         entropy: Entropy,
         config: Config,
         memory: Memory,
+        relays: RelayNetwork,
     ) -> None:
         self.tells_routes = False
         """Whether the application wants to know when a way changes."""
         self.is_closed = False
         self.gathering_alarm = GatheringAlarm()
+        self.relays = relays
+        """What is known of points of presence."""
+        self.tells_relay_status = False
+        """Whether the application wants to know how the relay network stands."""
+        self._relay_status: RelayNetworkStatus | None = None
+        self._ping_changes = 0
         self.memory = memory
         """For a peer of the reference, across a crash of ours."""
         self._interfaces: list[InterfaceAddress] | None = None
@@ -94,6 +105,8 @@ class Calls:
         """What each peer may still have us send, and since when that counts; the longest ago first."""
         self._denials = TokenBuckets(SIGNAL_DENIALS_PER_S, SIGNAL_DENIALS_BURST, SIGNAL_DENIAL_KEYS_MAX)
         self._all_denials = TokenBuckets(SIGNAL_DENIALS_ALL_PER_S, SIGNAL_DENIALS_ALL_BURST, 1)
+        self._has_relay_news = False
+        """Whether the pings may have something to send, or another deadline."""
         self._signals: deque[tuple[Identity, bytes]] = deque(maxlen=SIGNALS_QUEUED_MAX)
         self._ready: deque[Call] = deque()
 
@@ -148,6 +161,7 @@ class Calls:
         self._calls[link.connection.connection_id] = call
         self._note_peer_id(call)
         assert call.agent is not None
+        call.agent.own_peer = _is_own_peer(link.connection)
         call.agent.set_role(True, now_us)
         self._set_remote(call, now_us)
         self._hear(call, signal, now_us)
@@ -179,6 +193,8 @@ class Calls:
 
     def _start_agent(self, call: Call, now_us: int, *, controlling: bool) -> None:
         """Say our password, then our candidates as they are found; begin with what the peer said so far."""
+        self.relays.add_peer(call, now_us)
+        self._gatherer.set_pops(self.relays.choose(), now_us)
         self._gatherer.want(now_us)
         # What was found before now is not news to this call.
         self._take_candidates(now_us)
@@ -194,6 +210,7 @@ class Calls:
             config=self._config,
         )
         call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
+        self._tell_location(call, now_us)
         for candidate in self._gatherer.candidates:
             self._offer(call, call.agent, candidate, now_us)
         entries, call.entries = call.entries, []
@@ -218,6 +235,14 @@ class Calls:
         agent.add_local(candidate, now_us)
         _tell_candidate(call, agent, candidate, now_us)
 
+    def _tell_location(self, call: Call, now_us: int) -> None:
+        """Where we are in the relay network, for a peer who can make use of it: once measured, and again when it has changed."""
+        text = str(self.relays.pings.location()).encode() if self.relays.pings.measured_at_us is not None else b""
+        if text and text != call.told_location and call.rendezvous.phase not in (Phase.CLOSED, Phase.OVER):
+            call.told_location = text
+            call.rendezvous.queue(ReliableSignal(location=text), now_us)
+            self.touch(call)
+
     def _tell_again(self, call: Call, agent: IceAgent, now_us: int) -> None:
         """Where no way is found although everything was said, somebody may have changed it on the way: say it once more."""
         if call.way is not None or call.rendezvous.phase != Phase.TALKING:
@@ -227,6 +252,8 @@ class Calls:
             call.tell_again_wait_us = min(2 * call.tell_again_wait_us, SIGNAL_TELL_AGAIN_MAX_US)
             call.tell_again_at_us = NEVER
             call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
+            call.told_location = b""
+            self._tell_location(call, now_us)
             for candidate in self._gatherer.candidates:
                 _tell_candidate(call, agent, candidate, now_us)
         if call.rendezvous.has_unconfirmed:
@@ -323,6 +350,10 @@ class Calls:
             if entry.password is not None:
                 call.peer_password = entry.password
                 self._set_remote(call, now_us)
+            if entry.location is not None:
+                with suppress(UsageError):
+                    self.relays.locate_peer(call, parse_ping_location(entry.location))
+                self._gatherer.set_pops(self.relays.choose(), now_us)
             if entry.candidate is not None:
                 try:
                     candidate = decode_candidate(entry.candidate)
@@ -362,6 +393,8 @@ class Calls:
     def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
         """This machine's addresses, at first and whenever they changed: ways that worked may not work now, and others may."""
         changed = self._interfaces is not None and addresses != self._interfaces
+        if self._interfaces is not None and set(addresses) != set(self._interfaces):
+            self.relays.pings.handle_network_changed(now_us)
         self._interfaces = addresses
         self._gatherer.set_interfaces(addresses, now_us)
         self._take_candidates(now_us)
@@ -395,16 +428,86 @@ class Calls:
     def handle_gatherer_timeout(self, now_us: int) -> None:
         """The gathering's time has come."""
         self._gatherer.handle_timeout(now_us)
+        self.relays.pings.handle_timeout(now_us)
+        self.settle_relays(now_us)
+
+    # --- the relay network ---
+
+    def handle_relays(self, message: RelayNews | Tickets, now_us: int) -> None:
+        """A signaling service tells of relays. Raises UsageError for a map that is none."""
+        self.relays.take(message, now_us)
+        self.settle_relays(now_us)
+
+    def settle_relays(self, now_us: int) -> None:
+        """What follows from what is known of places now; after whatever may have changed that."""
+        self._schedule.is_touched = True
+        self._has_relay_news = True
+        self._gatherer.set_pops(self.relays.choose(), now_us)
+        if self._ping_changes != self.relays.pings.changes:
+            self._ping_changes = self.relays.pings.changes
+            for call in self._calls.values():
+                if call.agent is not None:
+                    self._tell_location(call, now_us)
+        status = self.relays.status()
+        if status != self._relay_status:
+            self._relay_status = status
+            if self.tells_relay_status:
+                self._events.tell(RelayNetworkChanged(self._identity, status))
+
+    def poll_request(self) -> IoRequest | None:
+        """What the driver is to open, close or look up for gathering and pings."""
+        return self._gatherer.poll_request() or self.relays.pings.poll_request()
+
+    def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
+        """The driver's answer."""
+        if not self.relays.pings.handle_socket_opened(socket_id, now_us):
+            self._gatherer.handle_socket_opened(socket_id, local, now_us)
+        self._has_relay_news = self._schedule.is_touched = True
+
+    def handle_socket_failed(self, socket_id: int, text: str, now_us: int) -> None:
+        """The driver's other answer."""
+        if not self.relays.pings.handle_socket_failed(socket_id, now_us):
+            self._gatherer.handle_socket_failed(socket_id, text, now_us)
+        self._has_relay_news = self._schedule.is_touched = True
+
+    def handle_name_resolved(self, name: str, hosts: list[str], now_us: int) -> None:
+        """What a host name stands for, for whoever asked."""
+        self._gatherer.handle_name_resolved(name, hosts, now_us)
+        self.relays.pings.handle_name_resolved(name, hosts, now_us)
+        self._has_relay_news = self._schedule.is_touched = True
+
+    def handle_ping_answer(self, socket_id: int, source: Address, message: StunMessage, now_us: int) -> bool:
+        """Whether this came on a socket of the pings."""
+        if not self.relays.pings.handle_stun(socket_id, source, message, now_us):
+            return False
+        self.settle_relays(now_us)
+        return True
+
+    def pops_of(self, call: Call) -> tuple[str, str]:
+        """Codes of the place the peer is nearest to, and of the one that relays; empty where there is none, or nobody knows."""
+        location = self.relays.location_of(call)
+        near_peer = "" if location is None else location.nearest
+        pair = call.agent.selected if call.agent is not None else None
+        if pair is None or not pair.is_relayed:
+            return near_peer, ""
+        peers = self.relays.code_at(pair.remote[0]) if pair.remote_kind is CandidateKind.RELAYED else ""
+        return peers or near_peer, self._gatherer.pop_of(pair.base) or peers
 
     def poll_transmit(self, now_us: int) -> Transmit | None:
         """The next check, or question of the gathering."""
-        if not self._ready and not self._gatherer.needs_service:
+        if not self._ready and not self._gatherer.needs_service and not self._has_relay_news:
             return None
         self._take_candidates(now_us)
         # Twice, since looking at the calls may lead to questions about a relay.
         transmit = self._poll_gatherer(now_us) or self._poll_calls(now_us) or self._poll_gatherer(now_us)
         if transmit is None:
-            self._schedule.arm(self.gathering_alarm, self._gatherer.poll_timeout())
+            asked = self.relays.pings.poll_transmit(now_us)
+            if asked is not None:
+                return Transmit(asked[0], asked[1], [asked[2]])
+            self._has_relay_news = False
+            deadlines = [self._gatherer.poll_timeout(), self.relays.pings.poll_timeout()]
+            deadline = min((each for each in deadlines if each is not None), default=None)
+            self._schedule.arm(self.gathering_alarm, deadline)
         return transmit
 
     def _poll_gatherer(self, now_us: int) -> Transmit | None:
@@ -551,12 +654,15 @@ class Calls:
             del self._callers[call.caller_key]
         self._schedule.arm(call, None)
         call.agent = None
+        self.relays.remove_peer(call, now_us)
+        self.settle_relays(now_us)
         if not any(other.agent is not None for other in self._calls.values()):
             self._gatherer.nobody_wants(now_us)
 
     def close(self, now_us: int) -> None:
         """Give back sockets and relays."""
         self.is_closed = True
+        self.relays.pings.close(now_us)
         self._gatherer.close(now_us)
         self._schedule.is_touched = True
 

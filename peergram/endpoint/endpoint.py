@@ -50,6 +50,7 @@ from peergram.io_requests import CallNote, InterfaceAddress, IoRequest, Transmit
 from peergram.routes.candidates import Base
 from peergram.routes.gather import CandidatePolicy, Gatherer
 from peergram.routes.ice_servers import IceServers
+from peergram.routes.relay_network import RelayNetwork, RelayOptions
 from peergram.sessions.states import SessionState
 from peergram.timing import Deadline
 from peergram.wire.certificates import SignedCertificate
@@ -62,6 +63,7 @@ from peergram.wire.control import (
     NoConnection,
     decode_control,
 )
+from peergram.wire.relay_news import RelayNews, Tickets
 from peergram.wire.signals import Signal, decode_signal
 from peergram.wire.stun import Class, Method, decode_stun, looks_like_stun
 
@@ -91,13 +93,15 @@ class Endpoint:
         wall_offset_us: int = 0,
         ice_servers: IceServers | None = None,
         remembered: Iterable[tuple[Identity, int]] = (),
+        relay_options: RelayOptions | None = None,
     ) -> None:
         """`entropy(n)` gives n unpredictable bytes; `wall_offset_us` is Unix time minus the clock of `now_us`.
 
         `ice_servers`: what helps to find ways to peers (may be none of them), for an endpoint whose driver carries signals; None
         for one that knows peers by address only. `remembered`: peers and connection ids that `poll_memory` of an earlier run
-        named and did not take back. `key` is made up if there is none; `certificate` is an authority's, for that key and this
-        identity (else UsageError). `trust`: whom to let in; None lets in anyone, unauthenticated.
+        named and did not take back. `relay_options`: what is known of a relay network. `key` is made up if there is none;
+        `certificate` is an authority's, for that key and this identity (else UsageError).
+        `trust`: whom to let in; None lets in anyone, unauthenticated.
         """
         self.identity = identity
         self.config = config or Config()
@@ -130,7 +134,10 @@ class Endpoint:
                 next_id=self._sockets.new_id,
                 config=self.config,
             )
-            self._calls = Calls(identity, gatherer, self._schedule, self._events, entropy, self.config, Memory(remembered))
+            network = RelayNetwork(entropy=entropy, next_id=self._sockets.new_id, options=relay_options or RelayOptions())
+            self._calls = Calls(
+                identity, gatherer, self._schedule, self._events, entropy, self.config, Memory(remembered), network
+            )
             self._remotes.calls = self._calls
 
     @property
@@ -185,15 +192,14 @@ class Endpoint:
         """The next thing the driver must open, close or look up."""
         request = self._sockets.poll_request()
         if request is None and self._calls is not None:
-            return self._calls.gatherer.poll_request()
+            return self._calls.poll_request()
         return request
 
     def handle_socket_opened(self, socket_id: int, local: Address, now_us: int) -> None:
         """That socket is bound to `local`."""
         if not self._sockets.knows(socket_id):
             if self._calls is not None:
-                self._calls.gatherer.handle_socket_opened(socket_id, local, now_us)
-                self._schedule.is_touched = True
+                self._calls.handle_socket_opened(socket_id, local, now_us)
             return
         self._sockets.handle_opened(socket_id, local)
         for link in self._links:
@@ -204,8 +210,7 @@ class Endpoint:
         """That socket cannot be had, or broke; connections that need it end, or find another way."""
         if not self._sockets.knows(socket_id):
             if self._calls is not None:
-                self._calls.gatherer.handle_socket_failed(socket_id, text, now_us)
-                self._schedule.is_touched = True
+                self._calls.handle_socket_failed(socket_id, text, now_us)
             return
         self._sockets.handle_failed(socket_id)
         for link in [link for link in self._links if link.socket_id == socket_id]:
@@ -236,13 +241,18 @@ class Endpoint:
     def handle_name_resolved(self, name: str, addresses: list[str], now_us: int) -> None:
         """What a host name stands for; nothing if it could not be found out."""
         if self._calls is not None:
-            self._calls.gatherer.handle_name_resolved(name, addresses, now_us)
-            self._schedule.is_touched = True
+            self._calls.handle_name_resolved(name, addresses, now_us)
 
     def handle_interfaces(self, addresses: list[InterfaceAddress], now_us: int) -> None:
         """Every address of this machine, now or since a change."""
         if self._calls is not None:
             self._calls.handle_interfaces(addresses, now_us)
+
+    def handle_relays(self, message: RelayNews | Tickets, now_us: int) -> None:
+        """A signaling service tells the relay map, or gives tickets. Raises UsageError for a map that is none; the old one
+        stays."""
+        if self._calls is not None and not self.is_closed:
+            self._calls.handle_relays(message, now_us)
 
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         """The next signal for the signaling service: for whom, and what. Drain `poll_transmit` first."""
@@ -626,7 +636,13 @@ class Endpoint:
         if identity == self.identity and identity in self._peers:
             return loopback_info(identity)
         peer = self._peers.get(identity)
-        return None if peer is None else peer.info()
+        if peer is None:
+            return None
+        link = peer.link
+        if self._calls is None or link is None or link.call is None:
+            return peer.info()
+        remote_pop, pop_relay = self._calls.pops_of(link.call)
+        return replace(peer.info(), remote_pop=remote_pop, pop_relay=pop_relay)
 
     def real_time_status(self, identity: Identity, now_us: int) -> RealTimeStatus | None:
         """How a session's connection is doing now; None if there is no session."""
@@ -634,6 +650,39 @@ class Endpoint:
         if peer is not None and identity == self.identity:
             return replace(peer.status(now_us), state=ConnectionState.CONNECTED)
         return None if peer is None else peer.status(now_us)
+
+    # --- the relay network ---
+
+    def tell_relay_status(self, *, tells: bool) -> None:
+        """Whether, from now on, an event says when the relay network stands differently."""
+        if self._calls is not None:
+            self._calls.tells_relay_status = tells
+
+    def give_relays(self, options: RelayOptions, now_us: int) -> None:
+        """Another map, other tickets; None leaves what there is."""
+        if self._calls is not None:
+            self._calls.relays.give(options, now_us)
+            self._calls.settle_relays(now_us)
+
+    def want_relay_pings(self, now_us: int) -> None:
+        """Measure the pings to points of presence if they are not known, and keep them up to date for a while."""
+        if self._calls is not None and not self.is_closed:
+            self._calls.relays.want_pings(now_us)
+            self._calls.settle_relays(now_us)
+
+    def refresh_relay_pings(self, max_age_us: int, now_us: int) -> bool:
+        """Whether the pings are younger than that; if not, they are being measured from now on."""
+        if self._calls is None or self.is_closed:
+            return False
+        self._calls.relays.want_pings(now_us)
+        is_recent = self._calls.relays.pings.refresh(max_age_us, now_us)
+        self._calls.settle_relays(now_us)
+        return is_recent
+
+    @property
+    def relay_network(self) -> RelayNetwork | None:
+        """What is known of it, to be looked at; None without signaling."""
+        return self._calls.relays if self._calls is not None else None
 
     @property
     def unread_messages(self) -> int:
@@ -736,6 +785,8 @@ class Endpoint:
             message = decode_stun(datagram)
         except WireError:
             self.dropped.malformed += 1
+            return
+        if calls.handle_ping_answer(socket_id, remote, message, now_us):
             return
         if calls.gatherer.handle_stun(socket_id, remote, message, datagram, now_us):
             self._schedule.is_touched = True

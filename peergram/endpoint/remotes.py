@@ -263,6 +263,9 @@ class Remotes:
         if not self.has_place(now_us):
             return Result.FAIL
         remote = to.ip_address
+        if remote is not None and self.config.candidates == "relay":
+            # He would see where we are.
+            return Result.FAIL
         if remote is not None and remote[1]:
             self._dial(self._peer_anew(to, now_us), remote, now_us)
         elif remote is None and self.calls is not None:

@@ -1,7 +1,7 @@
 """Which check goes out next, and when: one at a time, ICE_CHECK_INTERVAL_US apart (I2).
 
 In order: what the peer's checks triggered and nominations; the pair in use; pairs not checked yet, the most preferred first;
-repeats; pairs that are kept warm.
+repeats; pairs that are compared; pairs that are kept warm.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from peergram.routes.candidates import Base
 from peergram.routes.check_list import CheckList
 from peergram.routes.checks import Check, Checks
 from peergram.routes.consent import Watch, returning, spares_of, warm_at_us
+from peergram.routes.contest import Contest
 from peergram.routes.pairs import CandidatePair, PairEvent, PairState
 from peergram.timing import NEVER, Deadline
 
@@ -25,7 +26,7 @@ _NOTHING: _Step = (NEVER, None)
 class Agenda:
     """Sends the checks of one agent, a step at a time."""
 
-    __slots__ = ("_checks", "_list", "_paced_until_us", "_triggered", "_watch", "own_peer", "spares_max")
+    __slots__ = ("_checks", "_list", "_paced_until_us", "_triggered", "_watch", "contest", "own_peer", "spares_max")
 
     def __init__(self, check_list: CheckList, checks: Checks, watch: Watch, *, own_peer: bool, spares_max: int) -> None:
         self._list = check_list
@@ -34,6 +35,7 @@ class Agenda:
         self.spares_max = spares_max
         """How many pairs are kept warm besides the one in use."""
         self.own_peer = own_peer
+        self.contest = Contest()
         self._triggered: list[CandidatePair] = []
         self._paced_until_us = 0
 
@@ -79,7 +81,11 @@ class Agenda:
         if self._checks.remote is None:
             return _NOTHING
         earliest_us = NEVER
-        for step in (self._next_triggered, self._next_watched, self._next_waiting, self._next_repeat, self._next_warm):
+        steps = (
+            *(self._next_triggered, self._next_watched, self._next_waiting),
+            *(self._next_repeat, self._next_contest, self._next_warm),
+        )
+        for step in steps:
             at_us, send = step(now_us)
             if at_us <= now_us:
                 return at_us, send
@@ -133,6 +139,19 @@ class Agenda:
             return _NOTHING
         at_us, check = min(repeats, key=lambda item: item[0])
         return at_us, lambda sent_at_us: self._checks.repeat(check, sent_at_us)
+
+    def _next_contest(self, now_us: int) -> _Step:
+        found = self.contest.next_pair()
+        if found is None:
+            return _NOTHING
+        at_us, pair = found
+        return max(at_us, self._allowed_at_us(pair)), lambda sent_at_us: self._send_for_contest(pair, sent_at_us)
+
+    def _send_for_contest(self, pair: CandidatePair, now_us: int) -> Check:
+        # As consent checks do, which come later for it.
+        check = self._checks.probe(pair, now_us, use_candidate=pair is self._watch.pair)
+        self.contest.note_sent(pair, check.transaction_id, now_us)
+        return check
 
     def _next_warm(self, now_us: int) -> _Step:
         due = [

@@ -115,12 +115,16 @@ def patience_us(pair: CandidatePair) -> int:
 
 
 def spares_of(selected: CandidatePair | None, pairs: Iterable[CandidatePair], now_us: int) -> list[CandidatePair]:
-    """The stand-ins: as different from the pair in use as there are, then by preference."""
+    """The stand-ins: as different from the pair in use as there are, then by cost and preference."""
     if selected is None:
         return []
     others = [pair for pair in pairs if pair is not selected and pair.is_usable(now_us)]
-    others.sort(key=lambda pair: (_difference(pair, selected), kind_and_preference(pair)), reverse=True)
+    others.sort(key=lambda pair: (_difference(pair, selected), *_known_cost(pair), kind_and_preference(pair)), reverse=True)
     return others
+
+
+def _known_cost(pair: CandidatePair) -> tuple[bool, int]:
+    return pair.cost_us > 0, -pair.cost_us
 
 
 def _difference(pair: CandidatePair, selected: CandidatePair) -> int:

@@ -11,12 +11,12 @@ holds an address of ours, and no candidate leads to a socket of ours.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from peergram.address import Address, is_local, is_loopback
-from peergram.config import GATHERING_US_MAX, Config
+from peergram.config import GATHERING_US_MAX, RELAYS_PER_FAMILY_MAX, Config
 from peergram.io_requests import InterfaceAddress, IoRequest, WatchInterfaces
 from peergram.routes.candidates import (
     Base,
@@ -28,7 +28,7 @@ from peergram.routes.candidates import (
     priority_of,
 )
 from peergram.routes.host_sockets import HostSocket, HostSockets
-from peergram.routes.ice_servers import IceServers
+from peergram.routes.ice_servers import IceServers, StunServer, TurnServer
 from peergram.routes.port_mapping import PortMapper
 from peergram.routes.relays import Relayed, RelayPool, Way
 from peergram.routes.server_names import ServerNames
@@ -50,6 +50,15 @@ class CandidatePolicy:
     """Loopback addresses too; without other addresses they are used anyway."""
     port_mapping: bool = True
     """Whether to ask the router for a port that leads to us (PCP, NAT-PMP, UPnP)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PopServers:
+    """The servers of one point of presence that is in use, with what opens them."""
+
+    code: str
+    stun: tuple[StunServer, ...]
+    turn: tuple[TurnServer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class Gatherer:
         self.candidates: list[LocalCandidate] = []
         self.is_gathering = False
         self._servers = servers
+        self._pops: tuple[PopServers, ...] = ()
         self._policy = policy
         self._entropy = entropy
         self._config = config
@@ -157,10 +167,7 @@ class Gatherer:
             return
         changed = self._interfaces is not None and set(addresses) != set(self._interfaces)
         self._interfaces = list(addresses)
-        needs_sockets = self._policy.announce != "relay" or any(each.transport == "udp" for each in self._servers.turn)
-        for socket in self._hosts.set_interfaces(addresses if needs_sockets else []):
-            self._relays.handle_socket_gone(socket.socket_id)
-            self._hosts.close(socket.socket_id)
+        self._set_sockets(addresses)
         if changed:
             self._names.handle_network_changed(now_us)
             self._relays.handle_network_changed(now_us)
@@ -170,6 +177,27 @@ class Gatherer:
                 if mapper is not None and (mapper.gateway != socket.interface.gateway or mapper.is_useless):
                     self._forget_mapper(socket)
         self._settle(now_us)
+
+    def set_pops(self, pops: Sequence[PopServers], now_us: int) -> None:
+        """Use relays of these points of presence, the most wanted first, besides the servers that were named at the start."""
+        if tuple(pops) == self._pops:
+            return
+        self._pops = tuple(pops)
+        if self._is_wanted:
+            if self._interfaces is not None:
+                self._set_sockets(self._interfaces)
+            self._settle(now_us)
+
+    def pop_of(self, base: Base) -> str:
+        """The point of presence that relays for this base; empty if none on the map does."""
+        return self._relays.pop_of(base)
+
+    def _set_sockets(self, addresses: list[InterfaceAddress]) -> None:
+        turn = [*self._servers.turn, *(server for pop in self._pops for server in pop.turn)]
+        needs_sockets = self._policy.announce != "relay" or any(each.transport == "udp" for each in turn)
+        for socket in self._hosts.set_interfaces(addresses if needs_sockets else []):
+            self._relays.handle_socket_gone(socket.socket_id)
+            self._hosts.close(socket.socket_id)
 
     def permit(self, base: Base, hosts: list[str], now_us: int) -> None:
         """Let these addresses send to us through a relay before we send to them."""
@@ -357,19 +385,23 @@ class Gatherer:
     def _ask_servers(self, now_us: int) -> None:
         """Every server whose address is known, through every socket that may reach it."""
         sockets = self._hosts.opened
-        ways = []
-        for server in self._servers.turn:
+        ways: dict[Way, None] = {}
+        named = [("", server) for server in self._servers.turn]
+        for code, server in named + [(pop.code, server) for pop in self._pops for server in pop.turn]:
             for address in self._names.addresses(server.host, server.port, now_us):
                 if server.transport == "udp":
-                    ways += [Way(server, address, each.socket_id) for each in sockets if _may_ask(each, address)]
+                    ways |= {Way(server, address, each.socket_id, code): None for each in sockets if _may_ask(each, address)}
                 elif any((":" in each.address) == (":" in address[0]) for each in self._interfaces or []):
-                    ways.append(Way(server, address, 0))
-        self._relays.set_ways(ways, now_us)
+                    ways[Way(server, address, 0, code)] = None
+        self._relays.set_ways(list(ways), now_us, per_family=max(RELAYS_PER_FAMILY_MAX, len(self._pops)))
         if self._policy.announce == "relay":
             return
         # A TURN server on UDP answers the questions of STUN too.
         places = [(server.host, server.port) for server in self._servers.stun]
         places += [(server.host, server.port) for server in self._servers.turn if server.transport == "udp"]
+        for pop in self._pops:
+            places += [(server.host, server.port) for server in pop.stun]
+            places += [(server.host, server.port) for server in pop.turn if server.transport == "udp"]
         for host, port in places:
             for address in self._names.addresses(host, port, now_us):
                 for socket in sockets:

@@ -14,6 +14,8 @@ from peergram.address import Address
 from peergram.config import (
     ICE_ANSWERS_WAITING_MAX,
     ICE_BUDGET_RENEW_US,
+    ICE_CONTEST_REST_DOUBLINGS_MAX,
+    ICE_CONTEST_REST_US,
     ICE_MOVED_PAUSE_US,
     ICE_MOVED_US,
     ICE_SETTLE_US,
@@ -53,6 +55,7 @@ class IceAgent:
         "_answers",
         "_awaited",
         "_checks",
+        "_contest",
         "_deadline",
         "_events",
         "_guard",
@@ -61,6 +64,8 @@ class IceAgent:
         "_low",
         "_moved_at_us",
         "_renewed_at_us",
+        "_rests",
+        "_rests_until_us",
         "_settled_at_us",
         "_steering",
         "_transmits",
@@ -94,6 +99,9 @@ class IceAgent:
         self._watch = Watch(entropy)
         self._agenda = Agenda(self._list, self._checks, self._watch, own_peer=own_peer, spares_max=config.ice_spares_max)
         self._upkeep = Upkeep(self._list, self._checks, self._watch, self._agenda)
+        self._contest = self._agenda.contest
+        self._rests_until_us = LONG_AGO
+        self._rests = 0
         self._steering = Steering(low=self._low)
         self._awaited: CandidatePair | None = None
         """Nominated by the peer before it worked for us."""
@@ -159,6 +167,7 @@ class IceAgent:
         gone = self._list.remove_base(base)
         for pair in gone:
             self._upkeep.drop(pair)
+            self._contest.forget(pair)
         if gone:
             self._choose(now_us)
             self._upkeep.check_all_again(now_us)
@@ -329,6 +338,7 @@ class IceAgent:
     def _succeed(self, check: Check, now_us: int) -> None:
         pair = check.pair
         pair.answered(check.first_sent_at_us, now_us, is_exact=check.is_exact)
+        self._contest.note_answer(check.transaction_id, max(now_us - check.first_sent_at_us, 1))
         pair.enter(PairEvent.REPLY_MATCHED)
         pair.retries = 0
         if pair.check is not None and not pair.check.use_candidate:
@@ -365,9 +375,18 @@ class IceAgent:
         selected = self.selected
         if self._leaves_choice_to_peer(now_us):
             return
-        best = choose(self._list.pairs.values(), selected, now_us, is_settling=now_us < self._settled_at_us)
+        best = choose(
+            self._list.pairs.values(),
+            selected,
+            now_us,
+            is_settling=now_us < self._settled_at_us,
+            is_early=self._contest.is_early(now_us),
+            may_compare=now_us >= self._rests_until_us,
+        )
         if best is selected:
             return
+        if best is not None and selected is not None and best.cost_us and selected.cost_us:
+            self._rest(now_us)
         if best is None:
             self.selected = None
             self._watch.follow(None, now_us)
@@ -379,6 +398,36 @@ class IceAgent:
         self._use(best, now_us)
         if self.controlling or moves_peer:
             self._nominate(best)
+
+    def _rest(self, now_us: int) -> None:
+        """After a move for its cost, stay for a while."""
+        if not self._contest.is_early(now_us):
+            self._rests_until_us = now_us + (ICE_CONTEST_REST_US << min(self._rests, ICE_CONTEST_REST_DOUBLINGS_MAX))
+            self._rests += 1
+
+    def _compare(self, now_us: int) -> None:
+        """Begin and end comparisons of ways: between own peers, by the side that chooses, while all is well."""
+        contest, selected = self._contest, self.selected
+        if selected is None or not self.own_peer or not self.controlling:
+            return
+        contest.handle_way(now_us)
+        if contest.is_on:
+            if self._watch.is_suspicious or not self._list.holds(selected):
+                contest.abandon(now_us)
+            elif contest.is_over(now_us):
+                contest.finish(now_us)
+        elif contest.is_early(now_us) and any(
+            pair.is_relayed != selected.is_relayed and not pair.cost_us and pair.is_usable(now_us)
+            for pair in self._list.pairs.values()
+        ):
+            contest.hurry(now_us)
+        if not contest.is_on and now_us >= contest.next_at_us and not self._watch.is_suspicious:
+            contest.begin(selected, self._list.pairs.values(), now_us)
+
+    def _compare_at_us(self) -> int:
+        if self.selected is None or not self.own_peer or not self.controlling or self._watch.is_suspicious:
+            return NEVER
+        return self._contest.ends_at_us if self._contest.is_on else self._contest.next_at_us
 
     def _leaves_choice_to_peer(self, now_us: int) -> bool:
         """The controlled side moves only where its way stopped working."""
@@ -405,11 +454,16 @@ class IceAgent:
         # Where one pair is given up another becomes a stand-in, which may be due to be given up as well.
         for _ in range(len(self._list.pairs) + 2):
             self._upkeep.give_up(now_us)
+            self._compare(now_us)
             self._choose(now_us)
             self._upkeep.take_up(now_us)
             if (transmit := self._agenda.send_next(now_us)) is not None:
                 self._transmits.append(transmit)
-            deadline = min(self._agenda.poll_timeout(now_us), self._upkeep.poll_timeout(now_us))
+            deadline = min(
+                self._agenda.poll_timeout(now_us),
+                self._upkeep.poll_timeout(now_us),
+                Deadline(self._compare_at_us(), "compare ways"),
+            )
             if deadline.at_us > now_us:
                 break
         self._deadline = deadline if deadline.at_us < NEVER else None

@@ -71,7 +71,7 @@ class IceServers:
         Characters of user and password that would end them (`:` in the user, `@`, `/`, `%`) are written as `%` and two
         hexadecimal digits. The port is 3478, for `turns` 5349, where none is given. Raises UsageError.
         """
-        servers = [_server(text.strip()) for text in texts]
+        servers = [parse_ice_server(text.strip()) for text in texts]
         return IceServers(
             stun=tuple(dict.fromkeys(server for server in servers if isinstance(server, StunServer))),
             turn=tuple(dict.fromkeys(server for server in servers if isinstance(server, TurnServer))),
@@ -79,7 +79,8 @@ class IceServers:
         )
 
 
-def _server(text: str) -> StunServer | TurnServer:
+def parse_ice_server(text: str) -> StunServer | TurnServer:
+    """One server as `IceServers.of` takes it. Raises UsageError."""
     match = _SHAPE.fullmatch(text)
     if match is None:
         # What is wrong may well hold a password: the scheme is all that is repeated.

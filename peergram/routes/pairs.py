@@ -73,6 +73,8 @@ class CandidatePair:
         "answered_at_us",
         "answers_in_row",
         "check",
+        "cost_at_us",
+        "cost_us",
         "failing_since_us",
         "failures",
         "heard_at_us",
@@ -84,6 +86,8 @@ class CandidatePair:
         "peer_checked_at_us",
         "preference",
         "probed_at_us",
+        "probes_lost",
+        "probes_sent",
         "proving_since_us",
         "raised_priority",
         "remote_candidate",
@@ -129,6 +133,12 @@ class CandidatePair:
         self.proving_since_us = NEVER
         """Since when it answers again, every time."""
         self.answers_in_row = 0
+        self.cost_us = 0
+        """Of the last comparison with others, in which answers that were missing count as well; 0 while unknown."""
+        self.cost_at_us = LONG_AGO
+        self.probes_sent = 0
+        self.probes_lost = 0.0
+        """In comparisons; older ones count half."""
         self.unanswered_probes = 0
         """Probes sent since the last answer,"""
         self.probed_at_us = LONG_AGO
@@ -215,6 +225,8 @@ class CandidatePair:
         if self.proving_since_us != NEVER:
             self.failures += 1
             self.lapsed_at_us = now_us
+        self.cost_us = self.probes_sent = 0
+        self.probes_lost = 0.0
         self.proving_since_us = NEVER
         self.answers_in_row = 0
 

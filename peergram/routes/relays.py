@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from peergram.address import Address, is_loopback
@@ -39,6 +39,13 @@ class Way(NamedTuple):
     server: TurnServer
     address: Address
     socket_id: int
+    pop: str = ""
+    """Of which point of presence, if its server is on the relay map."""
+
+    @property
+    def place(self) -> Way:
+        """The same whatever the credentials are."""
+        return self._replace(server=replace(self.server, username="", password=""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Relayed:
     address: Address
     server: Address
     local_preference: int
+    pop: str = ""
 
 
 class _Relay:
@@ -120,6 +128,7 @@ class RelayPool:
         """Released, and still telling their servers so."""
         self._by_path: dict[tuple[int, Address], _Relay] = {}
         self._by_base: dict[Base, _Relay] = {}
+        self._per_family = RELAYS_PER_FAMILY_MAX
         self._requests: deque[OpenStream | CloseStream] = deque()
 
     @property
@@ -138,9 +147,11 @@ class RelayPool:
 
     # Which ways there are.
 
-    def set_ways(self, ways: list[Way], now_us: int) -> None:
-        """Try these, and give up others."""
+    def set_ways(self, ways: list[Way], now_us: int, *, per_family: int = RELAYS_PER_FAMILY_MAX) -> None:
+        """Try these, and give up others; those that only have other credentials than before go on with them."""
+        self._per_family = per_family
         known = set(ways)
+        self._renew(ways, known, now_us)
         for way, relay in list(self._relays.items()):
             if way not in known and not relay.redirected:
                 del self._relays[way]
@@ -150,6 +161,25 @@ class RelayPool:
                 self._orders += 1
                 self._relays[way] = _Relay(way, self._orders, False)
         self._settle(now_us)
+
+    def _renew(self, ways: list[Way], known: set[Way], now_us: int) -> None:
+        before = {way.place: way for way in self._relays if way not in known}
+        for way in ways:
+            old = before.get(way.place) if way not in self._relays else None
+            if old is None or old not in self._relays:
+                continue
+            relay = self._relays.pop(old)
+            relay.way = way
+            self._relays[way] = relay
+            if relay.client is not None:
+                relay.client.renew(_credentials(way.server), now_us)
+            elif not relay.path_id:
+                relay.retry_at_us, relay.retry_us = 0, SERVER_RETRY_US
+
+    def pop_of(self, base: Base) -> str:
+        """The point of presence behind that relay; empty if it is not on the map."""
+        relay = self._by_base.get(base)
+        return "" if relay is None else relay.way.pop
 
     def handle_network_changed(self, now_us: int) -> None:
         """Old failures say nothing any more, and what worked has to prove it."""
@@ -348,7 +378,7 @@ class RelayPool:
                 self._start(relay, now_us)
 
     def _start(self, relay: _Relay, now_us: int) -> None:
-        server, address, socket_id = relay.way
+        server, address, socket_id, _ = relay.way
         if not relay.is_stream:
             relay.path_id = socket_id
             self._start_client(relay, now_us)
@@ -360,9 +390,12 @@ class RelayPool:
 
     def _start_client(self, relay: _Relay, now_us: int) -> None:
         server = relay.way.server
-        credentials = Credentials(server.username.encode(), server.password.encode()) if server.username else None
         relay.client = TurnClient(
-            server=relay.way.address, credentials=credentials, entropy=self._entropy, now_us=now_us, is_stream=relay.is_stream
+            server=relay.way.address,
+            credentials=_credentials(server),
+            entropy=self._entropy,
+            now_us=now_us,
+            is_stream=relay.is_stream,
         )
         relay.stream = StunStream() if relay.is_stream else None
         self._by_path[(relay.path_id, relay.way.address)] = relay
@@ -435,19 +468,24 @@ class RelayPool:
         for relay in sorted(ready, key=lambda each: (_TRANSPORT_RANK[each.way.server.transport], each.order)):
             client = relay.client
             assert client is not None, "a ready relay has a client"
-            nth = on_server[relay.way.server.host] = on_server.get(relay.way.server.host, -1) + 1
+            where = relay.way.pop or relay.way.server.host
+            nth = on_server[where] = on_server.get(where, -1) + 1
             transport = _TRANSPORT_RANK[relay.way.server.transport]
             preference = max(0, (_LOCAL_PREFERENCE_MAX >> transport) - relay.order)
             for address in client.addresses:
                 base = relay.bases.get(":" in address[0])
                 if base is not None:
-                    offer = Relayed(base, address, relay.way.address, preference)
+                    offer = Relayed(base, address, relay.way.address, preference, relay.way.pop)
                     offers.append((nth * len(_TRANSPORT_RANK) + transport, relay.order, offer))
         offers.sort(key=lambda row: row[:2])
         count = {True: 0, False: 0}
         self.relayed = []
         for _, _, offer in offers:
             is_6 = ":" in offer.address[0]
-            if count[is_6] < RELAYS_PER_FAMILY_MAX:
+            if count[is_6] < self._per_family:
                 count[is_6] += 1
                 self.relayed.append(offer)
+
+
+def _credentials(server: TurnServer) -> Credentials | None:
+    return Credentials(server.username.encode(), server.password.encode()) if server.username else None

@@ -49,6 +49,13 @@ class ServerNames:
             self._ask(host, name, now_us)
         return [(numeric, port) for numeric in name.hosts]
 
+    def known(self, host: str, port: int) -> list[Address]:
+        """The same, without asking."""
+        if _is_numeric(host):
+            return [(host, port)]
+        name = self._names.get(host)
+        return [] if name is None else [(numeric, port) for numeric in name.hosts]
+
     def handle_name_resolved(self, host: str, hosts: list[str], now_us: int) -> None:
         """The driver's answer; none: it could not be resolved."""
         name = self._names.get(host)

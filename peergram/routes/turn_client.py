@@ -107,13 +107,25 @@ class TurnState:
 class _Request:
     """A request under way, and what it was made of: it is made anew when the server wants other credentials."""
 
-    __slots__ = ("auth_rounds", "channel_peer", "hosts", "message", "transaction")
+    __slots__ = ("auth_rounds", "channel_peer", "hosts", "key", "message", "offered", "transaction")
 
-    def __init__(self, message: StunMessage, auth_rounds: int, hosts: list[str], channel_peer: _Peer | None) -> None:
+    def __init__(
+        self,
+        message: StunMessage,
+        key: bytes | None,
+        auth_rounds: int,
+        hosts: list[str],
+        channel_peer: _Peer | None,
+        offered: Credentials | None,
+    ) -> None:
         self.message = message
+        self.key = key
+        """What it is signed with, and its answer as well."""
         self.auth_rounds = auth_rounds
         self.hosts = hosts
         self.channel_peer = channel_peer
+        self.offered = offered
+        """Other credentials than those the allocation was made with, to go on with if the server agrees."""
         self.transaction: Transaction
 
 
@@ -164,6 +176,10 @@ class TurnClient:
         self._realm: bytes | None = None
         self._nonce: bytes | None = None
         self._key: bytes | None = None
+        self._renewed: Credentials | None = None
+        """Newer ones, which the server has not agreed to."""
+        self._is_refused = False
+        """Whether it wants the old ones no longer, either."""
         self._allocate_rounds = 0
         self._form = 0
         self._requests: dict[bytes, _Request] = {}
@@ -231,6 +247,16 @@ class TurnClient:
         for at in range(0, len(new), TURN_PERMISSION_ADDRESSES_MAX):
             self._outgoing += self._ask_permission(new[at : at + TURN_PERMISSION_ADDRESSES_MAX], now_us)
 
+    def renew(self, credentials: Credentials | None, now_us: int) -> None:
+        """We have other credentials. A server that counts by identity goes on with them; coturn refuses a change of name (441)
+        and goes on with the old one, whatever its end, so that nothing is lost by asking."""
+        if credentials is None or self._credentials is None:
+            self._credentials = credentials
+        elif credentials != self._credentials and credentials != self._renewed:
+            self._renewed = credentials
+            if self.state == TurnState.READY:
+                self._offer(credentials, now_us)
+
     def check(self, now_us: int) -> None:
         """Somebody doubts that this way works: ask the server, and give the allocation up unless it answers soon."""
         if self.state == TurnState.READY and not self._is_suspected:
@@ -247,7 +273,7 @@ class TurnClient:
             return False
         if message.message_class not in (Class.SUCCESS, Class.ERROR) or len(datagram) > STUN_ANSWER_BYTES_MAX:
             return True
-        if not self._is_signed(message, datagram):
+        if not self._is_signed(request, message, datagram):
             return True
         del self._requests[message.transaction_id]
         if message.message_class == Class.ERROR or message.unknown_required:
@@ -255,6 +281,8 @@ class TurnClient:
         elif message.method == Method.ALLOCATE:
             self._handle_allocated(message, now_us)
         elif message.method == Method.REFRESH:
+            if request.offered is not None:
+                self._adopt(request.offered)
             self._handle_refreshed(message, now_us)
         elif request.channel_peer is not None:
             self._handle_bound(request.channel_peer, now_us)
@@ -336,16 +364,34 @@ class TurnClient:
         auth_rounds: int = 0,
         hosts: list[str] | None = None,
         channel_peer: _Peer | None = None,
+        offered: Credentials | None = None,
     ) -> _Request:
         """Put a request under way, signed if we know how."""
         message.transaction_id = self._entropy(TRANSACTION_ID_BYTES)
-        if self._key is not None and self._credentials is not None:
-            message.username, message.realm, message.nonce = self._credentials.username, self._realm, self._nonce
-        request = _Request(message, auth_rounds, hosts or [], channel_peer)
-        datagram = encode_stun(message, integrity_key=self._key)
+        credentials, key = self._credentials, self._key
+        if offered is not None and self._realm is not None:
+            credentials, key = offered, long_term_key(offered.username, self._realm, offered.password)
+        if key is not None and credentials is not None:
+            message.username, message.realm, message.nonce = credentials.username, self._realm, self._nonce
+        request = _Request(message, key, auth_rounds, hosts or [], channel_peer, offered)
+        datagram = encode_stun(message, integrity_key=key)
         request.transaction = Transaction(message.transaction_id, datagram, now_us, is_stream=self._is_stream)
         self._requests[message.transaction_id] = request
         return request
+
+    def _offer(self, credentials: Credentials, now_us: int) -> None:
+        self._start(StunMessage(Method.REFRESH, Class.REQUEST, b""), now_us, offered=credentials)
+
+    def _adopt(self, credentials: Credentials) -> None:
+        """The server goes on with these."""
+        assert self._realm is not None, "what is offered is signed"
+        self._credentials, self._is_refused = credentials, False
+        self._key = long_term_key(credentials.username, self._realm, credentials.password)
+        if self._renewed == credentials:
+            self._renewed = None
+        # What the old ones were refused may be had now.
+        for host in [host for host, permission in self._permissions.items() if permission.is_refused]:
+            del self._permissions[host]
 
     def _ask_permission(self, hosts: list[str], now_us: int) -> list[bytes]:
         """The request's bytes, to be sent in front of what needs it."""
@@ -385,13 +431,17 @@ class TurnClient:
 
     # Answers.
 
-    def _is_signed(self, message: StunMessage, datagram: bytes) -> bool:
+    @staticmethod
+    def _is_signed(request: _Request, message: StunMessage, datagram: bytes) -> bool:
         """Whether this answer may be believed: the server proved that it knows the password, or cannot have to."""
-        if self._key is None:
+        if request.key is None:
             return True
         if message.message_class == Class.ERROR and message.error_code in _UNSIGNED_ERRORS:
             return True
-        return integrity_holds(datagram, self._key)
+        # Whoever forges a refusal of what was offered only keeps us with what we have.
+        if message.message_class == Class.ERROR and request.offered is not None:
+            return True
+        return integrity_holds(datagram, request.key)
 
     def _handle_allocated(self, message: StunMessage, now_us: int) -> None:
         found = (message.xor_relayed_address, message.xor_relayed_address_2)
@@ -407,6 +457,8 @@ class TurnClient:
         if not self._is_stream:
             self._timers.set(KEEPALIVE, now_us + STUN_KEEPALIVE_US)
         self._events.append(RelayReady(addresses))
+        if self._renewed is not None:
+            self._offer(self._renewed, now_us)
 
     def _handle_refreshed(self, message: StunMessage, now_us: int) -> None:
         if self.state == TurnState.RELEASING:
@@ -434,15 +486,24 @@ class TurnClient:
     def _handle_error(self, request: _Request, message: StunMessage, now_us: int) -> None:
         code = message.error_code if message.message_class == Class.ERROR else 420
         if code in _UNSIGNED_ERRORS and self._take_challenge(request, message):
-            again = request.message
             self._start(
-                again, now_us, auth_rounds=request.auth_rounds + 1, hosts=request.hosts, channel_peer=request.channel_peer
+                request.message,
+                now_us,
+                auth_rounds=request.auth_rounds + 1,
+                hosts=request.hosts,
+                channel_peer=request.channel_peer,
+                offered=request.offered,
             )
         elif request.message.method == Method.ALLOCATE:
             self._handle_refusal(code, message, now_us)
         elif request.message.method == Method.REFRESH:
             if self.state == TurnState.ALLOCATING:
                 self._allocate(now_us)
+            elif request.offered is not None and not self._is_refused:
+                pass
+            elif request.offered is None and self._renewed is not None and self.state == TurnState.READY:
+                self._is_refused = True
+                self._offer(self._renewed, now_us)
             else:
                 self._end(f"the server refused to go on (error {code})")
         elif code == 437:
@@ -499,6 +560,8 @@ class TurnClient:
     def _handle_silence(self, request: _Request, now_us: int) -> None:
         """A request came to nothing."""
         method = request.message.method
+        if request.offered is not None and not self._is_refused:
+            return
         if method == Method.ALLOCATE or self.state != TurnState.READY:
             self._end("the server does not answer")
         elif method == Method.REFRESH:

@@ -32,6 +32,7 @@ from peergram.drivers.system import default_source_host, monotonic_us, secure_en
 from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
+from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_run import RelayServer, RelaySettings
 from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
 from peergram.servers.stun_responder import StunResponder
@@ -69,6 +70,8 @@ class ServerSettings:
     """Which it demands and issues."""
     relay: RelaySettings | None = None
     """A relay beside it, which answers STUN, too."""
+    relays: RelayDesk | None = None
+    """What clients are told of relays."""
 
 
 class SignalingServer:
@@ -86,6 +89,7 @@ class SignalingServer:
             login_us=settings.login_us,
             names=[replace(each, used_at_us=each.used_at_us - offset_us) for each in names],
             certificates=settings.certificates,
+            relays=settings.relays,
         )
         self.stun = StunResponder()
         self.addresses: list[Address] = []

@@ -19,6 +19,7 @@ from peergram.crypto.keys import verify
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
 from peergram.servers.login_certificates import LoginCertificates
+from peergram.servers.relay_desk import RelayDesk
 from peergram.signaling.rates import TokenBuckets
 from peergram.signaling.server_url import ServerUrl, parse_server_url
 from peergram.signaling.websocket_protocol import (
@@ -39,6 +40,7 @@ from peergram.signaling.websocket_protocol import (
     speaks_other_version,
 )
 from peergram.timing import Deadline, TimerTable
+from peergram.wire.relay_news import RelayNews, Tickets
 
 AcceptsUrl = Callable[[ServerUrl, Address], bool]
 """Whether a client that dialed this URL, and arrived at this address of ours, was meant to come here."""
@@ -125,6 +127,7 @@ class SignalingCore:
         login_us: int = limits.SERVER_LOGIN_US,
         names: Iterable[OwnedName] = (),
         certificates: LoginCertificates | None = None,
+        relays: RelayDesk | None = None,
     ) -> None:
         """`names` are those of the run before; of too many, those that were used last stay."""
         self.counters: Counter[str] = Counter()
@@ -134,6 +137,7 @@ class SignalingCore:
         self._names_max = names_max
         self._login_us = login_us
         self._certificates = certificates or LoginCertificates()
+        self._relays = relays
         self._clients: dict[int, _Client] = {}
         self._by_identity: dict[Identity, int] = {}
         self._by_host: Counter[bytes] = Counter()
@@ -145,6 +149,9 @@ class SignalingCore:
         self._login_until_us: OrderedDict[int, int] = OrderedDict()
         self._quiet_until_us: OrderedDict[int, int] = OrderedDict()
         self._renew_at_us: OrderedDict[int, int] = OrderedDict()
+        self._tickets_at_us: OrderedDict[int, int] = OrderedDict()
+        self._untold: dict[int, None] = {}
+        """Whom the relay map as it is now has not been sent to."""
         self._timers = TimerTable()
         self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
         self._outputs: deque[Output] = deque()
@@ -253,6 +260,12 @@ class SignalingCore:
         """The connection is gone."""
         self._forget(client_id, now_us)
 
+    def handle_relays_changed(self, now_us: int) -> None:
+        """The map or the secrets of the relays are others now: everybody is told, a few at a time."""
+        self._untold = dict.fromkeys(self._by_identity.values())
+        if self._untold:
+            self._timers.set("relay news", now_us)
+
     def handle_timeout(self, now_us: int) -> None:
         """Logins that took too long, clients that are silent, and what nobody needs any more."""
         while (client_id := _first_due(self._login_until_us, now_us)) is not None:
@@ -262,7 +275,13 @@ class SignalingCore:
         while (client_id := _first_due(self._renew_at_us, now_us)) is not None:
             del self._renew_at_us[client_id]
             self._issue(client_id, self._clients[client_id], now_us)
-        if "sweep" in self._timers.pop_due(now_us):
+        while (client_id := _first_due(self._tickets_at_us, now_us)) is not None:
+            del self._tickets_at_us[client_id]
+            self._give_tickets(client_id, now_us)
+        due = self._timers.pop_due(now_us)
+        if "relay news" in due:
+            self._tell_relays_changed(now_us)
+        if "sweep" in due:
             self._sweep(now_us)
             self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
 
@@ -285,6 +304,8 @@ class SignalingCore:
             deadlines.append(Deadline(-(-next(iter(self._quiet_until_us.values())) // slot_us) * slot_us, "silent client"))
         if self._renew_at_us:
             deadlines.append(Deadline(next(iter(self._renew_at_us.values())), "certificate"))
+        if self._tickets_at_us:
+            deadlines.append(Deadline(next(iter(self._tickets_at_us.values())), "tickets"))
         return min(each for each in deadlines if each is not None)
 
     # Logging in
@@ -318,6 +339,9 @@ class SignalingCore:
         self.counters["logins"] += 1
         self._send(client_id, Welcome())
         self._issue(client_id, client, now_us)
+        if self._relays is not None and self._relays.map_text:
+            self._send(client_id, RelayNews(self._relays.map_text))
+            self._give_tickets(client_id, now_us)
 
     def _hand_over(self, identity: Identity, public_key: bytes) -> None:
         """The authority has said whose this name is: what another key had of it is over."""
@@ -333,6 +357,29 @@ class SignalingCore:
             self.counters["certificates"] += 1
             self._renew_at_us[client_id] = now_us + limits.SERVER_ISSUED_US // 2
             self._send(client_id, Issued(certificate))
+
+    def _give_tickets(self, client_id: int, now_us: int) -> None:
+        """Tickets for the relays, if there are any; and again at half their life."""
+        client = self._clients[client_id]
+        if self._relays is None or client.identity is None:
+            return
+        tickets = self._relays.mint(client.identity)
+        self._tickets_at_us.pop(client_id, None)
+        if tickets.tickets:
+            self.counters["tickets"] += len(tickets.tickets)
+            self._tickets_at_us[client_id] = now_us + tickets.lifetime_s * 500_000
+            self._send(client_id, tickets)
+
+    def _tell_relays_changed(self, now_us: int) -> None:
+        if self._relays is None:
+            return
+        news = RelayNews(self._relays.map_text)
+        for client_id in list(self._untold)[: limits.SERVER_RELAY_NEWS_AT_ONCE]:
+            del self._untold[client_id]
+            self._send(client_id, news)
+            self._give_tickets(client_id, now_us)
+        if self._untold:
+            self._timers.set("relay news", now_us + limits.SERVER_RELAY_NEWS_PAUSE_US)
 
     def _reason_to_refuse(self, client: _Client, nonce: bytes, login: Login, now_us: int) -> tuple[int, str] | None:
         """None if the login is good. Cheap checks come first; what depends on others' names comes after the proof."""
@@ -430,6 +477,8 @@ class SignalingCore:
         self._login_until_us.pop(client_id, None)
         self._quiet_until_us.pop(client_id, None)
         self._renew_at_us.pop(client_id, None)
+        self._tickets_at_us.pop(client_id, None)
+        self._untold.pop(client_id, None)
         if client.identity is not None and self._by_identity.get(client.identity) == client_id:
             del self._by_identity[client.identity]
             name = self._names.get(client.identity)
@@ -468,7 +517,7 @@ class SignalingCore:
         for buckets in self._buckets:
             buckets.sweep(now_us)
 
-    def _send(self, client_id: int, message: Hello | Welcome | CarriedSignal | Issued) -> None:
+    def _send(self, client_id: int, message: Hello | Welcome | CarriedSignal | Issued | RelayNews | Tickets) -> None:
         self._outputs.append(Send(client_id, encode_server_message(message)))
 
 

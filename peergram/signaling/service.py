@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from peergram.identity import Identity
+from peergram.wire.relay_news import RelayNews, Tickets
 
 Deliver = Callable[[Identity | None, bytes], None]
 """Takes (sender, signal). The sender is whom the service names; None if it cannot tell. Called from any thread."""
@@ -30,6 +31,8 @@ class LocalParty:
     """A serialized `SignedCertificate` for services that ask for one, if an authority has certified us."""
     take_certificate: Callable[[bytes], None] | None = None
     """Takes a certificate for our identity and key that a service has issued, again and again as they expire; from any thread."""
+    take_relays: Callable[[RelayNews | Tickets], None] | None = None
+    """Takes the relay map of a service, and tickets for its relays, again and again as they change or end; from any thread."""
 
 
 class SignalingService(Protocol):

@@ -5,6 +5,7 @@
                                           LOGIN identity, key, nonce, URL, signature, certificate if any
     WELCOME                   or REFUSED code, text
     CERTIFICATE issued for this name, at servers that do so; later ones replace it
+    RELAYS the relay map, TICKETS for them, at servers that have some; later ones replace them
                                           SIGNAL to, blob
     SIGNAL from, blob
     REPLACED
@@ -21,10 +22,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from peergram.config import CARRIED_BYTES_MAX, LOGIN_CERTIFICATE_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX, SERVER_URL_BYTES_MAX
+from peergram.config import (
+    CARRIED_BYTES_MAX,
+    LOGIN_CERTIFICATE_BYTES_MAX,
+    REFUSAL_TEXT_BYTES_MAX,
+    RELAY_MAP_BYTES_MAX,
+    SERVER_URL_BYTES_MAX,
+)
 from peergram.errors import UsageError, WireError
 from peergram.identity import UNKNOWN_BYTES_MAX, Identity, IdentityKind
 from peergram.wire.cursor import Cursor
+from peergram.wire.relay_news import (
+    TICKETS_BYTES_MAX,
+    RelayNews,
+    Tickets,
+    encode_tickets,
+    read_relay_news,
+    read_tickets,
+)
 
 VERSION = 1
 NONCE_BYTES = 32
@@ -33,7 +48,9 @@ SIGNATURE_BYTES = 64
 LOGIN_PREFIX = b"\xffpeergram signaling login 1\0"
 """0xff is the first byte of a protobuf tag with wire type 7, which does not exist."""
 FRAME_BYTES_MAX = 1 + 1 + UNKNOWN_BYTES_MAX + CARRIED_BYTES_MAX
-"""No message is longer: a signal with the longest name."""
+"""No message of a client is longer: a signal with the longest name."""
+SERVER_FRAME_BYTES_MAX = max(FRAME_BYTES_MAX, 1 + RELAY_MAP_BYTES_MAX, 1 + TICKETS_BYTES_MAX)
+"""No message of a server is longer."""
 
 
 class Refusal:
@@ -123,11 +140,11 @@ class Refused:
     text: str
 
 
-ServerMessage = Hello | Welcome | CarriedSignal | Replaced | Refused | Issued
+ServerMessage = Hello | Welcome | CarriedSignal | Replaced | Refused | Issued | RelayNews | Tickets
 ClientMessage = Login | CarriedSignal
 Message = TypeVar("Message")
 
-_HELLO, _LOGIN, _WELCOME, _SIGNAL, _REPLACED, _REFUSED, _ISSUED = 1, 2, 3, 4, 5, 6, 7
+_HELLO, _LOGIN, _WELCOME, _SIGNAL, _REPLACED, _REFUSED, _ISSUED, _RELAYS, _TICKETS = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 
 def login_text(*, server_nonce: bytes, client_nonce: bytes, url: str, identity: Identity, public_key: bytes) -> bytes:
@@ -147,6 +164,10 @@ def encode_server_message(message: ServerMessage) -> bytes:
         return bytes((_REFUSED, message.code)) + text
     if isinstance(message, Issued):
         return bytes((_ISSUED,)) + message.certificate
+    if isinstance(message, RelayNews):
+        return bytes((_RELAYS,)) + message.map_text
+    if isinstance(message, Tickets):
+        return bytes((_TICKETS,)) + encode_tickets(message)
     return bytes((_WELCOME if isinstance(message, Welcome) else _REPLACED,))
 
 
@@ -163,12 +184,12 @@ def encode_client_message(message: ClientMessage) -> bytes:
 
 def decode_server_message(frame: bytes) -> ServerMessage:
     """What a client was told; raises WireError."""
-    return _decode(frame, _FROM_SERVER)
+    return _decode(frame, _FROM_SERVER, SERVER_FRAME_BYTES_MAX)
 
 
 def decode_client_message(frame: bytes) -> ClientMessage:
     """What a server was told; raises WireError."""
-    return _decode(frame, _FROM_CLIENT)
+    return _decode(frame, _FROM_CLIENT, FRAME_BYTES_MAX)
 
 
 def speaks_other_version(frame: bytes) -> bool:
@@ -176,8 +197,8 @@ def speaks_other_version(frame: bytes) -> bool:
     return frame[:1] == bytes((_LOGIN,)) and frame[1:2] != bytes((VERSION,))
 
 
-def _decode(frame: bytes, table: dict[int, Callable[[Cursor], Message]]) -> Message:
-    if len(frame) > FRAME_BYTES_MAX:
+def _decode(frame: bytes, table: dict[int, Callable[[Cursor], Message]], bytes_max: int) -> Message:
+    if len(frame) > bytes_max:
         raise WireError(f"{len(frame)} bytes are more than any message has")
     cursor = Cursor(frame)
     read = table.get(cursor.integer(1))
@@ -265,6 +286,8 @@ _FROM_SERVER: dict[int, Callable[[Cursor], ServerMessage]] = {
     _REPLACED: _read_replaced,
     _REFUSED: _read_refused,
     _ISSUED: _read_issued,
+    _RELAYS: read_relay_news,
+    _TICKETS: read_tickets,
 }
 _FROM_CLIENT: dict[int, Callable[[Cursor], ClientMessage]] = {_LOGIN: _read_login, _SIGNAL: _read_signal}
 

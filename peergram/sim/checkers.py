@@ -35,7 +35,17 @@ from peergram.connection.room import ReceiveRoom, charge_of
 from peergram.connection.unreliable import UnreliableReceiver
 from peergram.endpoint.inbox import Inbox
 from peergram.errors import EndReason, Result, WireError
-from peergram.events import ConnectionState, Delivered, Event, Message, PeerRefused, RouteChanged, SessionFailed, SessionRequested
+from peergram.events import (
+    ConnectionState,
+    Delivered,
+    Event,
+    Message,
+    PeerRefused,
+    RelayNetworkChanged,
+    RouteChanged,
+    SessionFailed,
+    SessionRequested,
+)
 from peergram.identity import Identity
 from peergram.sim.footprint import belongings, footprint_bytes
 from peergram.sim.ledger import MARKER, Sent
@@ -561,7 +571,9 @@ class V16(Checker):
         who = self._who(host, event.identity.text)
         if isinstance(event, SessionRequested):
             self._check_request(host, who, event.identity.text)
-        elif isinstance(event, RouteChanged | PeerRefused | Delivered) or event.state == ConnectionState.NONE:
+        elif (
+            isinstance(event, RouteChanged | PeerRefused | Delivered | RelayNetworkChanged) or event.state == ConnectionState.NONE
+        ):
             return
         elif (host.index, host.run, event.identity.text) in self._over:
             self.violate(host, f"a second failure of the session with {event.identity.text}")

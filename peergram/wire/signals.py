@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peergram.config import (
+    PING_LOCATION_BYTES_MAX,
     SIGNAL_APPLICATION_MESSAGES_MAX,
     SIGNAL_BYTES_MAX,
     SIGNAL_CANDIDATE_BYTES_MAX,
@@ -37,10 +38,13 @@ from peergram.wire.proto.message import parse, within
 
 @dataclass(slots=True)
 class ReliableSignal:
-    """One numbered entry: a candidate's text, or the sender's ICE password. An entry that is neither still has its number."""
+    """One numbered entry: a candidate's text, the sender's ICE password, or where he is. One that is none of these still has its
+    number."""
 
     candidate: bytes | None = None
     password: bytes | None = field(default=None, repr=False)
+    location: bytes | None = None
+    """Our own extension: the sender's ping location as text (docs/relay_network.md)."""
 
 
 @dataclass(slots=True)
@@ -204,18 +208,21 @@ def _reliable_from(message: pb.ReliableSignal) -> ReliableSignal:
     ice = message.ice
     candidate = within(ice.add_candidate.candidate, SIGNAL_CANDIDATE_BYTES_MAX, "signal: candidate")
     password = within(ice.auth.pwd_frag, SIGNAL_PASSWORD_BYTES_MAX, "signal: password")
+    location = within(message.location, PING_LOCATION_BYTES_MAX, "signal: location")
     return ReliableSignal(
         candidate=candidate if ice.HasField("add_candidate") else None,
         password=password if ice.HasField("auth") else None,
+        location=location if message.HasField("location") else None,
     )
 
 
 def _reliable_into(entry: ReliableSignal) -> pb.ReliableSignal:
     if entry.candidate is None and entry.password is None:
-        return pb.ReliableSignal()
+        return pb.ReliableSignal(location=entry.location)
     return pb.ReliableSignal(
+        location=entry.location,
         ice=pb.IceSignal(
             add_candidate=None if entry.candidate is None else pb.IceCandidate(candidate=entry.candidate),
             auth=None if entry.password is None else pb.IceAuth(pwd_frag=entry.password),
-        )
+        ),
     )

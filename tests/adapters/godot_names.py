@@ -13,6 +13,14 @@ setPSNID setStadiaID setXboxPairwiseID toIdentityString toIPAddressString
 """
 FUNCTIONS = set(_FUNCTIONS_TEXT.split())
 
+_RELAY_FUNCTIONS_TEXT = """
+checkPingDataUpToDate convertPingLocationToString estimatePingTimeBetweenTwoLocations estimatePingTimeFromLocalHost
+getDirectPingToPOP getLocalPingLocation getPingToDataCenter getPOPCount getPOPList getRelayNetworkStatus initRelayNetworkAccess
+parsePingLocationString
+"""
+RELAY_FUNCTIONS = set(_RELAY_FUNCTIONS_TEXT.split())
+"""Of the page on networking utilities, what is about relays."""
+
 _ENUM_NAMES_TEXT = """
 NetworkingAvailability NetworkingConfigDataType NetworkingConfigScope NetworkingConfigValue NetworkingConnectionEnd
 NetworkingConnectionState NetworkingFakeIPType NetworkingGetConfigValueResult NetworkingIdentityType

@@ -22,6 +22,7 @@ from peergram.identity import Identity
 from peergram.io_requests import CallNote, CloseSocket, InterfaceAddress, IoRequest, OpenSocket, OpenStream, Transmit
 from peergram.timing import NEVER, Deadline
 from peergram.wire.certificates import SignedCertificate
+from peergram.wire.relay_news import RelayNews, Tickets
 
 if TYPE_CHECKING:
     from peergram.events import Event
@@ -56,6 +57,7 @@ class FakeEndpoint:
         """Whom it met for the first time."""
         self.known: list[tuple[Identity, str]] = []
         self.certificates: list[SignedCertificate] = []
+        self.relays: list[RelayNews | Tickets] = []
         self.signals_to_send: deque[tuple[Identity, bytes]] = deque()
         self._inside: int | None = None
         self._last_us = 0
@@ -147,6 +149,11 @@ class FakeEndpoint:
 
     def poll_memory(self) -> CallNote | None:
         return None
+
+    def handle_relays(self, message: RelayNews | Tickets, now_us: int) -> None:
+        if isinstance(message, RelayNews) and message.map_text == b"none":
+            raise UsageError("relay map: it is no JSON")
+        self.relays.append(message)
 
     def renew_certificate(self, certificate: SignedCertificate) -> None:
         if not certificate.ca_signature:

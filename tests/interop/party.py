@@ -66,6 +66,12 @@ class PartyOptions:
     stun: list[str] = field(default_factory=list)
     """`host:port` each."""
     turn: list[TurnServer] = field(default_factory=list)
+    relay_map: str = ""
+    """A file, of ours only."""
+    relay_tickets: str = ""
+    """A file, or `user:password` for all places; of ours only."""
+    hide_ip: bool = False
+    """Of ours only."""
     accepts: bool = True
     """Whether strangers are let in as soon as they ask."""
     signal_loss_percent: float = 0.0
@@ -101,6 +107,9 @@ class Standing:
     address: str
     description: str
     ping_ms: int | None
+    remote_pop: str = ""
+    pop_relay: str = ""
+    """Codes on the relay map; of ours only."""
 
     @property
     def route(self) -> str:

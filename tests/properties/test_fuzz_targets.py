@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz import fuzz_candidate, fuzz_endpoint, fuzz_goodbye, fuzz_payload, fuzz_relay, fuzz_trust_files
+from fuzz import fuzz_candidate, fuzz_endpoint, fuzz_goodbye, fuzz_payload, fuzz_relay, fuzz_relays, fuzz_trust_files
 from tests.properties.test_decoders_01 import damaged
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,3 +75,13 @@ def test_files_of_keys_hold(data: bytes) -> None:
 @given(st.lists(damaged(fuzz_endpoint.seeds()), max_size=3).map(b"".join) | st.binary(max_size=600))
 def test_datagrams_hold(data: bytes) -> None:
     fuzz_endpoint.fuzz_one(data)
+
+
+@given(damaged(fuzz_relays.seeds()) | st.binary(max_size=600))
+def test_relay_maps_locations_and_tickets_hold(data: bytes) -> None:
+    fuzz_relays.fuzz_one(data)
+
+
+def test_a_relay_map_a_location_and_tickets_are_written_as_they_were_read() -> None:
+    for seed in fuzz_relays.seeds():
+        fuzz_relays.fuzz_one(seed)

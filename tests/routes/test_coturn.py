@@ -29,6 +29,7 @@ from peergram.drivers.system import has_family, secure_entropy
 from peergram.io_requests import InterfaceAddress
 from peergram.routes.gather import CandidatePolicy
 from peergram.routes.turn_client import Credentials, TurnClient, TurnState
+from peergram.servers.relay_access import password_for, temporary_name
 from peergram.wire.stun import Class, Method, StunMessage, decode_stun, encode_stun, looks_like_stun
 from tests.routes.real_loop import RealGatherer, now_us, run_until
 
@@ -289,13 +290,13 @@ def test_the_client_of_aioice_talks_through_it(relay: Start, transport: str) -> 
 class RealTurn:
     """One allocation through a socket of its own."""
 
-    def __init__(self, server: Server, permission_refresh_us: int) -> None:
+    def __init__(self, server: Server, permission_refresh_us: int, credentials: Credentials | None = None) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
         self.server: Address = ("127.0.0.1", server.port)
         self.client = TurnClient(
             server=self.server,
-            credentials=Credentials(b"ann", b"secret"),
+            credentials=credentials or Credentials(b"ann", b"secret"),
             entropy=secure_entropy,
             now_us=now_us(),
             permission_refresh_us=permission_refresh_us,
@@ -356,6 +357,39 @@ def test_stale_nonces_and_short_permissions_cut_nothing(coturn: Start) -> None:
         peer.sendto(b"back", turn.client.addresses[0])
         turn.until(lambda: turn.inner == [(remote, b"back")])
         assert 438 in turn.errors, "the nonce did run out"
+    turn.client.release(now_us())
+    turn.until(lambda: turn.client.state == TurnState.GONE, seconds=1)
+    assert turn.errors[-1] is None
+    turn.sock.close()
+
+
+def ticket(life_s: int) -> Credentials:
+    name = temporary_name("str:ann", int(time.time()) + life_s)
+    return Credentials(name, password_for(b"a long secret", name))
+
+
+@pytest.mark.parametrize("options", [(), ("--stale-nonce=1",)], ids=["steady nonces", "stale nonces"])
+def test_an_allocation_outlives_the_ticket_it_was_made_with(coturn: Start, options: tuple[str, ...]) -> None:
+    """coturn refuses a live allocation another name (441), and goes on with the old one after its end: so do we, with both."""
+    server = coturn("--use-auth-secret", "--static-auth-secret=a long secret", *options)
+    turn = RealTurn(server, permission_refresh_us=300_000, credentials=ticket(2))
+    turn.until(lambda: turn.client.state == TurnState.READY)
+    made_at_us = now_us()
+    turn.client.renew(ticket(600), now_us())
+    turn.until(lambda: 441 in turn.errors)
+    assert turn.client.state == TurnState.READY
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(2)
+        turn.until_us(made_at_us + 3_500_000)
+        turn.client.check(now_us())
+        turn.until(lambda: turn.client.requests_under_way == 0)
+        turn.send(peer.getsockname(), b"\x00after its end")
+        assert peer.recv(100) == b"\x00after its end"
+    assert turn.client.state == TurnState.READY
+    late = RealTurn(server, permission_refresh_us=300_000, credentials=ticket(-1))
+    late.until(lambda: late.client.state == TurnState.GONE)
+    late.sock.close()
     turn.client.release(now_us())
     turn.until(lambda: turn.client.state == TurnState.GONE, seconds=1)
     assert turn.errors[-1] is None

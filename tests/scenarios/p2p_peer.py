@@ -27,8 +27,16 @@ def make_messages(options: PartyOptions) -> Messages:
         stun=[f"stun:{server}" for server in options.stun],
         turn=[_turn_url(server) for server in options.turn],
         trust="open",
+        relay_map=options.relay_map or None,
+        relay_tickets=_relay_tickets(options.relay_tickets),
+        hide_ip=options.hide_ip,
         config=Config(**settings),
     )
+
+
+def _relay_tickets(text: str) -> str | tuple[str, str] | None:
+    user, colon, password = text.partition(":")
+    return (user, password) if colon else text or None
 
 
 def _turn_url(server: TurnServer) -> str:
@@ -81,6 +89,8 @@ class OurParty:
             address=info.address,
             description=info.description,
             ping_ms=found.status.ping_ms if found.status else None,
+            remote_pop=info.remote_pop,
+            pop_relay=info.pop_relay,
         )
 
     def set_option(self, name: str, value: float | str) -> None:

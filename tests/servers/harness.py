@@ -10,6 +10,7 @@ from peergram.config import SERVER_LOGINS_PER_S
 from peergram.crypto.keys import SigningKey
 from peergram.identity import Identity
 from peergram.servers.login_certificates import LoginCertificates
+from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, OwnedName, Send, SignalingCore
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
@@ -40,6 +41,7 @@ class Server:
         *,
         names: Sequence[OwnedName] = (),
         certificates: LoginCertificates | None = None,
+        relays: RelayDesk | None = None,
         now_us: int = SECOND,
         **options: int,
     ) -> None:
@@ -50,6 +52,7 @@ class Server:
             now_us=now_us,
             names=names,
             certificates=certificates,
+            relays=relays,
             **options,
         )
         self.said: dict[int, list[ServerMessage]] = {}
@@ -103,7 +106,7 @@ class Server:
         self.pass_time(SECOND // SERVER_LOGINS_PER_S + 1)
         client = self.connect(host)
         client.log_in(name, key)
-        assert isinstance(client.heard[-1], Welcome), client.heard
+        assert any(isinstance(message, Welcome) for message in client.heard), client.heard
         client.heard.clear()
         return client
 

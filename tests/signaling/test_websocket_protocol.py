@@ -34,6 +34,7 @@ from peergram.signaling.websocket_protocol import (
 )
 from peergram.wire.proto import certificates_pb2
 from peergram.wire.proto.message import parse
+from peergram.wire.relay_news import RelayNews, Ticket, Tickets
 from tests.properties.test_decoders_01 import damaged
 
 ALICE = Identity.of("alice")
@@ -51,6 +52,10 @@ def test_the_documented_bytes() -> None:
     assert encode_server_message(Replaced()) == b"\x05"
     assert encode_server_message(Refused(7, "busy")) == b"\x06\x07busy"
     assert encode_server_message(Issued(b"cert")) == b"\x07cert"
+    assert encode_server_message(RelayNews(b"{}")) == b"\x08{}"
+    tickets = Tickets((Ticket("fra", "1:a", "pw"),), 3_600)
+    assert encode_server_message(tickets) == b"\x09\x00\x00\x0e\x10\x01\x03fra\x00\x031:a\x00\x02pw"
+    assert decode_server_message(encode_server_message(tickets)) == tickets
     certified = replace(login, certificate=b"cert")
     assert encode_client_message(certified) == encode_client_message(login) + b"\x00\x04cert"
 

@@ -36,9 +36,9 @@ from peergram.signaling.server_url import ServerUrl, parse_server_url
 from peergram.signaling.service import Deliver, LocalParty
 from peergram.signaling.unsent import Unsent
 from peergram.signaling.websocket_protocol import (
-    FRAME_BYTES_MAX,
     LASTING_REFUSALS,
     NONCE_BYTES,
+    SERVER_FRAME_BYTES_MAX,
     VERSION,
     CarriedSignal,
     Hello,
@@ -54,6 +54,7 @@ from peergram.signaling.websocket_protocol import (
     login_text,
 )
 from peergram.timing import NEVER
+from peergram.wire.relay_news import RelayNews, Tickets
 
 _FAREWELL_S = 0.5
 
@@ -258,7 +259,7 @@ class WebSocketSignaling:
                 url.connect_text,
                 ssl=self._tls,
                 compression=None,
-                max_size=FRAME_BYTES_MAX,
+                max_size=SERVER_FRAME_BYTES_MAX,
                 open_timeout=limits.SIGNALING_CONNECT_TIMEOUT_US / 1e6,
                 ping_interval=self._ping_s,
                 ping_timeout=self._ping_s,
@@ -333,6 +334,9 @@ class WebSocketSignaling:
             if isinstance(message, Issued):
                 self._take_certificate(message.certificate)
                 continue
+            if isinstance(message, RelayNews | Tickets):
+                self._take_relays(message)
+                continue
             if not isinstance(message, CarriedSignal):
                 raise WireError("an answer to nothing")
             if self._closed:
@@ -352,6 +356,16 @@ class WebSocketSignaling:
         except Exception:  # noqa: BLE001
             if (more := self._log_limit.note("certificate", monotonic_us())) is not None:
                 _log.exception("a certificate could not be handed over%s", more)
+
+    def _take_relays(self, message: RelayNews | Tickets) -> None:
+        assert self._party is not None
+        if self._party.take_relays is None or self._closed:
+            return
+        try:
+            self._party.take_relays(message)
+        except Exception:  # noqa: BLE001
+            if (more := self._log_limit.note("relays", monotonic_us())) is not None:
+                _log.exception("news of relays could not be handed over%s", more)
 
     @staticmethod
     async def _hang_up(connection: ClientConnection) -> None:

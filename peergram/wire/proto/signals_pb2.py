@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from peergram.wire.proto import certificates_pb2 as peergram_dot_wire_dot_proto_dot_certificates__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!peergram/wire/proto/signals.proto\x12\rpeergram.wire\x1a&peergram/wire/proto/certificates.proto\"\xc8\x03\n\x06Signal\x12\x18\n\x10to_connection_id\x18\x01 \x01(\x07\x12<\n\x0f\x63onnect_request\x18\x04 \x01(\x0b\x32#.peergram.wire.SignalConnectRequest\x12\x32\n\nconnect_ok\x18\x05 \x01(\x0b\x32\x1e.peergram.wire.SignalConnectOk\x12\x36\n\x11\x63onnection_closed\x18\x06 \x01(\x0b\x32\x1b.peergram.wire.SignalClosed\x12\x13\n\x0bice_enabled\x18\x07 \x01(\x08\x12\x15\n\rfrom_identity\x18\x08 \x01(\x0c\x12\x1a\n\x12\x66rom_connection_id\x18\t \x01(\x07\x12\x13\n\x0bto_identity\x18\n \x01(\x0c\x12\x14\n\x0c\x61\x63k_reliable\x18\x0b \x01(\r\x12\x16\n\x0e\x66irst_reliable\x18\x0c \x01(\r\x12/\n\x08reliable\x18\r \x03(\x0b\x32\x1d.peergram.wire.ReliableSignal\x12>\n\x14\x61pplication_messages\x18\x0f \x03(\x0b\x32 .peergram.wire.ApplicationSignal\"\xa9\x01\n\x14SignalConnectRequest\x12-\n\x05\x63rypt\x18\x06 \x01(\x0b\x32\x1e.peergram.wire.SignedCryptInfo\x12.\n\x04\x63\x65rt\x18\x07 \x01(\x0b\x32 .peergram.wire.SignedCertificate\x12\x17\n\x0fto_virtual_port\x18\t \x01(\r\x12\x19\n\x11\x66rom_virtual_port\x18\n \x01(\r\"p\n\x0fSignalConnectOk\x12-\n\x05\x63rypt\x18\x05 \x01(\x0b\x32\x1e.peergram.wire.SignedCryptInfo\x12.\n\x04\x63\x65rt\x18\x06 \x01(\x0b\x32 .peergram.wire.SignedCertificate\"D\n\x0cSignalClosed\x12\r\n\x05\x64\x65\x62ug\x18\x05 \x01(\x0c\x12\x13\n\x0breason_code\x18\x06 \x01(\r\x12\x10\n\x07goodbye\x18\xe8\x07 \x01(\x0c\"7\n\x0eReliableSignal\x12%\n\x03ice\x18\x01 \x01(\x0b\x32\x18.peergram.wire.IceSignal\"e\n\tIceSignal\x12\x32\n\radd_candidate\x18\x01 \x01(\x0b\x32\x1b.peergram.wire.IceCandidate\x12$\n\x04\x61uth\x18\x02 \x01(\x0b\x32\x16.peergram.wire.IceAuth\"!\n\x0cIceCandidate\x12\x11\n\tcandidate\x18\x03 \x01(\x0c\"\x1b\n\x07IceAuth\x12\x10\n\x08pwd_frag\x18\x01 \x01(\x0c\"S\n\x11\x41pplicationSignal\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0f\n\x07msg_num\x18\x02 \x01(\x04\x12\r\n\x05\x66lags\x18\x03 \x01(\r\x12\x10\n\x08lane_idx\x18\x04 \x01(\r')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!peergram/wire/proto/signals.proto\x12\rpeergram.wire\x1a&peergram/wire/proto/certificates.proto\"\xc8\x03\n\x06Signal\x12\x18\n\x10to_connection_id\x18\x01 \x01(\x07\x12<\n\x0f\x63onnect_request\x18\x04 \x01(\x0b\x32#.peergram.wire.SignalConnectRequest\x12\x32\n\nconnect_ok\x18\x05 \x01(\x0b\x32\x1e.peergram.wire.SignalConnectOk\x12\x36\n\x11\x63onnection_closed\x18\x06 \x01(\x0b\x32\x1b.peergram.wire.SignalClosed\x12\x13\n\x0bice_enabled\x18\x07 \x01(\x08\x12\x15\n\rfrom_identity\x18\x08 \x01(\x0c\x12\x1a\n\x12\x66rom_connection_id\x18\t \x01(\x07\x12\x13\n\x0bto_identity\x18\n \x01(\x0c\x12\x14\n\x0c\x61\x63k_reliable\x18\x0b \x01(\r\x12\x16\n\x0e\x66irst_reliable\x18\x0c \x01(\r\x12/\n\x08reliable\x18\r \x03(\x0b\x32\x1d.peergram.wire.ReliableSignal\x12>\n\x14\x61pplication_messages\x18\x0f \x03(\x0b\x32 .peergram.wire.ApplicationSignal\"\xa9\x01\n\x14SignalConnectRequest\x12-\n\x05\x63rypt\x18\x06 \x01(\x0b\x32\x1e.peergram.wire.SignedCryptInfo\x12.\n\x04\x63\x65rt\x18\x07 \x01(\x0b\x32 .peergram.wire.SignedCertificate\x12\x17\n\x0fto_virtual_port\x18\t \x01(\r\x12\x19\n\x11\x66rom_virtual_port\x18\n \x01(\r\"p\n\x0fSignalConnectOk\x12-\n\x05\x63rypt\x18\x05 \x01(\x0b\x32\x1e.peergram.wire.SignedCryptInfo\x12.\n\x04\x63\x65rt\x18\x06 \x01(\x0b\x32 .peergram.wire.SignedCertificate\"D\n\x0cSignalClosed\x12\r\n\x05\x64\x65\x62ug\x18\x05 \x01(\x0c\x12\x13\n\x0breason_code\x18\x06 \x01(\r\x12\x10\n\x07goodbye\x18\xe8\x07 \x01(\x0c\"J\n\x0eReliableSignal\x12%\n\x03ice\x18\x01 \x01(\x0b\x32\x18.peergram.wire.IceSignal\x12\x11\n\x08location\x18\xe8\x07 \x01(\x0c\"e\n\tIceSignal\x12\x32\n\radd_candidate\x18\x01 \x01(\x0b\x32\x1b.peergram.wire.IceCandidate\x12$\n\x04\x61uth\x18\x02 \x01(\x0b\x32\x16.peergram.wire.IceAuth\"!\n\x0cIceCandidate\x12\x11\n\tcandidate\x18\x03 \x01(\x0c\"\x1b\n\x07IceAuth\x12\x10\n\x08pwd_frag\x18\x01 \x01(\x0c\"S\n\x11\x41pplicationSignal\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0f\n\x07msg_num\x18\x02 \x01(\x04\x12\r\n\x05\x66lags\x18\x03 \x01(\r\x12\x10\n\x08lane_idx\x18\x04 \x01(\r')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -31,13 +31,13 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_SIGNALCLOSED']._serialized_start=837
   _globals['_SIGNALCLOSED']._serialized_end=905
   _globals['_RELIABLESIGNAL']._serialized_start=907
-  _globals['_RELIABLESIGNAL']._serialized_end=962
-  _globals['_ICESIGNAL']._serialized_start=964
-  _globals['_ICESIGNAL']._serialized_end=1065
-  _globals['_ICECANDIDATE']._serialized_start=1067
-  _globals['_ICECANDIDATE']._serialized_end=1100
-  _globals['_ICEAUTH']._serialized_start=1102
-  _globals['_ICEAUTH']._serialized_end=1129
-  _globals['_APPLICATIONSIGNAL']._serialized_start=1131
-  _globals['_APPLICATIONSIGNAL']._serialized_end=1214
+  _globals['_RELIABLESIGNAL']._serialized_end=981
+  _globals['_ICESIGNAL']._serialized_start=983
+  _globals['_ICESIGNAL']._serialized_end=1084
+  _globals['_ICECANDIDATE']._serialized_start=1086
+  _globals['_ICECANDIDATE']._serialized_end=1119
+  _globals['_ICEAUTH']._serialized_start=1121
+  _globals['_ICEAUTH']._serialized_end=1148
+  _globals['_APPLICATIONSIGNAL']._serialized_start=1150
+  _globals['_APPLICATIONSIGNAL']._serialized_end=1233
 # @@protoc_insertion_point(module_scope)

@@ -112,10 +112,13 @@ class SignalClosed:
 class ReliableSignal:
     @property
     def ice(self) -> IceSignal: ...
+    @property
+    def location(self) -> bytes: ...
     def __init__(
         self,
         *,
         ice: IceSignal | None = ...,
+        location: bytes | None = ...,
     ) -> None: ...
     @classmethod
     def FromString(cls, data: bytes, /) -> Self: ...
