@@ -41,7 +41,7 @@ class OpenOptions(TypedDict, total=False):
     authorities: Source | Iterable[Source] | TrustStore
     pin_outgoing: PinOutgoing
     known_peers: str | os.PathLike[str] | bool
-    signaling: str | SignalingService | None
+    signaling: str | Sequence[str] | SignalingService | None
     stun: str | Sequence[str]
     turn: str | Sequence[str]
     config: Config | None
@@ -99,7 +99,7 @@ def open_endpoint(
     authorities: Source | Iterable[Source] | TrustStore = (),
     pin_outgoing: PinOutgoing = "remember",
     known_peers: str | os.PathLike[str] | bool = True,
-    signaling: str | SignalingService | None = "lan",
+    signaling: str | Sequence[str] | SignalingService | None = "lan",
     stun: str | Sequence[str] = (),
     turn: str | Sequence[str] = (),
     config: Config | None = None,
