@@ -21,6 +21,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js.errors import ServiceUnavailableError
 
 from peergram import config as limits
 from peergram.address import is_loopback
@@ -176,6 +178,7 @@ class Fleet:
 
     async def _open_store(self, until_s: float) -> None:
         """A cluster that starts has to elect first, so one that has no answer yet is asked again."""
+        began_s = time.monotonic()
         while True:
             stream = self._client.jetstream(timeout=limits.FLEET_CLAIM_US / 1e6)
             brokers = max(len(self.settings.urls), len(self._client.servers))
@@ -183,6 +186,9 @@ class Fleet:
                 self._store = await NameStore.open(stream, brokers)
                 break
             except _UNREACHABLE as error:
+                # Brokers that have none at all do not even refuse.
+                if isinstance(error, ServiceUnavailableError | NoRespondersError):
+                    until_s = min(until_s, began_s + limits.FLEET_CONNECT_US / 1e6)
                 if time.monotonic() > until_s:
                     text = f"the names of a fleet are kept in NATS JetStream, which does not answer ({_why(error)})"
                     raise UsageError(
