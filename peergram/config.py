@@ -675,9 +675,9 @@ FLEET_ANNOUNCED_AT_ONCE: Final = 100
 FLEET_DOCUMENT_BYTES_MAX: Final = 262_144
 """Of a document that nodes share: a relay map of a thousand points of presence; a NATS message has 1 MiB at most."""
 FLEET_QUEUE_MAX: Final = 10_000
-"""Messages that wait to be handed to the bus; beyond, they are dropped and counted, as on any way that is too slow."""
 FLEET_PENDING_BYTES_MAX: Final = 4_194_304
-"""What is held back while another broker is looked for: the signals of a second or two, which clients repeat anyway."""
+"""What waits for the bus, such as while another broker is looked for: the signals of some seconds; what is more is dropped and
+counted, and clients repeat it."""
 FLEET_START_US: Final = 20_000_000
 """How long a node that starts looks for a broker and for its store of names: a cluster that starts as well elects first."""
 FLEET_CONNECT_US: Final = 2_000_000

@@ -72,6 +72,7 @@ def tell_started(server: SignalingServer) -> None:
         addresses=[format_address(address) for address in server.addresses],
         urls=[str(url) for url in server.urls()],
         stun=[format_address(address) for address in server.stun_addresses],
+        bus=server.fleet.where if server.fleet is not None else None,
     )
 
 

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import AuthorizationError, NoRespondersError
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from nats.js.errors import ServiceUnavailableError
 
 from peergram import config as limits
@@ -77,15 +77,16 @@ class Fleet:
             wall_offset_us=wall_offset_us(),
             newer_key_wins=settings.newer_key_wins,
         )
-        self.on_document: Callable[[bytes], None] | None = None
-        """Takes a document that another node has shared."""
         self.are_names_reachable = settings.keeps_names
         self._home = home
+        self._on_document: Callable[[bytes], None] | None = None
         self._client = Client()
         self._store: NameStore | None = None
         self._subscriptions: dict[str, Subscription] = {}
-        self._work: deque[Subscribe | Unsubscribe | Publish] = deque()
-        self._publishing = 0
+        self._work: deque[tuple[int, Subscribe | Unsubscribe | Publish]] = deque()
+        """With the time at which it began to wait."""
+        self._publishing = self._publishing_bytes = 0
+        self._is_found = asyncio.Event()
         self._has_work = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +94,7 @@ class Fleet:
         self._to_renew: set[Identity] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._refused = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
@@ -119,7 +121,7 @@ class Fleet:
         until_s = time.monotonic() + limits.FLEET_START_US / 1e6
         try:
             async with asyncio.timeout(limits.FLEET_START_US / 1e6):
-                await self._connect()
+                await self._connect_unless_refused()
         except _UNREACHABLE as error:
             with suppress(*_UNREACHABLE):
                 await self._client.close()
@@ -130,6 +132,7 @@ class Fleet:
             except UsageError:
                 await self._client.close()
                 raise
+        self._is_found.set()
         self._worker = asyncio.get_running_loop().create_task(self._do_work())
         self._drain()
 
@@ -150,6 +153,19 @@ class Fleet:
                     await task
         with suppress(*_UNREACHABLE):
             await self._client.close()
+
+    async def _connect_unless_refused(self) -> None:
+        """Who is refused once by a broker is refused by all, so that is no reason to go on looking."""
+        connecting = asyncio.ensure_future(self._connect())
+        refused = asyncio.ensure_future(self._refused.wait())
+        try:
+            await asyncio.wait((connecting, refused), return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                raise AuthorizationError
+            await connecting
+        finally:
+            for task in (connecting, refused):
+                task.cancel()
 
     async def _connect(self) -> None:
         settings = self.settings
@@ -227,6 +243,12 @@ class Fleet:
         self.core.share(content, version)
         self._drain()
 
+    def watch_document(self, take: Callable[[bytes], None]) -> None:
+        """`take` is given what other nodes have shared, now and later; it may raise UsageError if that is no good."""
+        self._on_document = take
+        if self.core.document:
+            self._take_document(self.core.document)
+
     def tell_load(self) -> None:
         """At once, since it has changed much."""
         self.core.handle_bus_up(monotonic_us())
@@ -251,13 +273,9 @@ class Fleet:
         home = self._home
         while (output := self.core.poll_output()) is not None:
             if isinstance(output, Publish):
-                if self._publishing >= limits.FLEET_QUEUE_MAX:
-                    self.counters["dropped"] += 1
-                    continue
-                self._publishing += 1
-                self._work.append(output)
+                self._put(output)
             elif isinstance(output, Subscribe | Unsubscribe):
-                self._work.append(output)
+                self._work.append((monotonic_us(), output))
             elif isinstance(output, Deliver):
                 home.core.handle_from_elsewhere(output.sender, output.host, output.receiver, output.blob, monotonic_us())
                 home.drain_soon()
@@ -268,16 +286,25 @@ class Fleet:
                 home.core.learn_name(output.identity, output.public_key, output.is_proven, monotonic_us())
             else:
                 assert isinstance(output, DocumentTold)
-                self._take_document(output)
+                self._take_document(output.content)
         if self._work:
             self._has_work.set()
         self._arm()
 
-    def _take_document(self, document: DocumentTold) -> None:
-        if self.on_document is None:
+    def _put(self, message: Publish) -> None:
+        too_many = self._publishing >= limits.FLEET_QUEUE_MAX
+        if too_many or self._publishing_bytes + len(message.payload) > limits.FLEET_PENDING_BYTES_MAX:
+            self.counters["dropped"] += 1
+            return
+        self._publishing += 1
+        self._publishing_bytes += len(message.payload)
+        self._work.append((monotonic_us(), message))
+
+    def _take_document(self, content: bytes) -> None:
+        if self._on_document is None:
             return
         try:
-            self.on_document(document.content)
+            self._on_document(content)
         except UsageError as error:
             tell("document refused", f"what another node shares cannot be used: {error}", level=logging.ERROR)
 
@@ -287,15 +314,24 @@ class Fleet:
             await self._has_work.wait()
             self._has_work.clear()
             while self._work:
-                item = self._work.popleft()
+                # The library swallows being cancelled while it waits for its own queue.
+                if self._is_closed and not self.is_connected:
+                    return
+                if not self.is_connected:
+                    await self._is_found.wait()
+                at_us, item = self._work.popleft()
                 try:
-                    await self._do(item)
+                    await self._do(item, at_us)
                 except _UNREACHABLE:
                     self.counters["failed"] += 1
 
-    async def _do(self, item: Subscribe | Unsubscribe | Publish) -> None:
+    async def _do(self, item: Subscribe | Unsubscribe | Publish, at_us: int) -> None:
         if isinstance(item, Publish):
             self._publishing -= 1
+            self._publishing_bytes -= len(item.payload)
+            if monotonic_us() - at_us > limits.SIGNALING_UNSENT_AGE_US:
+                self.counters["stale"] += 1
+                return
             await self._client.publish(item.subject, item.payload)
         elif isinstance(item, Subscribe):
             self._subscriptions[item.subject] = await self._client.subscribe(item.subject, cb=self._handle_message)
@@ -321,14 +357,18 @@ class Fleet:
     async def _handle_error(self, error: Exception) -> None:
         """Of the library: brokers that were tried in vain, and things it says otherwise, too."""
         self.counters["errors"] += 1
+        if isinstance(error, AuthorizationError) or "Authorization" in str(error):
+            self._refused.set()
 
     async def _handle_lost(self) -> None:
         if self._is_closed:
             return
         self.counters["lost"] += 1
+        self._is_found.clear()
         tell("bus lost", "the connection to the NATS server is lost; looking for another one", level=logging.WARNING)
 
     async def _handle_found(self) -> None:
+        self._is_found.set()
         tell("bus connected", f"connected to the NATS server at {self.where}", server=self.where)
         self.core.handle_bus_up(monotonic_us())
         self._drain()

@@ -30,6 +30,31 @@ class Drainable(Protocol):
         """Whether nobody uses it any more."""
 
 
+class Relay(Protocol):
+    """What is needed of a relay to let it end gently."""
+
+    def drain(self, seconds: float) -> None:
+        """Take on nobody new, and end those who are left after so long."""
+
+    @property
+    def allocations(self) -> int:
+        """How many use it."""
+
+
+class RelayInUse:
+    """A relay as a `Drainable`."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def drain(self) -> None:
+        self._relay.drain(limits.SERVER_DRAIN_US / 1e6)
+
+    @property
+    def is_idle(self) -> bool:
+        return self._relay.allocations == 0
+
+
 class Reloaders:
     """All or nothing: what is bad in one place keeps the old state everywhere."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -47,6 +48,15 @@ class Broker:
             except OSError:
                 assert time.monotonic() < until_s, self._config.with_suffix(".log").read_text()
                 time.sleep(0.02)
+
+    def pause(self) -> None:
+        """Its connections stay, and it says nothing any more."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """At once, without a word to anybody."""

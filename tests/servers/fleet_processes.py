@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ class NodeProcess:
         self.name = name
         self.port = free_ports(1)[0]
         self.url = f"ws://127.0.0.1:{self.port}/"
+        self.bus = ""
+        """The broker that it has chosen."""
         self._arguments = list(arguments)
         self.process: subprocess.Popen[str] | None = None
 
@@ -35,6 +38,7 @@ class NodeProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert '"event": "started"' in line, line
+        self.bus = str(json.loads(line)["bus"])
 
     def kill(self) -> None:
         """At once, without a word to anybody."""

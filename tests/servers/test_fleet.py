@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import threading
@@ -9,16 +10,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from statistics import median
 
 import pytest
 
-from peergram import Messages, SendFlags
+from peergram import Messages, SendFlags, config
 from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.authority_files import make_authority
 from peergram.drivers.signaling.websocket import WebSocketSignaling
+from peergram.errors import UsageError
 from peergram.identity import Identity
+from peergram.servers.fleet import Fleet
+from peergram.servers.fleet_core import FleetSettings, Load
+from peergram.servers.fleet_names import LeasedNames
+from peergram.servers.fleet_store import NameStore
+from peergram.servers.run import ServerSettings, SignalingServer
+from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, RenewName, SignalingCore
 from peergram.signaling.service import LocalParty
 from peergram.wire.certificates import encode_signed_certificate
 from tests.cli.commands import run_command, running
@@ -125,6 +134,126 @@ def test_while_the_only_broker_is_away_known_names_come_in_new_ones_wait_and_the
             assert "names reachable" in a.page("/healthz")[1]
 
 
+def test_a_broker_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    with brokers(tmp_path, 3, jetstream=False) as bus, fleet("a", bus, "--names", "off") as (a,):
+        where = a.bus
+        victim = next(broker for broker in bus if broker.url.endswith(where.rpartition(":")[2]))
+        victim.pause()
+        try:
+            wait_until(lambda: a.metric("bus_lost_total") == 1 and a.metric("bus_connected") == 1, 10)
+        finally:
+            victim.resume()
+
+
+def test_without_a_broker_a_node_says_so_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "FLEET_START_US", 500_000)
+
+    async def start() -> None:
+        settings = ServerSettings(binds=(("127.0.0.1", 0),), fleet=FleetSettings(urls=("nats://127.0.0.1:1",), node="a"))
+        await SignalingServer(settings).start()
+
+    begin_s = time.monotonic()
+    with pytest.raises(UsageError, match="no NATS server can be used"):
+        asyncio.run(start())
+    assert time.monotonic() - begin_s < 3
+
+
+def test_a_document_is_there_for_whoever_asks_later_and_one_that_is_no_good_is_told_to_the_operator(
+    one_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def share() -> None:
+        nodes = [Fleet(FleetSettings(urls=(one_broker.url,), node=name, keeps_names=False), Desk()) for name in "ab"]
+        for node in nodes:
+            await node.start()
+        nodes[0].share(b"a map", 1)
+        while not nodes[1].core.document:
+            await asyncio.sleep(0.01)
+        took: list[bytes] = []
+        nodes[1].watch_document(took.append)
+        assert took == [b"a map"]
+
+        def refuse(content: bytes) -> None:
+            raise UsageError("pops[2].code: 'FRA!' is no code")
+
+        nodes[1].watch_document(refuse)
+        for node in nodes:
+            await node.close()
+
+    asyncio.run(asyncio.wait_for(share(), 20))
+    assert "pops[2].code" in caplog.text
+
+
+class Desk:
+    """What a server is to its node."""
+
+    def __init__(self) -> None:
+        self.core = SignalingCore(
+            entropy=Random(1).randbytes, accepts_url=lambda url, local: True, now_us=0, is_in_fleet=True, leases=LeasedNames(100)
+        )
+
+    def drain_soon(self) -> None:
+        """Nobody waits for it."""
+
+    def load(self) -> Load:
+        return Load()
+
+
+def test_what_waits_for_the_bus_is_limited(one_broker: Broker) -> None:
+    async def flood() -> None:
+        node, listener = (Fleet(FleetSettings(urls=(one_broker.url,), node=name, keeps_names=False), Desk()) for name in "ab")
+        await node.start()
+        await listener.start()
+        listener.handle_output(Arrived(Identity.of("bob"), bytes(32)))
+        one_broker.kill()
+        while node.is_connected or listener.is_connected:
+            await asyncio.sleep(0.01)
+        for size, most in ((8_000, config.FLEET_PENDING_BYTES_MAX // 8_000), (10, config.FLEET_QUEUE_MAX)):
+            before = node.counters["dropped"]
+            for _ in range(most + 100):
+                node.handle_output(Elsewhere(Identity.of("alice"), b"", Identity.of("bob"), bytes(size), False))
+            assert node.counters["dropped"] - before >= 100
+        one_broker.start()
+        while not listener.core.counters["received"]:
+            await asyncio.sleep(0.01)
+        await node.close()
+        await listener.close()
+
+    asyncio.run(asyncio.wait_for(flood(), 20))
+
+
+def test_names_that_are_due_are_written_again_a_few_at_a_time(one_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    most: list[int] = []
+
+    async def renew_all() -> None:
+        desk = Desk()
+        node = Fleet(FleetSettings(urls=(one_broker.url,), node="a"), desk)
+        await node.start()
+        key = key_of("alice").public_bytes
+        for _ in range(2):
+            for number in range(3 * config.FLEET_RENEWALS_AT_ONCE):
+                node.handle_output(RenewName(Identity.of(f"name {number}"), key, False))
+        at_once: list[int] = []
+        renew = NameStore.renew
+
+        async def watched(store: NameStore, identity: Identity, public_key: bytes, is_proven: bool) -> Claimed:
+            at_once.append(1)
+            most.append(len(at_once))
+            try:
+                return await renew(store, identity, public_key, is_proven)
+            finally:
+                at_once.pop()
+
+        monkeypatch.setattr(NameStore, "renew", watched)
+        while node.counters["names_asked"] < 3 * config.FLEET_RENEWALS_AT_ONCE:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert node.counters["names_asked"] == 3 * config.FLEET_RENEWALS_AT_ONCE
+        await node.close()
+
+    asyncio.run(asyncio.wait_for(renew_all(), 20))
+    assert max(most) == config.FLEET_RENEWALS_AT_ONCE
+
+
 def test_names_outlast_all_nodes(one_broker: Broker) -> None:
     with fleet("a", [one_broker]) as (a,), Guest(a.url, "alice") as alice:
         alice.wait_in()
@@ -226,6 +355,12 @@ class Mesh:
             peer.on_session_request = lambda request, peer=peer: peer.accept_session_with_user(request.identity)
             peer.on_session_failed = self.failures.append
         wait_until(lambda: all(each.is_welcome for each in self.services), 30)
+        # One call after another, since signals of one caller are limited.
+        for at, to in itertools.combinations(range(count), 2):
+            self.peers[at].send_message_to_user(f"peer {to}", b"hello", SendFlags.RELIABLE, 1)
+            for peer in self.peers:
+                peer.run_callbacks()
+            time.sleep(0.03)
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
