@@ -41,6 +41,7 @@ from .talk import Talk
 
 pytestmark = needs_nats
 ROOT = SigningKey(bytes(32))
+KILLS = full_or(14, 2)
 
 
 class Guest:
@@ -264,7 +265,9 @@ def test_names_outlast_all_nodes(one_broker: Broker) -> None:
 
 
 def test_the_bus_is_only_for_who_may_and_a_wrong_password_is_a_sentence(tmp_path: Path) -> None:
-    users = 'authorization { users: [{ user: node, password: secret, permissions: { publish: [">"], subscribe: [">"] } }] }'
+    config_text = (Path(__file__).resolve().parents[2] / "deploy" / "fleet" / "nats-server.conf").read_text()
+    permissions = config_text[config_text.index("permissions") : config_text.index("}", config_text.index("permissions")) + 1]
+    users = f"authorization {{ users: [{{ user: node, password: secret, {permissions} }}] }}"
     login = tmp_path / "login"
     with brokers(tmp_path, users=users) as [broker]:
         arguments = ("serve", "--bind", "127.0.0.1:0", "--stun-bind", "off", "--nats", broker.url, "--nats-login", str(login))
@@ -279,8 +282,13 @@ def test_the_bus_is_only_for_who_may_and_a_wrong_password_is_a_sentence(tmp_path
             assert done.returncode == 2
             assert says in " ".join(done.stderr.split()), done.stderr
         login.write_text("node secret\n")
-        with running(*arguments) as command:
-            command.wait_line("Node ")
+        # What the file in `deploy` allows a node is enough for all that it does.
+        with fleet("ab", [broker], "--nats-login", str(login)) as (a, b), Guest(a.url, "alice") as alice:
+            alice.wait_in()
+            with Guest(b.url, "bob") as bob:
+                bob.wait_in().send("alice", b"across")
+                assert alice.inbox.next() == (Identity.of("bob"), b"across")
+            assert a.metric("bus_errors_total") == b.metric("bus_errors_total") == 0
 
 
 def test_without_a_store_a_node_refuses_to_start_unless_told_how_to_decide(tmp_path: Path) -> None:
@@ -406,9 +414,9 @@ class Mesh:
 
 
 def test_a_rolling_restart_of_three_nodes_costs_no_session_and_not_one_message(one_broker: Broker) -> None:
-    """R10, as far as nodes go: all are restarted in turn under 496 sessions."""
+    """R10, as far as nodes go: all are restarted in turn, under 120 sessions in the full form."""
     with fleet("abc", [one_broker]) as nodes:
-        mesh = Mesh(",".join(node.url for node in nodes), full_or(32, 5), pause_s=1.0 if SOAK else 0.2)
+        mesh = Mesh(",".join(node.url for node in nodes), full_or(16, 5), pause_s=1.0 if SOAK else 0.2)
         mesh.wait_complete(3)
         took_s = []
         for node in nodes:
@@ -479,7 +487,7 @@ class Newcomers:
 
 def test_nodes_and_brokers_are_killed_in_turn_and_calls_go_on(tmp_path: Path) -> None:
     """S11: three nodes, three brokers, one of them killed every 20 s and started again 10 s later."""
-    count, calls_per_s, kills = full_or(2_000, 100), full_or(100, 40), full_or(14, 2)
+    count, calls_per_s = full_or(2_000, 100), full_or(100, 40)
     rest_s, away_s = (10.0, 10.0) if SOAK else (2.0, 2.0)
     allow_files(3 * count + 500)
     with brokers(tmp_path, 3) as bus, fleet("abc", bus) as nodes:
@@ -493,7 +501,7 @@ def test_nodes_and_brokers_are_killed_in_turn_and_calls_go_on(tmp_path: Path) ->
                 begin_s = time.monotonic()
                 victims: list[tuple[float, str]] = []
                 order: list[Broker | NodeProcess] = [each for pair in zip(bus, nodes, strict=True) for each in pair]
-                for victim in itertools.islice(itertools.cycle(order), kills):
+                for victim in itertools.islice(itertools.cycle(order), KILLS):
                     victims.append((time.monotonic() - begin_s, type(victim).__name__))
                     victim.kill()
                     time.sleep(away_s)
