@@ -645,6 +645,8 @@ TURN_TLS_PORT: Final = 5_349
 """Where relays are reached by TLS as a rule; ours at its other port, too."""
 SERVER_URL_BYTES_MAX: Final = 512
 """Longest address of a server: a host name has at most 253."""
+SERVER_URLS_MAX: Final = 16
+"""Servers that one client knows; the nodes of a larger fleet share names in DNS, or a balancer."""
 REFUSAL_TEXT_BYTES_MAX: Final = 200
 """Of the sentence with which a server hangs up."""
 SERVER_CLIENTS_MAX: Final = 20_000
@@ -721,6 +723,54 @@ SERVER_SWEEP_US: Final = 60_000_000
 """How often names and counters that have run out are removed (S9)."""
 SERVER_CLOSE_US: Final = 500_000
 """How long a server that is stopped waits for what it has told its clients to be sent."""
+SERVER_DRAIN_TOLD_PER_S: Final = 200
+SERVER_DRAIN_SLOT_US: Final = 50_000
+"""A server that drains tells so many of its clients a second, a slot at a time: less than another node takes logins (R10, S7)."""
+SERVER_DRAIN_TOLD_US: Final = 20_000_000
+"""and is through with all of them after this time, however many they are."""
+SERVER_DRAIN_US: Final = 60_000_000
+"""How long a server that drains waits for the relayed sessions of others to end or to move (R10)."""
+FLEET_NODE_NAME_BYTES_MAX: Final = 64
+"""Of the name of a node; it stands in each of its beats."""
+FLEET_NODES_MAX: Final = 1_024
+"""Nodes that one node remembers (S9)."""
+FLEET_BEAT_US: Final = 5_000_000
+"""How often a node tells the others its load."""
+FLEET_NODE_LOST_US: Final = 16_000_000
+"""A node that was not heard for three beats is no longer counted."""
+FLEET_ANNOUNCE_US: Final = 50_000
+FLEET_ANNOUNCED_AT_ONCE: Final = 100
+"""After the bus was lost a node tells who is here: so many at a time, and then again after so long, 2000 a second."""
+FLEET_DOCUMENT_BYTES_MAX: Final = 262_144
+"""Of a document that nodes share: a relay map of a thousand points of presence; a NATS message has 1 MiB at most."""
+FLEET_QUEUE_MAX: Final = 10_000
+FLEET_PENDING_BYTES_MAX: Final = 4_194_304
+"""What waits for the bus, such as while another broker is looked for: the signals of some seconds; what is more is dropped and
+counted, and clients repeat it."""
+FLEET_START_US: Final = 20_000_000
+"""How long a node that starts looks for a broker and for its store of names: a cluster that starts as well elects first."""
+FLEET_CONNECT_US: Final = 2_000_000
+FLEET_RETRY_US: Final = 250_000
+"""How long a broker may take to answer, and how soon the same one is tried again (S11: elsewhere within 5 s)."""
+FLEET_PING_US: Final = 2_000_000
+FLEET_PINGS_LOST_MAX: Final = 2
+"""A broker that says nothing for so many pings is given up: after 6 s; one whose process ended is noticed at once."""
+FLEET_LEASE_MARGIN_US: Final = 120_000_000
+"""How much earlier than the store a node takes a name for free again: more than clocks and delays of a fleet differ."""
+FLEET_CLAIM_US: Final = 4_000_000
+FLEET_CLAIM_TRY_US: Final = 1_000_000
+FLEET_CLAIM_RETRY_US: Final = 200_000
+"""How long a login waits for the store of names, within `SERVER_LOGIN_US`; each question, and the pause before the next one."""
+FLEET_CLAIMS_MAX: Final = 256
+"""Logins that wait for the store of names; beyond, they are told to come back (S9)."""
+FLEET_RENEWALS_AT_ONCE: Final = 16
+"""Names written again together; the rest wait, so that nobody's login waits behind them."""
+FLEET_NAMES_BYTES_MAX: Final = 268_435_456
+FLEET_NEW_NAMES_BYTES_MAX: Final = 67_108_864
+"""Of the store, for names kept a month and for those kept an hour: about 1.5 million and 400 000. When the second is full, new
+names are refused and the known ones stay (S9)."""
+FLEET_REPLICAS: Final = 3
+"""Brokers that keep a copy of each name, where there are so many; two would not be enough to go on when one is lost."""
 TURN_ALLOCATIONS_MAX: Final = 5_000
 """Allocations of the relay, each with a socket of its own and about 3 kB; or half the descriptors of the process, if that is less
 (R4)."""

@@ -80,7 +80,7 @@ class Messages:
         authorities: Source | Iterable[Source] | TrustStore = (),
         pin_outgoing: PinOutgoing = "remember",
         known_peers: str | os.PathLike[str] | bool = True,
-        signaling: str | SignalingService | None = "lan",
+        signaling: str | Sequence[str] | SignalingService | None = "lan",
         stun: str | Sequence[str] = (),
         turn: str | Sequence[str] = (),
         config: Config | None = None,
@@ -102,8 +102,9 @@ class Messages:
         which `on_session_request` shows; to send to him while his own request waits is a call, too. `known_peers`: the file of
         remembered keys; True is the user's usual one, False is none.
         `signaling`: how peers are found by identity: `"lan"` (this machine and its networks, no server), the address of a server
-        (`"wss://host:port/"` of `peergram serve`, or `"line://host:port"`), a service of your own, or None for none. `stun` and
-        `turn` name servers that help to find a way through the internet: `"stun:host:port"`,
+        (`"wss://host:port/"` of `peergram serve`, several of one fleet with commas between or as a list, or
+        `"line://host:port"`), a service of your own, or None for none. `stun` and `turn` name servers that help to find a way
+        through the internet: `"stun:host:port"`,
         `"turn:user:password@host:port?transport=udp"` (or `tcp`), `"turns:..."`.
         `listen`: a local address such as `"0.0.0.0:27015"` at which strangers may reach us without signaling; peers are then
         dialed as `ip:ADDRESS:PORT`. `batching=False` sends and receives one datagram per system call; `fake_network` makes

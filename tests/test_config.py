@@ -342,6 +342,46 @@ REACHED_BY = {
     "AUTHORITY_FILE_BYTES_MAX": "drivers/test_authority_files.py::test_a_file_that_is_too_long_is_none",
     "AUTHORITY_FILE_PROBLEMS_MAX": "crypto/test_authority_text.py::test_of_many_bad_lines_some_are_named",
     "LOGIN_CERTIFICATE_BYTES_MAX": "signaling/test_websocket_protocol.py::test_what_a_client_may_not_say_is_one_kind_of_error",
+    "SERVER_URLS_MAX": ("signaling/test_server_url.py::test_no_server_and_too_many_get_a_sentence"),
+    "SERVER_DRAIN_TOLD_PER_S": (
+        "servers/test_fleet_core.py::test_a_node_that_drains_tells_its_clients_a_few_at_a_time_and_takes_nobody"
+    ),
+    "SERVER_DRAIN_SLOT_US": (
+        "servers/test_fleet_core.py::test_a_node_that_drains_tells_its_clients_a_few_at_a_time_and_takes_nobody"
+    ),
+    "SERVER_DRAIN_TOLD_US": ("servers/test_fleet_core.py::test_however_many_clients_a_node_has_draining_tells_them_all_in_time"),
+    "SERVER_DRAIN_US": ("servers/test_lifecycle.py::test_who_is_used_by_others_has_time_until_they_are_gone"),
+    "FLEET_NODE_NAME_BYTES_MAX": ("servers/test_fleet_core.py::test_names_of_nodes_that_are_none"),
+    "FLEET_NODES_MAX": ("servers/test_fleet_core.py::test_tables_about_other_nodes_are_limited"),
+    "FLEET_BEAT_US": ("servers/test_fleet_core.py::test_nodes_know_each_others_load_and_forget_who_is_gone"),
+    "FLEET_NODE_LOST_US": ("servers/test_fleet_core.py::test_nodes_know_each_others_load_and_forget_who_is_gone"),
+    "FLEET_ANNOUNCE_US": ("servers/test_fleet_core.py::test_after_the_bus_was_torn_everybody_is_announced_at_a_pace"),
+    "FLEET_ANNOUNCED_AT_ONCE": ("servers/test_fleet_core.py::test_after_the_bus_was_torn_everybody_is_announced_at_a_pace"),
+    "FLEET_DOCUMENT_BYTES_MAX": ("servers/test_fleet_core.py::test_a_document_that_is_too_large_is_refused_where_it_is_shared"),
+    "FLEET_QUEUE_MAX": ("servers/test_fleet.py::test_what_waits_for_the_bus_is_limited"),
+    "FLEET_PENDING_BYTES_MAX": ("servers/test_fleet.py::test_what_waits_for_the_bus_is_limited"),
+    "FLEET_START_US": ("servers/test_fleet.py::test_without_a_broker_a_node_says_so_in_time"),
+    "FLEET_CONNECT_US": ("servers/test_fleet.py::test_without_a_store_a_node_refuses_to_start_unless_told_how_to_decide"),
+    "FLEET_RETRY_US": ("servers/test_fleet.py::test_nodes_and_brokers_are_killed_in_turn_and_calls_go_on"),
+    "FLEET_PING_US": ("servers/test_fleet.py::test_a_broker_that_falls_silent_is_given_up"),
+    "FLEET_PINGS_LOST_MAX": ("servers/test_fleet.py::test_a_broker_that_falls_silent_is_given_up"),
+    "FLEET_LEASE_MARGIN_US": (
+        "servers/test_fleet_core.py::test_a_node_never_lets_in_by_memory_whose_name_may_be_somebody_elses_by_now"
+    ),
+    "FLEET_CLAIM_US": (
+        "servers/test_fleet.py::test_while_the_only_broker_is_away_known_names_come_in_new_ones_wait_and_then_all_is_well_again"
+    ),
+    "FLEET_CLAIM_TRY_US": (
+        "servers/test_fleet.py::test_while_the_only_broker_is_away_known_names_come_in_new_ones_wait_and_then_all_is_well_again"
+    ),
+    "FLEET_CLAIM_RETRY_US": (
+        "servers/test_fleet.py::test_while_the_only_broker_is_away_known_names_come_in_new_ones_wait_and_then_all_is_well_again"
+    ),
+    "FLEET_CLAIMS_MAX": ("servers/test_fleet_core.py::test_logins_that_wait_for_the_store_are_limited"),
+    "FLEET_RENEWALS_AT_ONCE": ("servers/test_fleet.py::test_names_that_are_due_are_written_again_a_few_at_a_time"),
+    "FLEET_NAMES_BYTES_MAX": ("servers/test_fleet_store.py::test_a_full_bucket_takes_no_new_names_and_keeps_the_known_ones"),
+    "FLEET_NEW_NAMES_BYTES_MAX": ("servers/test_fleet_store.py::test_a_full_bucket_takes_no_new_names_and_keeps_the_known_ones"),
+    "FLEET_REPLICAS": ("servers/test_fleet_store.py::test_three_brokers_keep_a_copy_each_and_fewer_one"),
     "SERVER_ISSUED_US": "servers/test_login_certificates.py::test_what_is_issued_ends_before_the_name_can_be_anothers",
     "SERVE_PORT": "signaling/test_server_url.py::test_what_is_understood",
     "STUN_PORT": "cli/test_serve.py::test_the_help_names_the_ports",

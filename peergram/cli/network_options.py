@@ -25,7 +25,8 @@ ANSWER_TIMEOUT_S = 60.0
 """How long a person may take to let somebody in."""
 
 _SIGNALING_HELP = (
-    "How names are found: lan (this machine and its networks, no server), wss://HOST:PORT/ of a `peergram serve`, line://HOST:PORT,"
+    "How names are found: lan (this machine and its networks, no server), wss://HOST:PORT/ of a `peergram serve` (several of one"
+    " fleet with commas), line://HOST:PORT,"
     " or none. [default: lan; none with --listen or an address to call]"
 )
 _STUN_HELP = "A server that tells us our address behind a router; for calls across networks. Repeatable."

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from peergram.address import Address, format_address, parse_address
+from peergram.cli.serve_fleet import default_node_name, fleet_settings, tell_started
 from peergram.cli.serve_relay import relay_options, relay_settings, say_relay
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
@@ -19,8 +22,10 @@ from peergram.drivers.authority_files import load_authorities, open_authority
 from peergram.drivers.relay_files import load_relay_map
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
+from peergram.servers.lifecycle import Apply
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, default_names_file
+from peergram.servers.operator_log import log_lines
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_files import load_relay_secrets
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
@@ -50,6 +55,27 @@ from peergram.signaling.server_url import parse_server_url
     help="Take only those whom this authority has certified: an authority.txt (repeatable).",
 )
 @click.option(
+    "--nats",
+    "nats",
+    metavar="URL",
+    multiple=True,
+    help="Be a node of a fleet that shares a NATS cluster: one of its servers, nats://HOST:PORT or tls://HOST:PORT (repeatable).",
+)
+@click.option("--node", metavar="NAME", help="What this node is called among the others [default: the name of this machine].")
+@click.option(
+    "--nats-login", metavar="FILE", type=click.Path(path_type=Path), help="One line, USER PASSWORD, for the NATS servers."
+)
+@click.option("--nats-creds", metavar="FILE", type=click.Path(path_type=Path), help="Or a credentials file of NATS.")
+@click.option("--nats-ca", metavar="FILE", type=click.Path(path_type=Path), help="Who vouches for the NATS servers, PEM.")
+@click.option("--nats-cert", metavar="FILE", type=click.Path(path_type=Path), help="Our certificate for them, PEM.")
+@click.option("--nats-key", metavar="FILE", type=click.Path(path_type=Path), help="Its private key, PEM.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Lines for people, or JSON, one object a line. [default: text]",
+)
+@click.option(
     "--issue-ca", metavar="DIR", type=click.Path(path_type=Path),
     help="Certify everybody for the name he has here, with the authority in DIR.",
 )  # fmt: skip
@@ -77,6 +103,14 @@ def serve(
     issue_ca: Path | None,
     relay_map: Path | None,
     relay_secrets: Path | None,
+    nats: tuple[str, ...],
+    node: str | None,
+    nats_login: Path | None,
+    nats_creds: Path | None,
+    nats_ca: Path | None,
+    nats_cert: Path | None,
+    nats_key: Path | None,
+    log_format: str,
     **relay_words: Any,
 ) -> int:
     """Help others find each other.
@@ -93,6 +127,9 @@ def serve(
     A name belongs to the key that uses it first: for a month after its last use once it was in use for ten minutes, else for an
     hour, and also after a restart.
 
+    Several of them that share a NATS cluster (--nats) are one fleet: clients may use any of them. SIGTERM lets clients go
+    elsewhere before it stops, a second one or Ctrl-C does not wait; SIGHUP reads certificates and authorities again.
+
     \b
     Examples:
       peergram serve
@@ -102,6 +139,17 @@ def serve(
     tls = _tls(binds, tls_cert, tls_key, no_tls, folder)
     stun_binds = () if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds)
     relay = relay_settings(relay_words, stun_binds, tls, folder)
+    fleet = fleet_settings(
+        nats,
+        node,
+        names,
+        bool(authorities),
+        login=nats_login,
+        credentials=nats_creds,
+        ca=nats_ca,
+        certificate=nats_cert,
+        key=nats_key,
+    )
     settings = ServerSettings(
         binds=binds,
         # A relay answers STUN, too.
@@ -109,11 +157,26 @@ def serve(
         relay=relay,
         tls=tls,
         urls=tuple(parse_server_url(url) for url in urls),
-        names=_names(names, folder),
+        names=_names(names, folder) if fleet is None else None,
         certificates=_certificates(authorities, issue_ca),
         relays=_relays(relay_map, relay_secrets),
+        fleet=fleet,
     )
-    clients = asyncio.run(run_until_stopped(settings, _say_started))
+
+    def started(server: SignalingServer) -> None:
+        if tls_cert is not None and tls_key is not None:
+            server.reloaders.add("certificate", partial(_read_tls, server, tls_cert, tls_key))
+        if authorities:
+            server.reloaders.add("authorities", partial(_read_certificates, server, authorities, issue_ca))
+        if log_format == "text":
+            _say_started(server)
+        else:
+            tell_started(server)
+
+    log_lines(log_format, fleet.node if fleet is not None else node or default_node_name())
+    clients = asyncio.run(run_until_stopped(settings, started))
+    if log_format == "json":
+        return 0
     told = (
         f"; {clients} {'client was' if clients == 1 else 'clients were'} told, and will try this server again" if clients else ""
     )
@@ -173,6 +236,19 @@ def _relays(relay_map: Path | None, relay_secrets: Path | None) -> RelayDesk | N
     return RelayDesk(load_relay_map(relay_map), secrets, wall_s=lambda: int(time.time()))
 
 
+def _read_tls(server: SignalingServer, certificate: Path, key: Path) -> Apply:
+    tls = given_tls(certificate, key)
+
+    def apply() -> None:
+        server.settings = replace(server.settings, tls=tls)
+
+    return apply
+
+
+def _read_certificates(server: SignalingServer, authorities: tuple[Path, ...], issue_ca: Path | None) -> Apply:
+    return partial(server.core.replace_certificates, _certificates(authorities, issue_ca))
+
+
 def _say_started(server: SignalingServer) -> None:
     tls = server.settings.tls
     listening = " and ".join(format_address(address) for address in server.addresses)
@@ -196,8 +272,16 @@ def _say_started(server: SignalingServer) -> None:
         say(f"Who has which name is kept in {str(names.path)!r}{f': {count} so far' if count else ''}.")
         for complaint in names.complaints:
             say(complaint, "yellow")
+    elif server.fleet is not None and server.fleet.settings.keeps_names:
+        say("Who has which name is kept by the fleet, in NATS JetStream.")
+    elif server.fleet is not None and server.fleet.settings.newer_key_wins:
+        say("Who has which name the authority says.")
     else:
         say("Who has which name is forgotten when this server stops.", "yellow")
+    if server.fleet is not None:
+        say(f"Node {server.fleet.settings.node!r} of the fleet at {server.fleet.where}.")
+        if not server.fleet.is_bus_private:
+            say("What nodes say to each other is not encrypted: whoever is on the way can read and forge signals.", "yellow")
     certificates = server.settings.certificates
     if certificates is not None and certificates.are_demanded:
         say("Only those whom the authority has certified are let in.")

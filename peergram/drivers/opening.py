@@ -50,7 +50,7 @@ class OpenOptions(TypedDict, total=False):
     authorities: Source | Iterable[Source] | TrustStore
     pin_outgoing: PinOutgoing
     known_peers: str | os.PathLike[str] | bool
-    signaling: str | SignalingService | None
+    signaling: str | Sequence[str] | SignalingService | None
     stun: str | Sequence[str]
     turn: str | Sequence[str]
     config: Config | None
@@ -113,7 +113,7 @@ def open_endpoint(
     authorities: Source | Iterable[Source] | TrustStore = (),
     pin_outgoing: PinOutgoing = "remember",
     known_peers: str | os.PathLike[str] | bool = True,
-    signaling: str | SignalingService | None = "lan",
+    signaling: str | Sequence[str] | SignalingService | None = "lan",
     stun: str | Sequence[str] = (),
     turn: str | Sequence[str] = (),
     config: Config | None = None,
@@ -190,7 +190,7 @@ def relay_options(
     raise UsageError("relay_tickets: give a file, or (user, password)")
 
 
-def _hiding(config: Config, listen: object, signaling: str | SignalingService | None) -> Config:
+def _hiding(config: Config, listen: object, signaling: str | Sequence[str] | SignalingService | None) -> Config:
     """With what keeps our address from peers. Raises UsageError for what would tell it."""
     if listen is not None:
         raise UsageError("hide_ip: who listens at an address shows it; leave out listen")

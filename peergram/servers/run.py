@@ -14,11 +14,11 @@ import socket
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
@@ -29,16 +29,31 @@ from websockets.server import ServerProtocol
 from peergram import config as limits
 from peergram.address import Address, canonical_address, format_address
 from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy, wall_offset_us
-from peergram.errors import AddressInUseError, PeergramError
+from peergram.errors import AddressInUseError, PeergramError, UsageError
+from peergram.servers.fleet_core import FleetSettings, Load
+from peergram.servers.fleet_names import LeasedNames
+from peergram.servers.lifecycle import Drainable, Reloader, Reloaders, retire
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
+from peergram.servers.operator_log import tell
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_run import RelayServer, RelaySettings
-from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, Send, SignalingCore
+from peergram.servers.signaling_core import (
+    NOBODY,
+    Ask,
+    Cut,
+    FleetOutput,
+    NamesChanged,
+    Send,
+    SignalingCore,
+)
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.tls_files import ServerTls
 from peergram.signaling.server_url import ServerUrl
 from peergram.signaling.websocket_protocol import FRAME_BYTES_MAX
+
+if TYPE_CHECKING:
+    from peergram.servers.fleet import Fleet
 
 _ACCEPTS_PER_TURN = 64
 _BACKLOG = 4_096
@@ -72,6 +87,10 @@ class ServerSettings:
     """A relay beside it, which answers STUN, too."""
     relays: RelayDesk | None = None
     """What clients are told of relays."""
+    fleet: FleetSettings | None = None
+    """The bus that it shares with others; then `names` are not used."""
+    reloaders: Mapping[str, Reloader] = field(default_factory=dict)
+    """What `reload` reads again, by what people call it."""
 
 
 class SignalingServer:
@@ -90,7 +109,17 @@ class SignalingServer:
             names=[replace(each, used_at_us=each.used_at_us - offset_us) for each in names],
             certificates=settings.certificates,
             relays=settings.relays,
+            is_in_fleet=settings.fleet is not None,
+            leases=LeasedNames(limits.SERVER_NAMES_MAX) if settings.fleet is not None and settings.fleet.keeps_names else None,
         )
+        self.fleet: Fleet | None = None
+        self.reloaders = Reloaders()
+        for name, reloader in settings.reloaders.items():
+            self.reloaders.add(name, reloader)
+        self.drainables: list[Drainable] = []
+        """What others may go on using for a while when the server is about to stop, such as a relay."""
+        self.relay_load: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """Allocations of its relay, and bytes per second through it."""
         self.stun = StunResponder()
         self.addresses: list[Address] = []
         """Where clients are accepted."""
@@ -118,6 +147,8 @@ class SignalingServer:
         """Open every socket. Raises AddressInUseError or another PeergramError; nothing stays open then."""
         loop = asyncio.get_running_loop()
         try:
+            if self.settings.fleet is not None:
+                await self._join(self.settings.fleet)
             for bind in self.settings.binds:
                 listener = _open_socket(bind, socket.SOCK_STREAM)
                 self.addresses.append(_address_of(listener.getsockname()))
@@ -141,6 +172,38 @@ class SignalingServer:
         if self.settings.names is not None:
             self._keeping_names = loop.create_task(self._keep_names(self.settings.names))
         self.arm()
+
+    async def _join(self, settings: FleetSettings) -> None:
+        # Only who has a fleet needs a client for NATS.
+        try:
+            from peergram.servers.fleet import Fleet
+        except ImportError:
+            raise UsageError("a fleet needs nats-py: pip install 'peergram[nats]'") from None
+        fleet = Fleet(settings, self)
+        await fleet.start()
+        self.fleet = fleet
+
+    async def retire(self) -> None:
+        """Let nobody in, tell clients to go elsewhere, and wait for those who need time; `close` comes after it."""
+        tell("draining", "clients are told to go elsewhere", clients=self.core.clients)
+        self.core.drain(monotonic_us())
+        self.drain()
+        if self.fleet is not None:
+            self.fleet.tell_load()
+        await retire(self.drainables, lambda: self.core.clients == 0)
+
+    def reload(self) -> None:
+        """Read again what may have changed; a file that is bad changes nothing, and is named to the operator."""
+        try:
+            names = self.reloaders.reload()
+        except UsageError as error:
+            tell("reload refused", f"nothing is changed: {error}", level=logging.ERROR)
+        else:
+            tell("reloaded", f"read again: {', '.join(names) or 'nothing, there is nothing to read'}", what=names)
+
+    def load(self) -> Load:
+        """What there is to do."""
+        return Load(self.core.clients, *self.relay_load(), self.core.is_draining)
 
     async def close(self) -> None:
         """Say goodbye to all clients and end, in less than a second."""
@@ -166,6 +229,8 @@ class SignalingServer:
             await self._keeping_names
         if self.settings.names is not None:
             self.settings.names.close()
+        if self.fleet is not None:
+            await self.fleet.close()
         # Transports report their end on the next turns.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -236,6 +301,10 @@ class SignalingServer:
         while (output := self.core.poll_output()) is not None:
             if isinstance(output, NamesChanged):
                 self._names_changed.set()
+                continue
+            if isinstance(output, FleetOutput):
+                if self.fleet is not None:
+                    self.fleet.handle_output(output)
                 continue
             if output.client_id == NOBODY:
                 assert isinstance(output, Send)
@@ -311,6 +380,16 @@ class SignalingServer:
         is_own_name = url.host == local[0] or (url.host == "localhost" and url.is_loopback and _is_loopback_host(local[0]))
         return is_own_name and url.port == local[1]
 
+    def health(self) -> tuple[int, str]:
+        """An HTTP status and what it means: whether new clients should come here."""
+        if self.core.is_draining:
+            return 503, "draining\n"
+        if self.fleet is None:
+            return 200, "ok\n"
+        bus = "connected" if self.fleet.is_connected else "lost"
+        names = "reachable" if self.fleet.are_names_reachable or not self.fleet.settings.keeps_names else "lost"
+        return 200, f"ok\nbus {bus}\nnames {names}\n"
+
     def metrics(self) -> str:
         """Numbers in the text form of Prometheus."""
         lines = [
@@ -318,7 +397,10 @@ class SignalingServer:
             f"peergram_serve_clients {self.core.clients}",
             f"peergram_serve_pending {self.core.pending}",
             f"peergram_serve_names {self.core.names}",
+            f"peergram_serve_draining {int(self.core.is_draining)}",
+            f"peergram_serve_unsent_bytes {self._unsent_total}",
         ]
+        lines += [f"peergram_serve_{line}" for line in (self.fleet.metrics() if self.fleet is not None else ())]
         lines += [f"peergram_serve_{name}_total {count}" for name, count in sorted(self.core.counters.items())]
         lines += [f"peergram_serve_stun_{name}_total {count}" for name, count in sorted(self.stun.counters.items())]
         lines += [] if self.relay is None else self.relay.metrics()
@@ -431,8 +513,13 @@ class _Connection(asyncio.Protocol):
 
     def _handle_request(self, request: Request) -> None:
         assert self._ws is not None
-        page = {"/healthz": lambda: "ok\n", "/metrics": self._server.metrics}.get(request.path.partition("?")[0])
-        response = self._ws.accept(request) if page is None else self._ws.reject(200, page())
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            response = self._ws.reject(*self._server.health())
+        elif path == "/metrics":
+            response = self._ws.reject(200, self._server.metrics())
+        else:
+            response = self._ws.accept(request)
         self._ws.send_response(response)
         if self._ws.state is State.OPEN:
             self._server.core.handle_ready(self._id, monotonic_us())
@@ -581,24 +668,46 @@ class _StunSocket(asyncio.DatagramProtocol):
 
 
 async def run_until_stopped(settings: ServerSettings, say_started: Callable[[SignalingServer], None]) -> int:
-    """Serve until SIGINT or SIGTERM, or until cancelled; `say_started` is called once every socket is open.
+    """Serve until SIGINT, or until cancelled; `say_started` is called once every socket is open.
 
-    Returns how many clients were told of the end.
+    SIGTERM lets clients go elsewhere first, and a second one, or SIGINT, ends that; SIGHUP reads again what can be. Returns how
+    many clients were told of the end.
     """
     server = SignalingServer(settings)
     await server.start()
-    stopped = asyncio.Event()
+    stopped, retiring = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def handle_term() -> None:
+        (stopped if retiring.is_set() else retiring).set()
+
     # Windows has no handlers for an event loop; there Ctrl-C cancels it.
     with suppress(NotImplementedError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(signal.SIGINT, stopped.set)
+        loop.add_signal_handler(signal.SIGTERM, handle_term)
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
     try:
         say_started(server)
-        await stopped.wait()
-        return server.core.clients
+        told = await _wait_for_end(server, stopped, retiring)
+        tell("stopping", "the server stops", clients=told)
+        return told
     finally:
         await server.close()
+
+
+async def _wait_for_end(server: SignalingServer, stopped: asyncio.Event, retiring: asyncio.Event) -> int:
+    ending, leaving = asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(retiring.wait())
+    try:
+        await asyncio.wait((ending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        told = server.core.clients
+        if not stopped.is_set():
+            retirement = asyncio.ensure_future(server.retire())
+            await asyncio.wait((ending, retirement), return_when=asyncio.FIRST_COMPLETED)
+            retirement.cancel()
+        return told
+    finally:
+        ending.cancel()
+        leaving.cancel()
 
 
 def _open_socket(bind: Address, kind: socket.SocketKind) -> socket.socket:

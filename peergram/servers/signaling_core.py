@@ -4,6 +4,9 @@ A client proves a key. `gen:` identities are their own key; any other name belon
 server names the sender of each signal itself, says nothing about whether a receiver is here (S6), and keeps no signal: who is not
 connected does not get it. Which name is whose outlasts the process if the runner keeps it: it is told when that has changed.
 
+As a node of a fleet it tells its runner who comes and goes and what is for those who are not here, takes signals from other
+nodes, and asks a store whose a name is before it lets somebody in whom it does not know.
+
 The runner gives every connection a number from 1, reports what happens to it, and then takes `poll_output` until it is None.
 """
 
@@ -18,6 +21,7 @@ from peergram.address import Address, address_bytes, is_loopback
 from peergram.crypto.keys import verify
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
+from peergram.servers.fleet_names import LeasedNames
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.relay_desk import RelayDesk
 from peergram.signaling.rates import TokenBuckets
@@ -78,7 +82,62 @@ class NamesChanged:
     """`owned_names` has news that a runner should keep for the next run."""
 
 
-Output = Send | Cut | Ask | NamesChanged
+@dataclass(slots=True)
+class Arrived:
+    """In a fleet: a client has logged in."""
+
+    identity: Identity
+    public_key: bytes
+
+
+@dataclass(slots=True)
+class Left:
+    """In a fleet: it is gone, and no other of ours has its identity."""
+
+    identity: Identity
+
+
+@dataclass(slots=True)
+class Elsewhere:
+    """In a fleet: a signal for whoever has this identity at another node; for nobody, at the same price, if he `is_here` (S6)."""
+
+    sender: Identity
+    host: bytes
+    receiver: Identity
+    blob: bytes
+    is_here: bool
+
+
+@dataclass(slots=True)
+class ClaimName:
+    """In a fleet: whose is this name? If nobody's, it becomes this key's where that is allowed; `handle_claimed` answers."""
+
+    client_id: int
+    identity: Identity
+    public_key: bytes
+    may_create: bool
+
+
+@dataclass(slots=True)
+class RenewName:
+    """In a fleet: its owner is here; `handle_renewed` answers, if the store does."""
+
+    identity: Identity
+    public_key: bytes
+    is_proven: bool
+
+
+FleetOutput = Arrived | Left | Elsewhere | ClaimName | RenewName
+Output = Send | Cut | Ask | NamesChanged | FleetOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the store says of a name. `owner` is None where it is nobody's and may not become ours now."""
+
+    owner: bytes | None
+    is_proven: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +161,8 @@ class _Client:
     public_key: bytes = b""
     logged_in_at_us: int = 0
     was_asked: bool = False
+    claims: tuple[Identity, bytes] | None = None
+    """The name and key of a login that waits for the store."""
 
 
 @dataclass(slots=True)
@@ -128,8 +189,13 @@ class SignalingCore:
         names: Iterable[OwnedName] = (),
         certificates: LoginCertificates | None = None,
         relays: RelayDesk | None = None,
+        is_in_fleet: bool = False,
+        leases: LeasedNames | None = None,
     ) -> None:
-        """`names` are those of the run before; of too many, those that were used last stay."""
+        """`names` are those of the run before; of too many, those that were used last stay.
+
+        With `leases` a store that the fleet shares knows whose a name is, and not this server.
+        """
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
         self._accepts_url = accepts_url
@@ -138,6 +204,12 @@ class SignalingCore:
         self._login_us = login_us
         self._certificates = certificates or LoginCertificates()
         self._relays = relays
+        self._is_in_fleet = is_in_fleet
+        self._leases = leases
+        self._claims = 0
+        self._is_draining = False
+        self._to_tell: deque[int] = deque()
+        self._told_at_once = 0
         self._clients: dict[int, _Client] = {}
         self._by_identity: dict[Identity, int] = {}
         self._by_host: Counter[bytes] = Counter()
@@ -186,8 +258,13 @@ class SignalingCore:
 
     @property
     def names(self) -> int:
-        """Names that belong to somebody."""
-        return len(self._names)
+        """Names that belong to somebody; in a fleet, as far as this node has heard."""
+        return len(self._names) if self._leases is None else len(self._leases)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether clients are being told to go elsewhere, and nobody comes in any more."""
+        return self._is_draining
 
     @property
     def rates_watched(self) -> int:
@@ -226,6 +303,9 @@ class SignalingCore:
         """Frames can be sent now."""
         client = self._clients.get(client_id)
         if client is not None and client.nonce is None and client.identity is None:
+            if self._is_draining:
+                self._refuse(client_id, Refusal.CLOSING, "this server is about to stop", now_us)
+                return
             client.nonce = self._entropy(NONCE_BYTES)
             self._send(client_id, Hello(VERSION, client.nonce))
 
@@ -256,6 +336,76 @@ class SignalingCore:
         else:
             self._carry(client, client.identity, message, now_us)
 
+    def handle_from_elsewhere(self, sender: Identity, host: bytes, receiver: Identity, blob: bytes, now_us: int) -> None:
+        """A signal that another node of the fleet has taken. What protects a receiver counts here, wherever senders are (S3)."""
+        receiver_id = self._by_identity.get(receiver)
+        if receiver_id is None:
+            self.counters["dropped_absent"] += 1
+        elif not (
+            self._sent_to.take((sender, receiver), now_us) and (not host or self._host_sent_to.take((host, receiver), now_us))
+        ):
+            self.counters["dropped_sender_rate"] += 1
+        elif not self._received.take(receiver, now_us):
+            self.counters["dropped_receiver_rate"] += 1
+        else:
+            self.counters["signals_from_elsewhere"] += 1
+            self._send(receiver_id, CarriedSignal(sender, blob))
+
+    def handle_displaced(self, identity: Identity, has_same_key: bool, now_us: int) -> None:
+        """The identity is at another node of the fleet now, by a later login of its key or by who has more right to the name."""
+        client_id = self._by_identity.get(identity)
+        if client_id is None:
+            return
+        if has_same_key or self._certificates.are_demanded:
+            self.counters["replaced"] += 1
+            self._cut(client_id, Replaced(), now_us)
+        else:
+            self._refuse(client_id, Refusal.NAME_TAKEN, "somebody with another key has this name here", now_us)
+
+    def handle_claimed(self, client_id: int, claimed: Claimed | None, now_us: int) -> None:
+        """What the store says to `ClaimName`; None if it is out of reach."""
+        self._claims -= 1
+        client = self._clients.get(client_id)
+        if client is None or client.claims is None:
+            return
+        (identity, public_key), client.claims = client.claims, None
+        if claimed is None:
+            self.counters["names_out_of_reach"] += 1
+            self._refuse(client_id, Refusal.BUSY, "it cannot be seen at the moment whose this name is", now_us)
+        elif claimed.owner is None:
+            self._refuse(client_id, Refusal.BUSY, "too many new names at the moment", now_us)
+        elif claimed.owner != public_key:
+            self._refuse(client_id, Refusal.NAME_TAKEN, "somebody with another key has this name here", now_us)
+        else:
+            if claimed.is_new and not client.is_local_host:
+                self._new_names.take(client.host, now_us)
+            self.learn_name(identity, public_key, claimed.is_proven, now_us)
+            if self._is_draining:
+                self._refuse(client_id, Refusal.CLOSING, "this server is about to stop", now_us)
+            else:
+                self._let_in(client_id, client, identity, public_key, now_us)
+
+    def handle_renewed(self, identity: Identity, claimed: Claimed, now_us: int) -> None:
+        """What the store says to `RenewName`."""
+        client_id = self._by_identity.get(identity)
+        if claimed.owner is None or client_id is None:
+            return
+        if claimed.owner == self._clients[client_id].public_key:
+            self.learn_name(identity, claimed.owner, claimed.is_proven, now_us)
+        else:
+            assert self._leases is not None
+            self._leases.forget(identity)
+            self._refuse(client_id, Refusal.NAME_TAKEN, "somebody with another key has this name here", now_us)
+
+    def learn_name(self, identity: Identity, public_key: bytes, is_proven: bool, written_at_us: int) -> None:
+        """In a fleet: this was written into the store then."""
+        if self._leases is not None:
+            self._leases.learn(identity, public_key, is_proven, written_at_us)
+
+    def replace_certificates(self, certificates: LoginCertificates) -> None:
+        """From now on others are demanded and issued."""
+        self._certificates = certificates
+
     def handle_closed(self, client_id: int, now_us: int) -> None:
         """The connection is gone."""
         self._forget(client_id, now_us)
@@ -281,9 +431,30 @@ class SignalingCore:
         due = self._timers.pop_due(now_us)
         if "relay news" in due:
             self._tell_relays_changed(now_us)
+        if "drain" in due:
+            self._tell_some(now_us)
         if "sweep" in due:
             self._sweep(now_us)
             self._timers.set("sweep", now_us + limits.SERVER_SWEEP_US)
+
+    def drain(self, now_us: int) -> None:
+        """Let nobody in any more, and tell those who are here to go elsewhere: not all at once, since elsewhere is busy, too."""
+        if self._is_draining:
+            return
+        self._is_draining = True
+        self._to_tell.extend(self._by_identity.values())
+        slots = limits.SERVER_DRAIN_TOLD_US // limits.SERVER_DRAIN_SLOT_US
+        usual = limits.SERVER_DRAIN_TOLD_PER_S * limits.SERVER_DRAIN_SLOT_US // 1_000_000
+        self._told_at_once = max(usual, -(-len(self._to_tell) // slots))
+        self._tell_some(now_us)
+
+    def _tell_some(self, now_us: int) -> None:
+        for _ in range(min(self._told_at_once, len(self._to_tell))):
+            client_id = self._to_tell.popleft()
+            if client_id in self._clients:
+                self._refuse(client_id, Refusal.CLOSING, "this server is about to stop", now_us)
+        if self._to_tell:
+            self._timers.set("drain", now_us + limits.SERVER_DRAIN_SLOT_US)
 
     def close(self, now_us: int) -> None:
         """Say goodbye to everybody."""
@@ -320,20 +491,30 @@ class SignalingCore:
             self._refuse(client_id, *refusal, now_us)
             return
         identity = login.identity
-        self._hand_over(identity, login.public_key)
-        if identity.public_key_bytes is None:
-            name = self._names.get(identity)
-            if name is None:
-                self._names[identity] = _Name(login.public_key, now_us, noted_at_us=now_us)
-                self._outputs.append(NamesChanged())
-            elif self._note_use(name, now_us, now_us):
-                self._outputs.append(NamesChanged())
+        if self._has_to_claim(identity, now_us):
+            may_create = client.is_local_host or self._new_names.has(client.host, now_us)
+            self._claims += 1
+            client.claims = (identity, login.public_key)
+            self._outputs.append(ClaimName(client_id, identity, login.public_key, may_create))
+        else:
+            self._let_in(client_id, client, identity, login.public_key, now_us)
+
+    def _has_to_claim(self, identity: Identity, now_us: int) -> bool:
+        """Whether only the store knows whose this name is."""
+        if self._leases is None or identity.public_key_bytes is not None:
+            return False
+        return self._leases.owner(identity, now_us) is None
+
+    def _let_in(self, client_id: int, client: _Client, identity: Identity, public_key: bytes, now_us: int) -> None:
+        if self._leases is None:
+            self._hand_over(identity, public_key)
+            self._note_name(identity, public_key, now_us)
         before = self._by_identity.get(identity)
         if before is not None:
             self._cut(before, Replaced(), now_us)
             self.counters["replaced"] += 1
         del self._login_until_us[client_id]
-        client.identity, client.public_key, client.logged_in_at_us = identity, login.public_key, now_us
+        client.identity, client.public_key, client.logged_in_at_us = identity, public_key, now_us
         self._by_identity[identity] = client_id
         self._quiet_until_us[client_id] = now_us + limits.SERVER_QUIET_US
         self.counters["logins"] += 1
@@ -342,6 +523,19 @@ class SignalingCore:
         if self._relays is not None and self._relays.map_text:
             self._send(client_id, RelayNews(self._relays.map_text))
             self._give_tickets(client_id, now_us)
+        if self._is_in_fleet:
+            self._outputs.append(Arrived(identity, public_key))
+
+    def _note_name(self, identity: Identity, public_key: bytes, now_us: int) -> None:
+        """Its owner is here."""
+        if identity.public_key_bytes is not None:
+            return
+        name = self._names.get(identity)
+        if name is None:
+            self._names[identity] = _Name(public_key, now_us, noted_at_us=now_us)
+            self._outputs.append(NamesChanged())
+        elif self._note_use(name, now_us, now_us):
+            self._outputs.append(NamesChanged())
 
     def _hand_over(self, identity: Identity, public_key: bytes) -> None:
         """The authority has said whose this name is: what another key had of it is over."""
@@ -411,6 +605,11 @@ class SignalingCore:
         return None
 
     def _reason_to_refuse_name(self, client: _Client, login: Login, now_us: int) -> tuple[int, str] | None:
+        if self._leases is not None:
+            if self._claims >= limits.FLEET_CLAIMS_MAX:
+                return Refusal.BUSY, "too many logins at the moment"
+            is_his = self._leases.owner(login.identity, now_us) in (None, login.public_key)
+            return None if is_his else (Refusal.NAME_TAKEN, "somebody with another key has this name here")
         name = self._names.get(login.identity)
         if name is not None:
             is_his = name.key == login.public_key or self._certificates.are_demanded
@@ -435,13 +634,17 @@ class SignalingCore:
         receiver_id = self._by_identity.get(receiver, NOBODY)
         is_in_rate = (self._received if receiver_id else self._received_by_nobody).take(receiver if receiver_id else None, now_us)
         if not receiver_id:
-            self.counters["dropped_absent"] += 1
+            self.counters["elsewhere" if self._is_in_fleet else "dropped_absent"] += 1
         elif not is_in_rate:
             self.counters["dropped_receiver_rate"] += 1
             receiver_id = NOBODY
         else:
             self.counters["signals"] += 1
         self._send(receiver_id, CarriedSignal(sender, signal.blob))
+        if self._is_in_fleet:
+            host = b"" if client.is_local_host else client.host
+            is_here = receiver in self._by_identity
+            self._outputs.append(Elsewhere(sender, host, receiver, signal.blob, is_here))
 
     # Ending
 
@@ -481,6 +684,8 @@ class SignalingCore:
         self._untold.pop(client_id, None)
         if client.identity is not None and self._by_identity.get(client.identity) == client_id:
             del self._by_identity[client.identity]
+            if self._is_in_fleet:
+                self._outputs.append(Left(client.identity))
             name = self._names.get(client.identity)
             if name is not None and self._note_use(name, client.logged_in_at_us, now_us):
                 self._outputs.append(NamesChanged())
@@ -514,8 +719,20 @@ class SignalingCore:
                 have_changed = True
         if have_changed:
             self._outputs.append(NamesChanged())
+        self._renew_leases(now_us)
         for buckets in self._buckets:
             buckets.sweep(now_us)
+
+    def _renew_leases(self, now_us: int) -> None:
+        """Names in a fleet whose owners are here should stay theirs."""
+        if self._leases is None:
+            return
+        for identity, client_id in self._by_identity.items():
+            client = self._clients[client_id]
+            is_proven = now_us - client.logged_in_at_us >= limits.SERVER_NAME_PROVEN_US
+            if identity.public_key_bytes is None and self._leases.is_to_be_renewed(identity, is_proven, now_us):
+                self._outputs.append(RenewName(identity, client.public_key, is_proven))
+        self._leases.sweep(now_us)
 
     def _send(self, client_id: int, message: Hello | Welcome | CarriedSignal | Issued | RelayNews | Tickets) -> None:
         self._outputs.append(Send(client_id, encode_server_message(message)))

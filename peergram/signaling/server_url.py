@@ -7,16 +7,18 @@ names stand in it; without it the certificate must be one that the system trusts
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from peergram.address import canonical_address, format_address, is_loopback
-from peergram.config import SERVE_PORT, SERVER_URL_BYTES_MAX
+from peergram.config import SERVE_PORT, SERVER_URL_BYTES_MAX, SERVER_URLS_MAX
 from peergram.errors import UsageError
 
 _EXAMPLE = "wss://chat.example.org or wss://192.0.2.7:27180/#sha256=0123..."
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)+")
+_BETWEEN = re.compile(r" *, *(?=wss?://)")
 _FINGERPRINT = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
@@ -69,6 +71,17 @@ def parse_server_url(text: str) -> ServerUrl:
         # Of a server behind a web server's name; the pinned kind is always written with its port by `peergram serve`.
         port = SERVE_PORT if parts.fragment else (443 if is_secure else 80)
     return ServerUrl(is_secure, _canonical(host, text), port, path, _pin(parts.fragment, is_secure, text))
+
+
+def parse_server_urls(text: str | Sequence[str]) -> tuple[ServerUrl, ...]:
+    """One or several of them, with commas between or as a sequence; raises UsageError.
+
+    A comma may stand within a path, so only one before another address counts.
+    """
+    texts = _BETWEEN.split(text) if isinstance(text, str) else list(text)
+    if not 0 < len(texts) <= SERVER_URLS_MAX:
+        raise UsageError(f"{len(texts)} addresses of servers: give 1 to {SERVER_URLS_MAX}")
+    return tuple(dict.fromkeys(parse_server_url(each) for each in texts))
 
 
 def _canonical(host: str, text: str) -> str:

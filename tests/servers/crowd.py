@@ -26,18 +26,17 @@ class LoopClient(WebSocketSignaling):
         self._tell_welcome = tell_welcome
 
     async def live(self, as_whom: LocalParty) -> None:
-        self._party, self._deliver = as_whom, _ignore
+        self._party, self._deliver = as_whom, self.hear
         self._loop = asyncio.get_running_loop()
         await self._live()
+
+    def hear(self, sender: Identity | None, signal: bytes) -> None:
+        """Nobody in a crowd calls anybody."""
 
     def _set_status(self, text: str) -> None:
         super()._set_status(text)
         if text == "connected":
             self._tell_welcome()
-
-
-def _ignore(sender: Identity | None, signal: bytes) -> None:
-    """Nobody in a crowd calls anybody."""
 
 
 class Crowd:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from peergram.address import Address
 from peergram.config import SERVER_LOGINS_PER_S
 from peergram.crypto.keys import SigningKey
 from peergram.identity import Identity
+from peergram.servers.fleet_names import LeasedNames
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.relay_desk import RelayDesk
-from peergram.servers.signaling_core import NOBODY, Ask, Cut, NamesChanged, OwnedName, Send, SignalingCore
+from peergram.servers.signaling_core import NOBODY, Ask, Cut, FleetOutput, NamesChanged, OwnedName, Send, SignalingCore
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
     Hello,
@@ -43,6 +44,8 @@ class Server:
         certificates: LoginCertificates | None = None,
         relays: RelayDesk | None = None,
         now_us: int = SECOND,
+        on_fleet: Callable[[FleetOutput], None] | None = None,
+        leases: LeasedNames | None = None,
         **options: int,
     ) -> None:
         self.now_us = now_us
@@ -53,6 +56,8 @@ class Server:
             names=names,
             certificates=certificates,
             relays=relays,
+            is_in_fleet=on_fleet is not None,
+            leases=leases,
             **options,
         )
         self.said: dict[int, list[ServerMessage]] = {}
@@ -62,6 +67,7 @@ class Server:
         self.keeps_names = True
         self.kept: list[OwnedName] = []
         self.connections = 0
+        self._on_fleet = on_fleet
 
     def drain(self) -> None:
         while (output := self.core.poll_output()) is not None:
@@ -72,6 +78,10 @@ class Server:
                 self.news_of_names += 1
                 if self.keeps_names:
                     self.kept = list(self.core.owned_names())
+                continue
+            if isinstance(output, FleetOutput):
+                assert self._on_fleet is not None
+                self._on_fleet(output)
                 continue
             if output.client_id == NOBODY:
                 self.sent_to_nobody += 1

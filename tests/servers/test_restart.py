@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from bisect import bisect_left
 
-from peergram import Messages, SendFlags
-from peergram.drivers.signaling.websocket import WebSocketSignaling
 from tests.drivers.signaling.parties import wait_until
 from tests.threats.world import SOAK, full_or
 
 from .processes import allow_files, python, said_by, server_process
+from .talk import Talk
 
 AWAY_S = 2.0 if SOAK else 0.0
 FIRST_PER_S = 200
@@ -39,54 +37,6 @@ asyncio.run(run_until_stopped(ServerSettings(binds=(("127.0.0.1", int(sys.argv[1
 print(json.dumps(logins_s), flush=True)
 """
 """Says at its end when each login was; a client that waits for its turn on a busy machine hears of it later."""
-
-
-class Talk:
-    """Alice tells Bob a number twenty times a second, and Bob listens."""
-
-    def __init__(self, url: str) -> None:
-        self.services = [WebSocketSignaling(url), WebSocketSignaling(url)]
-        self.alice = Messages("alice", signaling=self.services[0], state=False)
-        self.bob = Messages("bob", signaling=self.services[1], state=False)
-        self.failures: list[object] = []
-        self.came: list[int] = []
-        self.sent = 0
-        self.longest_gap_s = 0.0
-        self._end = threading.Event()
-        for each in (self.alice, self.bob):
-            each.on_session_request = lambda request, each=each: each.accept_session_with_user(request.identity)
-            each.on_session_failed = self.failures.append
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._speak, self._listen)]
-        for thread in self._threads:
-            thread.start()
-
-    def _speak(self) -> None:
-        while not self._end.wait(0.05):
-            self.alice.send_message_to_user("bob", b"%d" % self.sent, SendFlags.RELIABLE)
-            self.sent += 1
-            self.alice.run_callbacks()
-
-    def _listen(self) -> None:
-        last_s: float | None = None
-        while not self._end.is_set() or len(self.came) < self.sent:
-            self.bob.wait(0.1)
-            self.bob.run_callbacks()
-            for message in self.bob.receive_messages_on_channel(0, 100):
-                now_s = time.monotonic()
-                self.longest_gap_s = max(self.longest_gap_s, now_s - last_s if last_s is not None else 0.0)
-                last_s = now_s
-                self.came.append(int(message.payload))
-
-    def end(self) -> None:
-        """Everything that was said must have been heard, once, in order."""
-        self._end.set()
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
-        for each in (self.alice, self.bob):
-            each.close()
-        assert self.came == list(range(self.sent))
-        assert self.failures == []
 
 
 def test_after_a_kill_all_clients_are_back_in_time_and_who_talks_notices_nothing() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peergram.config import SERVER_URLS_MAX
 from peergram.errors import UsageError
-from peergram.signaling.server_url import ServerUrl, parse_server_url
+from peergram.signaling.server_url import ServerUrl, parse_server_url, parse_server_urls
 
 PIN = "ab" * 32
 
@@ -72,3 +73,18 @@ def test_loopback_is_known() -> None:
         assert parse_server_url(text).is_loopback
     for text in ("ws://192.0.2.7:9", "ws://localhost.example:9"):
         assert not parse_server_url(text).is_loopback
+
+
+def test_several_servers_stand_in_one_text_or_in_a_list() -> None:
+    both = parse_server_urls("wss://a.example, ws://b.example:99/x,y")
+    assert [str(url) for url in both] == ["wss://a.example:443/", "ws://b.example:99/x,y"]
+    assert parse_server_urls(["wss://a.example", "ws://b.example:99/x,y"]) == both
+    assert len(parse_server_urls("wss://a.example,wss://a.example/")) == 1
+
+
+def test_no_server_and_too_many_get_a_sentence() -> None:
+    for bad in ([], ["ws://a"] * (SERVER_URLS_MAX + 1)):
+        with pytest.raises(UsageError, match="addresses of servers"):
+            parse_server_urls(bad)
+    with pytest.raises(UsageError, match="is not the name of a host"):
+        parse_server_urls("wss://a.example,https://b.example")

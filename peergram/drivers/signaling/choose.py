@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from peergram.drivers.signaling.lan import LanSignaling
@@ -9,11 +10,15 @@ from peergram.drivers.signaling.line_client import DEFAULT_PORT, LineSignaling
 from peergram.errors import UsageError
 from peergram.signaling.service import SignalingService
 
-_HINT = "write 'lan', 'wss://host:port/' (as `peergram serve` prints it), 'line://host:port', or None for none"
+_HINT = (
+    "write 'lan', 'wss://host:port/' (as `peergram serve` prints it; several with commas), 'line://host:port', or None for none"
+)
 
 
-def open_signaling(spec: str | SignalingService | None) -> SignalingService | None:
-    """Raises UsageError, with what may be written, for text that names none."""
+def open_signaling(spec: str | Sequence[str] | SignalingService | None) -> SignalingService | None:
+    """Raises UsageError, with what may be written, for text that names none. Several servers are nodes of one fleet."""
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        spec = ",".join(spec)
     if spec is None or not isinstance(spec, str):
         return spec
     if spec == "lan":

@@ -1,5 +1,7 @@
 """Signaling through a server, `peergram serve`: one WebSocket connection on a thread of its own, made again whenever it is lost.
 
+Of several servers, the nodes of one fleet, any will do: where one is lost the connection is made again at another one.
+
 A call in progress does not notice: what is to be sent waits a few seconds, and sessions that are up need no signaling.
 """
 
@@ -11,6 +13,7 @@ import logging
 import random
 import ssl
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -31,8 +34,8 @@ from peergram.drivers.system import (
 )
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
-from peergram.signaling.reconnect import Reconnect
-from peergram.signaling.server_url import ServerUrl, parse_server_url
+from peergram.signaling.server_choice import ServerChoice
+from peergram.signaling.server_url import ServerUrl, parse_server_urls
 from peergram.signaling.service import Deliver, LocalParty
 from peergram.signaling.unsent import Unsent
 from peergram.signaling.websocket_protocol import (
@@ -77,23 +80,25 @@ class _Replaced(Exception):
 
 
 class WebSocketSignaling:
-    """A client of the server at `url`, as `peergram serve` prints it.
+    """A client of the server at `url`, as `peergram serve` prints it; or of one fleet, whose nodes are at several of them.
 
-    Raises UsageError for a URL that is none. `ca_file` holds certificates to trust rather than those of the system, for servers
-    without a fingerprint in their URL; `ping_us` is how often the connection is tried, `make_watch` is for tests. When another
-    client logs in with the same key, this one stays away for good, and its status says so.
+    Raises UsageError for a URL that is none; several may also stand in one text, with commas between. `ca_file` holds
+    certificates to trust rather than those of the system, for servers without a fingerprint in their URL; `ping_us` is how often
+    the connection is tried, `make_watch` is for tests. When another client logs in with the same key, this one stays away for
+    good, and its status says so.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         ca_file: Path | None = None,
         ping_us: int = limits.SIGNALING_PING_US,
         make_watch: MakeWatch = InterfaceWatch,
     ) -> None:
-        self.url: ServerUrl = parse_server_url(url)
-        self._tls = _tls_context(self.url, ca_file)
+        self.urls: tuple[ServerUrl, ...] = parse_server_urls(url)
+        self._tls = {each: _tls_context(each, ca_file) for each in self.urls}
+        self._servers = ServerChoice(len(self.urls), random.random())
         self._party: LocalParty | None = None
         self._deliver: Deliver | None = None
         self._ping_s = ping_us / 1e6
@@ -102,6 +107,7 @@ class WebSocketSignaling:
         self._closed = False
         self._is_welcome = False
         self._status = "not started"
+        self._about = self.url
         self._log_limit = LogLimit()
         self._thread = threading.Thread(target=self._run, name="peergram-signaling", daemon=True)
         # Made by the thread, set from any.
@@ -151,6 +157,11 @@ class WebSocketSignaling:
         self._loop = None
 
     @property
+    def url(self) -> ServerUrl:
+        """The server that this is about at the moment."""
+        return self.urls[self._servers.current]
+
+    @property
     def is_welcome(self) -> bool:
         """Whether the server has let us in, and the connection has not been lost since."""
         return self._is_welcome
@@ -158,7 +169,7 @@ class WebSocketSignaling:
     @property
     def status(self) -> str:
         """As the protocol says."""
-        return f"Signaling server {self.url.connect_text}: {self._status}."
+        return f"Signaling server {self._about.connect_text}: {self._status}."
 
     # The thread
 
@@ -213,16 +224,15 @@ class WebSocketSignaling:
 
     async def _live(self) -> None:
         """Until cancelled, or replaced."""
-        reconnect = Reconnect()
         while True:
             try:
-                await self._connect_once(reconnect)
+                await self._connect_once()
             except _Replaced:
                 self._set_status("this identity has logged in elsewhere, so this program is no longer reachable through it")
                 return
             except _Lost as lost:
-                pause_us = max(lost.pause_us, reconnect.handle_lost(monotonic_us(), random.random()))
-                self._set_status(f"{lost}; trying again")
+                self._set_status(f"{lost}; trying {'again' if len(self.urls) == 1 else 'another one'}")
+                pause_us = self._servers.handle_lost(monotonic_us(), random.random(), lost.pause_us)
             finally:
                 self._is_welcome = False
             await self._pause(pause_us)
@@ -233,13 +243,13 @@ class WebSocketSignaling:
             await asyncio.wait_for(self._has_moved.wait(), pause_us / 1e6)
         self._has_moved.clear()
 
-    async def _connect_once(self, reconnect: Reconnect) -> NoReturn:
+    async def _connect_once(self) -> NoReturn:
         """One connection from beginning to end, which is _Lost or _Replaced."""
         connection = await self._open()
         try:
             async with asyncio.timeout(limits.SIGNALING_CONNECT_TIMEOUT_US / 1e6):
                 await self._log_in(connection)
-            reconnect.handle_connected(monotonic_us())
+            self._servers.handle_connected(monotonic_us())
             self._is_welcome = True
             self._set_status("connected")
             await self._carry(connection)
@@ -257,7 +267,7 @@ class WebSocketSignaling:
         try:
             connection = await connect(
                 url.connect_text,
-                ssl=self._tls,
+                ssl=self._tls[url],
                 compression=None,
                 max_size=SERVER_FRAME_BYTES_MAX,
                 open_timeout=limits.SIGNALING_CONNECT_TIMEOUT_US / 1e6,
@@ -375,7 +385,7 @@ class WebSocketSignaling:
 
     def _set_status(self, text: str) -> None:
         if not self._closed:
-            self._status = text
+            self._about, self._status = self.url, text
 
 
 def _told(frame: str | bytes) -> ServerMessage:
