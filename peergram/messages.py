@@ -301,7 +301,7 @@ class Messages:
         Of several events of one peer the newest counts, what they report as lost is added up, and a request is delivered only
         while it waits for an answer. What a handler raises comes out here; the events behind it stay for the next call.
         """
-        if self._told.is_empty and not (self._driver.has_events or self._driver.closed):
+        if self._told.is_empty and not (self._driver.has_events or self._blobs.owing or self._driver.closed):
             # The usual frame: it need not wait for a turn of the background thread to end.
             return
         self._take_events()

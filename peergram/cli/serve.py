@@ -22,12 +22,14 @@ from peergram.drivers.authority_files import load_authorities, open_authority
 from peergram.drivers.relay_files import load_relay_map
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
+from peergram.routes.relay_map import parse_relay_map
 from peergram.servers.lifecycle import Apply
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, default_names_file
 from peergram.servers.operator_log import log_lines
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_files import load_relay_secrets
+from peergram.servers.relay_secret import given_relay_secret
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
@@ -128,7 +130,8 @@ def serve(
     hour, and also after a restart.
 
     Several of them that share a NATS cluster (--nats) are one fleet: clients may use any of them. SIGTERM lets clients go
-    elsewhere before it stops, a second one or Ctrl-C does not wait; SIGHUP reads certificates and authorities again.
+    elsewhere before it stops, a second one or Ctrl-C does not wait; SIGHUP reads again what files say: certificates,
+    authorities, the relay map and secrets.
 
     \b
     Examples:
@@ -159,7 +162,7 @@ def serve(
         urls=tuple(parse_server_url(url) for url in urls),
         names=_names(names, folder) if fleet is None else None,
         certificates=_certificates(authorities, issue_ca),
-        relays=_relays(relay_map, relay_secrets),
+        relays=_relays(relay_map, relay_secrets, is_in_fleet=fleet is not None),
         fleet=fleet,
     )
 
@@ -168,6 +171,11 @@ def serve(
             server.reloaders.add("certificate", partial(_read_tls, server, tls_cert, tls_key))
         if authorities:
             server.reloaders.add("authorities", partial(_read_certificates, server, authorities, issue_ca))
+        if relay_map is not None:
+            server.reloaders.add("relay map", partial(_read_relays, server, relay_map, relay_secrets))
+        if relay is not None and (secret_file := relay_words["turn_secret_file"]) is not None:
+            server.reloaders.add("relay secret", partial(_read_relay_secret, server, secret_file))
+        _share_relays(server, relay_map, relay_secrets)
         if log_format == "text":
             _say_started(server)
         else:
@@ -227,13 +235,51 @@ def _certificates(authorities: tuple[Path, ...], issue_ca: Path | None) -> Login
     )
 
 
-def _relays(relay_map: Path | None, relay_secrets: Path | None) -> RelayDesk | None:
+def _relays(relay_map: Path | None, relay_secrets: Path | None, *, is_in_fleet: bool) -> RelayDesk | None:
     if relay_map is None:
-        if relay_secrets is not None:
+        if relay_secrets is not None and not is_in_fleet:
             raise UsageError("--relay-secrets needs --relay-map FILE: whose secrets they are")
         return None
     secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
     return RelayDesk(load_relay_map(relay_map), secrets, wall_s=lambda: int(time.time()))
+
+
+def _share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> None:
+    """Nodes of a fleet tell each other of the map, and the file that was written last counts; secrets stay where they are."""
+    fleet = server.fleet
+    if fleet is None:
+        return
+
+    def take(text: bytes) -> None:
+        secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
+        server.desk.replace_map(parse_relay_map(text), secrets)
+        server.handle_relays_changed()
+
+    fleet.watch_document(take)
+    if relay_map is not None:
+        fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+
+
+def _read_relays(server: SignalingServer, relay_map: Path, relay_secrets: Path | None) -> Apply:
+    relays = load_relay_map(relay_map)
+    secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
+    # Whatever is wrong with them together shows here, before anything is changed.
+    RelayDesk(relays, secrets, wall_s=lambda: 0)
+
+    def apply() -> None:
+        server.desk.replace(relays, secrets)
+        server.handle_relays_changed()
+        if server.fleet is not None:
+            server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+
+    return apply
+
+
+def _read_relay_secret(server: SignalingServer, file: Path) -> Apply:
+    try:
+        return partial(server.replace_relay_secret, given_relay_secret(file))
+    except FileNotFoundError:
+        raise UsageError(f"there is no {str(file)!r} any more") from None
 
 
 def _read_tls(server: SignalingServer, certificate: Path, key: Path) -> Apply:
@@ -287,9 +333,8 @@ def _say_started(server: SignalingServer) -> None:
         say("Only those whom the authority has certified are let in.")
     if certificates is not None and certificates.issues:
         say("Everybody gets a certificate for the name he has here, for an hour at a time.")
-    relays = server.settings.relays
-    if relays is not None:
-        say(relays.summary)
+    if server.desk.map_text:
+        say(server.desk.summary)
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"

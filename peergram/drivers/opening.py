@@ -130,7 +130,7 @@ def open_endpoint(
     if not isinstance(fake_network, FakeNetwork | None):
         raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
     config = _hiding(config or Config(), listen, signaling) if hide_ip else config or Config()
-    relays = relay_options(relay_map, relay_tickets, awaits_map=isinstance(signaling, str) and signaling != "lan")
+    relays = relay_options(relay_map, relay_tickets, awaits_map=signaling != "lan" and isinstance(signaling, str | Sequence))
     if signaling is None and (relay_map is not None or relay_tickets is not None):
         raise UsageError("relay_map: relays help to reach peers by identity, which takes signaling")
     bind = None if listen is None else _address_of(listen)

@@ -49,6 +49,10 @@ class RelayDesk:
         self._secrets = dict(secrets)
         self._places = len(relays.pops)
 
+    def replace_map(self, relays: RelayMap, secrets: Mapping[str, bytes]) -> None:
+        """Another map, such as one that all nodes of a fleet share; of `secrets`, those of its places count."""
+        self.replace(relays, {pop.code: secrets[pop.code] for pop in relays.pops if pop.code in secrets})
+
     @property
     def summary(self) -> str:
         """What people are told of it."""

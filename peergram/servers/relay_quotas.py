@@ -94,6 +94,7 @@ class Share:
             if not self.guarantee.has(count, now_us):
                 return False
             self.guarantee.draw(count)
+        self._budgets.taken_bytes += count
         self.of_identity.draw(count)
         self.network.draw(count)
         total.draw(count)
@@ -106,6 +107,8 @@ class Budgets:
     def __init__(self, quotas: RelayQuotas) -> None:
         self.quotas = quotas
         self.total = Bucket(quotas.total_bytes_per_s, 0)
+        self.taken_bytes = 0
+        """All that was let through, with what packets cost beside their bytes."""
         self._identities: dict[bytes, tuple[Bucket, Bucket]] = {}
         self._networks: dict[str, Bucket] = {}
         self._of_host: Counter[str] = Counter()

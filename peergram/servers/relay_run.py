@@ -103,6 +103,7 @@ class RelayServer:
         self._accepts_paused = False
         self._ticks_at_us = 0
         self._files = _raise_file_limit()
+        self._loaded = (monotonic_us(), 0)
         self.core: TurnCore
 
     # Life; called by others
@@ -138,6 +139,7 @@ class RelayServer:
 
     def replace_access(self, access: RelayAccess) -> None:
         """Other passwords from now on."""
+        self.settings = replace(self.settings, access=access)
         self._do(lambda: self.core.replace_access(access))
 
     @property
@@ -149,6 +151,12 @@ class RelayServer:
     def allocations(self) -> int:
         """How many there are."""
         return self.core.allocations
+
+    def load(self) -> tuple[int, int]:
+        """Allocations, and bytes a second through them since this was asked last."""
+        now_us, taken_bytes = monotonic_us(), self.core.taken_bytes
+        (was_us, was_bytes), self._loaded = self._loaded, (now_us, taken_bytes)
+        return self.core.allocations, (taken_bytes - was_bytes) * 1_000_000 // max(1, now_us - was_us)
 
     def metrics(self) -> list[str]:
         """Numbers in the text form of Prometheus."""

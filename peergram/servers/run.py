@@ -30,12 +30,14 @@ from peergram import config as limits
 from peergram.address import Address, canonical_address, format_address
 from peergram.drivers.system import default_source_host, monotonic_us, secure_entropy, wall_offset_us
 from peergram.errors import AddressInUseError, PeergramError, UsageError
+from peergram.routes.relay_map import RelayMap
 from peergram.servers.fleet_core import FleetSettings, Load
 from peergram.servers.fleet_names import LeasedNames
-from peergram.servers.lifecycle import Drainable, Reloader, Reloaders, retire
+from peergram.servers.lifecycle import RelayInUse, Reloader, Reloaders, retire
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, pause_between_saves_us
 from peergram.servers.operator_log import tell
+from peergram.servers.own_relay import own_relays
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_run import RelayServer, RelaySettings
 from peergram.servers.signaling_core import (
@@ -100,6 +102,8 @@ class SignalingServer:
         self.settings = settings
         offset_us = wall_offset_us()
         names = settings.names.names if settings.names is not None else ()
+        self.desk = settings.relays or RelayDesk(RelayMap(), {}, wall_s=lambda: int(time.time()))
+        """What clients are told of relays; after a change, `handle_relays_changed`."""
         self.core = SignalingCore(
             entropy=secure_entropy,
             accepts_url=self._accepts_url,
@@ -108,7 +112,7 @@ class SignalingServer:
             login_us=settings.login_us,
             names=[replace(each, used_at_us=each.used_at_us - offset_us) for each in names],
             certificates=settings.certificates,
-            relays=settings.relays,
+            relays=self.desk,
             is_in_fleet=settings.fleet is not None,
             leases=LeasedNames(limits.SERVER_NAMES_MAX) if settings.fleet is not None and settings.fleet.keeps_names else None,
         )
@@ -116,10 +120,6 @@ class SignalingServer:
         self.reloaders = Reloaders()
         for name, reloader in settings.reloaders.items():
             self.reloaders.add(name, reloader)
-        self.drainables: list[Drainable] = []
-        """What others may go on using for a while when the server is about to stop, such as a relay."""
-        self.relay_load: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        """Allocations of its relay, and bytes per second through it."""
         self.stun = StunResponder()
         self.addresses: list[Address] = []
         """Where clients are accepted."""
@@ -166,6 +166,7 @@ class SignalingServer:
             if self.relay is not None:
                 self.relay.start()
                 self.stun_addresses += self.relay.addresses
+                self._tell_of_own_relay(self.relay)
         except (PeergramError, OSError):
             await self.close()
             raise
@@ -190,7 +191,7 @@ class SignalingServer:
         self.drain()
         if self.fleet is not None:
             self.fleet.tell_load()
-        await retire(self.drainables, lambda: self.core.clients == 0)
+        await retire([] if self.relay is None else [RelayInUse(self.relay)], lambda: self.core.clients == 0)
 
     def reload(self) -> None:
         """Read again what may have changed; a file that is bad changes nothing, and is named to the operator."""
@@ -201,9 +202,27 @@ class SignalingServer:
         else:
             tell("reloaded", f"read again: {', '.join(names) or 'nothing, there is nothing to read'}", what=names)
 
+    def _tell_of_own_relay(self, relay: RelayServer) -> None:
+        """Where nobody has named other places."""
+        if self.settings.relays is None and self.settings.fleet is None:
+            self.desk.replace(*own_relays(relay, self.settings.tls))
+            self.handle_relays_changed()
+
+    def replace_relay_secret(self, secret: bytes) -> None:
+        """Of its own relay; what was made with the old one opens nothing any more."""
+        if self.relay is not None:
+            self.relay.replace_access(replace(self.relay.settings.access, secret=secret))
+            self._tell_of_own_relay(self.relay)
+
+    def handle_relays_changed(self) -> None:
+        """The desk has another map, or other secrets: clients are told."""
+        self.core.handle_relays_changed(monotonic_us())
+        self.drain()
+
     def load(self) -> Load:
         """What there is to do."""
-        return Load(self.core.clients, *self.relay_load(), self.core.is_draining)
+        relayed = (0, 0) if self.relay is None else self.relay.load()
+        return Load(self.core.clients, *relayed, self.core.is_draining)
 
     async def close(self) -> None:
         """Say goodbye to all clients and end, in less than a second."""

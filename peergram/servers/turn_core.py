@@ -248,6 +248,11 @@ class TurnCore:
         """Take no new allocations, and let none outlive `until_us`."""
         self._drain_ends_us = until_us
 
+    @property
+    def taken_bytes(self) -> int:
+        """All that was let through so far, with what packets cost beside their bytes."""
+        return self._budgets.taken_bytes
+
     def handle_client(
         self, client: Client, source: Address, packets: list[bytes], now_us: int, wall_s: int, *, is_stream: bool = False
     ) -> None:
