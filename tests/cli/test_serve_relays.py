@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,29 +67,73 @@ def test_two_who_hide_meet_at_the_relay_that_the_server_names(tmp_path: Path, re
     with running("serve", "--bind", "127.0.0.1:0", "--stun-bind", "off", *options) as command:
         url = printed_url(command)
         command.wait_line("1 place with relays, and get tickets for 1.")
-        alice, bob = (
-            Messages(name, signaling=url, hide_ip=True, trust="open", key=False, known_peers=False, state=False)
-            for name in ("alice", "bob")
-        )
-        with alice, bob:
-
-            def accept(request: SessionRequested) -> None:
-                bob.accept_session_with_user(request.identity)
-
-            bob.on_session_request = accept
-            alice.send_message_to_user("str:bob", b"hello", SendFlags.RELIABLE)
-            end_s = time.monotonic() + 15
-            while not (received := bob.receive_messages_on_channel(0, 1)):
-                assert time.monotonic() < end_s, alice.get_session_connection_info("str:bob")
-                bob.run_callbacks()
-                time.sleep(0.01)
-            assert received[0].payload == b"hello"
-            info = alice.get_session_connection_info("str:bob").connection
-            assert info is not None
-            assert (info.route, info.address, info.pop_relay) == ("relayed", "", "fra")
-            assert info.flags & InfoFlags.RELAYED
+        meet_hidden(url, "fra")
         command.interrupt()
         assert command.wait_end() == 0
+
+
+def meet_hidden(url: str, place: str) -> None:
+    """Two who hide find each other over the relays of this place, and are told so."""
+    alice, bob = (
+        Messages(name, signaling=url, hide_ip=True, trust="open", key=False, known_peers=False, state=False)
+        for name in ("alice", "bob")
+    )
+    with alice, bob:
+
+        def accept(request: SessionRequested) -> None:
+            bob.accept_session_with_user(request.identity)
+
+        bob.on_session_request = accept
+        alice.send_message_to_user("str:bob", b"hello", SendFlags.RELIABLE)
+        end_s = time.monotonic() + 15
+        while not (received := bob.receive_messages_on_channel(0, 1)):
+            assert time.monotonic() < end_s, alice.get_session_connection_info("str:bob")
+            bob.run_callbacks()
+            time.sleep(0.01)
+        assert received[0].payload == b"hello"
+        info = alice.get_session_connection_info("str:bob").connection
+        assert info is not None
+        assert (info.route, info.address, info.pop_relay) == ("relayed", "", place)
+        assert info.flags & InfoFlags.RELAYED
+
+
+def test_a_server_that_was_told_nothing_names_its_own_relay(tmp_path: Path) -> None:
+    # On this machine peers and relay have loopback addresses, which a relay does not forward to unless it is told.
+    options = ("--stun-bind", "127.0.0.1:0", "--allow-loopback-peers", "--names", "off", "--state", str(tmp_path))
+    with running("serve", "--bind", "127.0.0.1:0", *options) as command:
+        url = printed_url(command)
+        command.wait_line("1 place with relays, and get tickets for 1.")
+        meet_hidden(url, "box")
+        command.interrupt()
+        assert command.wait_end() == 0
+
+
+def test_the_map_and_the_relays_secret_are_read_again(tmp_path: Path) -> None:
+    map_file, secrets = files(tmp_path, 3_478)
+    own_secret = tmp_path / "own"
+    own_secret.write_text("one long secret of the relay\n")
+    own_secret.chmod(0o600)
+    options = ("--stun-bind", "127.0.0.1:0", "--turn-secret-file", str(own_secret), "--names", "off")
+    options += ("--relay-map", str(map_file), "--relay-secrets", str(secrets))
+    with running("serve", "--bind", "127.0.0.1:0", *options) as command:
+        url = printed_url(command)
+        command.wait_line("1 place with relays")
+        with Messages("alice", signaling=url, trust="open", key=False, known_peers=False, state=False) as alice:
+            wait_for(lambda: [place.code for place in alice.relay_network.places] == ["fra"])
+            map_file.write_text(map_file.read_text().replace('"fra"', '"ams"'))
+            command.process.send_signal(signal.SIGHUP)
+            command.wait_line("nothing is changed: relay secrets: there is no place 'fra' on the relay map")
+            secrets.write_text(f"ams {SECRET}\n")
+            command.process.send_signal(signal.SIGHUP)
+            command.wait_line("read again: relay map, relay secret")
+            wait_for(lambda: [place.code for place in alice.relay_network.places] == ["ams"])
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end_s, "did not happen in time"
+        time.sleep(0.01)
 
 
 def test_files_that_do_not_hold_are_named_at_the_start(tmp_path: Path) -> None:

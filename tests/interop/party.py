@@ -62,7 +62,7 @@ class PartyOptions:
     identity: str
     """`str:alice`"""
     signaling: str
-    """`host:port` of a server of the line protocol."""
+    """`host:port` of a server of the line protocol; for ours any signaling with `://`."""
     stun: list[str] = field(default_factory=list)
     """`host:port` each."""
     turn: list[TurnServer] = field(default_factory=list)

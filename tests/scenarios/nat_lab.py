@@ -160,6 +160,15 @@ class NatLab:
         assert process.stdout is not None
         assert process.stdout.readline() == b"listening\n", f"{module} does not start"
 
+    def serve(self, host: str, command: list[str], begins: str) -> str:
+        """Run a program on a host; the first word in what it says that begins so."""
+        process = self._start(host, command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := [word for word in line.decode().split() if word.startswith(begins)]:
+                return found[0]
+        raise AssertionError(f"{command} ended without a word that begins with {begins!r}")
+
     def _addresses(self, host: str) -> list[str]:
         return [self.lab.addr(host, family) for family in ((4, 6) if self._v6 else (4,))]
 

@@ -23,7 +23,7 @@ def make_messages(options: PartyOptions) -> Messages:
     settings: dict[str, Any] = dict(options.settings)
     return Messages(
         options.identity,
-        signaling=f"line://{options.signaling}",
+        signaling=options.signaling if "://" in options.signaling else f"line://{options.signaling}",
         stun=[f"stun:{server}" for server in options.stun],
         turn=[_turn_url(server) for server in options.turn],
         trust="open",
