@@ -189,6 +189,26 @@ def test_silence_beyond_the_resume_window_ends_it_with_a_report() -> None:
     assert failed.unconfirmed.messages == 1
 
 
+def test_who_closes_while_he_looks_for_a_way_takes_no_more_and_the_sender_is_told() -> None:
+    """What he owes still goes out once there is a way; what comes in then nobody would read."""
+    world = World("alice", "bob", config=Config(linger_us=5_000_000))
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    bob.send(alice, b"the last word")
+    world.run(15_000_000)
+    assert state_of(bob, alice) == ConnectionState.FINDING_ROUTE
+    assert bob.endpoint.close_session(alice.identity, world.now_us)
+    result, receipt = alice.endpoint.send_with_receipt(bob.identity, b"too late", RELIABLE, 0, world.now_us)
+    assert result == 1
+    assert receipt is not None
+    world.loses_packet = lambda _source, _to, _packet: False
+    assert world.run(5_000_000, lambda: receipt.state != "pending")
+    assert receipt.state == "unconfirmed"
+    assert [message.payload for message in alice.received()] == [b"the last word"]
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.unconfirmed.messages == 1
+
+
 def test_without_a_resume_window_silence_is_the_end() -> None:
     world = World("alice", "bob", config=Config(resume_window_us=0))
     alice, bob = connected(world)
