@@ -101,6 +101,10 @@ class Standing:
     address: str
     description: str
     ping_ms: int | None
+    pending_reliable: int = 0
+    """Bytes that wait to be sent, as the library counts them; also below."""
+    pending_unreliable: int = 0
+    unacked_reliable: int = 0
 
     @property
     def route(self) -> str:
