@@ -24,7 +24,7 @@ from tests.endpoint.sim_parties import Internet, Place
 from tests.endpoint.world import SECOND_US
 
 SOAK = bool(os.environ.get("PEERGRAM_SOAK"))
-EXAMPLES = 200
+EXAMPLES = 150
 KINDS = (*2 * (NatKind.NONE, NatKind.FULL_CONE, NatKind.PORT_RESTRICTED, NatKind.SYMMETRIC), NatKind.UDP_BLOCKED)
 PLACES = st.builds(
     Place,
