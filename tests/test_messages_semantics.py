@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from peergram import Config, ConnectionState, EndReason, InfoFlags, Message, Messages, Result, SendFlags, SessionFailed
+from peergram.drivers.signaling.in_process import InProcessHub, InProcessSignaling
 
 RELIABLE = SendFlags.RELIABLE
 UNRELIABLE = SendFlags.UNRELIABLE
@@ -259,3 +260,65 @@ def test_a_dead_peer_to_whom_nothing_was_under_way_is_not_reported(start: Start)
             time.sleep(0.005)
     assert talk.state() == ConnectionState.NONE
     assert not talk.failures
+
+
+def test_who_is_silent_for_a_while_gets_everything_once_he_is_back(start: Start) -> None:
+    """Row: silence, between peers by identity: the route is lost, looked for, and found; nothing is lost and nobody told."""
+    hub = InProcessHub()
+    config = Config(timeout_connected_us=300_000, resume_window_us=60_000_000)
+    failures: list[SessionFailed] = []
+    with (
+        Messages("alice", signaling=InProcessSignaling(hub), config=config, state=False) as alice,
+        Messages("bob", signaling=InProcessSignaling(hub), config=config, state=False) as bob,
+    ):
+        bob.on_session_request = lambda request: bob.accept_session_with_user(request.identity)
+        alice.on_session_failed = bob.on_session_failed = failures.append
+        alice.send_message_to_user("str:bob", b"hello", RELIABLE)
+        read: list[bytes] = []
+
+        def run_until(condition: Callable[[], object]) -> None:
+            deadline_s = time.monotonic() + 20
+            while not condition():
+                assert time.monotonic() < deadline_s, "did not happen in time"
+                alice.run_callbacks()
+                time.sleep(0.005)
+
+        def read_at_bob(count: int) -> bool:
+            bob.run_callbacks()
+            read.extend(message.payload for message in bob.receive_messages_on_channel(0, 100))
+            return len(read) >= count
+
+        run_until(lambda: read_at_bob(1))
+        with bob._driver.lock:
+            for number in range(3):
+                alice.send_message_to_user("str:bob", b"%d" % number, RELIABLE)
+            run_until(lambda: _state(alice, "str:bob") == ConnectionState.FINDING_ROUTE)
+            alice.send_message_to_user("str:bob", b"3", RELIABLE)
+        run_until(lambda: read_at_bob(5))
+        run_until(lambda: _state(alice, "str:bob") == ConnectionState.CONNECTED)
+    assert read == [b"hello", b"0", b"1", b"2", b"3"]
+    assert not failures
+
+
+def _state(net: Messages, user: str) -> ConnectionState:
+    return net.get_session_connection_info(user).state
+
+
+def test_a_close_by_the_peer_is_reported_with_what_it_cost(start: Start) -> None:
+    """Row: loss report. Bob has room for little, reads nothing, and closes: what he had not taken is counted, and told why."""
+    talk = Talk(start, Config(recv_buffer_bytes=20_000, recv_message_bytes_max=20_000, linger_us=0)).connect()
+    talk.reads = False
+    tickets = [talk.alice.send_with_receipt(talk.to_bob, bytes(15_000))[1] for _ in range(20)]
+    talk.until(lambda: talk.bob.wait(0))
+    talk.bob.close_session_with_user("str:alice")
+    talk.until(lambda: talk.failures)
+    [failure] = talk.failures
+    lost = [ticket for ticket in tickets if ticket is not None and ticket.state == "unconfirmed"]
+    assert 0 < failure.unconfirmed.messages == len(lost) <= 20
+    assert failure.unconfirmed.bytes == 15_000 * len(lost)
+    assert failure.reason == EndReason.SESSION_CLOSED
+    assert failure.debug
+    assert all(ticket.debug for ticket in lost)
+    talk.reads = True
+    assert talk.alice.send_message_to_user(talk.to_bob, b"once more", RELIABLE) == Result.OK
+    talk.until(lambda: any(message.payload == b"once more" for message in talk.at_bob))

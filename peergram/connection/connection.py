@@ -564,6 +564,9 @@ class Connection:
         if is_opening and linger_us > 0 and self.unconfirmed.messages:
             self._close_when_open = (End(reason, debug), now_us + linger_us)
             self._ends_at_us = now_us + linger_us
+            if self.flow is not None:
+                # Nobody will read it: unconfirmed, its sender is told of it.
+                self.flow.accepts_data = False
         elif self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_anything:
             self.end = End(reason, debug)
             self.flow.accepts_data = False
@@ -949,6 +952,7 @@ class Connection:
             self._datagrams_dropped,
             dialed=self.is_client,
         )
+        flow.accepts_data = self._close_when_open is None
         self._receiver = Receiver(flow, take_report)
         self._transmitter = Transmitter(flow, fill_report)
         if self._is_signaled:

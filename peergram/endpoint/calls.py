@@ -583,6 +583,9 @@ class Calls:
             self._say_end(call, connection, now_us)
         while (signal := call.rendezvous.poll_signal(now_us)) is not None:
             self._signals.append((call.peer_identity, signal))
+        if self._calls.get(call.rendezvous.connection_id) is not call:
+            # Forgotten while it waited for its turn: nothing would ever become of what it is still due for.
+            return
         deadlines = [call.rendezvous.poll_timeout(), agent.poll_timeout() if agent is not None else None]
         if call.tell_again_at_us != NEVER:
             deadlines.append(Deadline(call.tell_again_at_us, "no way found"))

@@ -113,8 +113,8 @@ def test_the_map_and_the_relays_secret_are_read_again(tmp_path: Path) -> None:
     own_secret = tmp_path / "own"
     own_secret.write_text("one long secret of the relay\n")
     own_secret.chmod(0o600)
-    options = ("--stun-bind", "127.0.0.1:0", "--turn-secret-file", str(own_secret), "--names", "off")
-    options += ("--relay-map", str(map_file), "--relay-secrets", str(secrets))
+    files_named = ("--relay-map", str(map_file), "--relay-secrets", str(secrets), "--turn-secret-file", str(own_secret))
+    options = ("--stun-bind", "127.0.0.1:0", "--names", "off", *files_named)
     with running("serve", "--bind", "127.0.0.1:0", *options) as command:
         url = printed_url(command)
         command.wait_line("1 place with relays")

@@ -34,6 +34,7 @@ from peergram.identity import Identity
 from peergram.io_requests import OpenSocket
 from peergram.routes.candidates import Base
 from peergram.signaling.rendezvous import Rendezvous
+from peergram.timing import NEVER
 from peergram.wire.certificates import SignedCryptInfo
 from peergram.wire.control import ConnectionClosed, encode_control
 from peergram.wire.signals import Signal, SignalClosed, decode_signal, encode_signal
@@ -210,6 +211,43 @@ def test_silence_beyond_the_resume_window_ends_it_with_a_report() -> None:
     world.run(10_000_000)
     [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
     assert failed.unconfirmed.messages == 1
+
+
+def test_who_closes_while_he_looks_for_a_way_takes_no_more_and_the_sender_is_told() -> None:
+    """What he owes still goes out once there is a way; what comes in then nobody would read."""
+    world = World("alice", "bob", config=Config(linger_us=5_000_000))
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    bob.send(alice, b"the last word")
+    world.run(15_000_000)
+    assert state_of(bob, alice) == ConnectionState.FINDING_ROUTE
+    assert bob.endpoint.close_session(alice.identity, world.now_us)
+    result, receipt = alice.endpoint.send_with_receipt(bob.identity, b"too late", RELIABLE, 0, world.now_us)
+    assert result == 1
+    assert receipt is not None
+    world.loses_packet = lambda _source, _to, _packet: False
+    assert world.run(5_000_000, lambda: receipt.state != "pending")
+    assert receipt.state == "unconfirmed"
+    assert [message.payload for message in alice.received()] == [b"the last word"]
+    [failed] = [event for event in alice.events if isinstance(event, SessionFailed)]
+    assert failed.unconfirmed.messages == 1
+
+
+def test_a_call_that_is_forgotten_while_it_waits_for_its_turn_wakes_nobody() -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    world.loses_packet = lambda _source, _to, _packet: True
+    alice.send(bob)
+    world.run(1_000_000)
+    bob.accept(alice)
+    calls = alice.endpoint._calls
+    assert calls is not None
+    [call] = calls._calls.values()
+    assert world.run(5_000_000, lambda: call.tell_again_at_us != NEVER)
+    calls.touch(call)
+    calls.forget(call, world.now_us)
+    alice.drain()
+    assert call.armed_at_us == NEVER
 
 
 def test_without_a_resume_window_silence_is_the_end() -> None:

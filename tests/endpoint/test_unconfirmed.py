@@ -19,7 +19,7 @@ from tests.endpoint.world import NO_NAGLE, RELIABLE, SECOND_US, UNRELIABLE, Host
 HEADER = "Unconfirmed.bytes counts the five header bytes of each message too (messages_unacked and _held hold framed data)"
 
 
-def send_numbers(alice: Host, to: Host, count: int, size: int = 100) -> int:
+def send_numbers(alice: Host, to: Host | Identity, count: int, size: int = 100) -> int:
     """How many of them were accepted."""
     return sum(alice.send(to, b"%06d" % number + bytes(size - 6)) == Result.OK for number in range(count))
 
@@ -225,3 +225,24 @@ def test_a_report_after_closing_and_a_failure_told_as_one_remain_a_failure(order
         peer, EndReason.MISC_TIMEOUT, ConnectionState.PROBLEM_DETECTED_LOCALLY, "timed out", Unconfirmed(3, 25)
     )
     assert events.poll() == expected
+
+
+def test_a_restart_of_the_peer_is_reported_once_with_cause_and_counts_and_the_session_in_its_place_goes_on() -> None:
+    """Row: loss report. It is no end: the next send needs no restart, and uses the session that replaced the old one."""
+    world, alice, bob = connected()
+    alice.kill()
+    assert send_numbers(bob, alice.identity, 3, size=100) == 3
+    world.run(200_000)
+    alice.start()
+    alice.send(bob, b"I am back")
+    world.run(2 * SECOND_US)
+    [failure] = bob.failures
+    assert failure.identity == alice.identity
+    assert failure.unconfirmed == Unconfirmed(3, 300)
+    assert failure.reason == EndReason.MISC_GENERIC
+    assert "opened a new session" in failure.debug
+    alice.received.clear()
+    assert bob.send(alice.identity, b"welcome") == Result.OK
+    world.run(SECOND_US)
+    assert alice.payloads() == [b"welcome"]
+    assert len(bob.failures) == 1

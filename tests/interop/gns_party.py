@@ -131,6 +131,9 @@ class GnsParty:
             address=info.address,
             description=info.description,
             ping_ms=status.ping_ms if status.ping_ms >= 0 else None,
+            pending_reliable=status.pending_reliable,
+            pending_unreliable=status.pending_unreliable,
+            unacked_reliable=status.unacked_reliable,
         )
 
     def set_option(self, name: str, value: float | str) -> None:

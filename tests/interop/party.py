@@ -110,6 +110,10 @@ class Standing:
     remote_pop: str = ""
     pop_relay: str = ""
     """Codes on the relay map; of ours only."""
+    pending_reliable: int = 0
+    """Bytes that wait to be sent, as the library counts them; also below."""
+    pending_unreliable: int = 0
+    unacked_reliable: int = 0
 
     @property
     def route(self) -> str:

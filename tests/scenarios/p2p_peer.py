@@ -80,7 +80,7 @@ class OurParty:
         found = self._net.get_session_connection_info(identity, True, True)
         if found.connection is None:
             return None
-        info = found.connection
+        info, status = found.connection, found.status
         return Standing(
             state=int(info.state),
             end_reason=int(info.end_reason),
@@ -88,9 +88,12 @@ class OurParty:
             flags=int(info.flags),
             address=info.address,
             description=info.description,
-            ping_ms=found.status.ping_ms if found.status else None,
             remote_pop=info.remote_pop,
             pop_relay=info.pop_relay,
+            ping_ms=status.ping_ms if status else None,
+            pending_reliable=status.pending_reliable_bytes if status else 0,
+            pending_unreliable=status.pending_unreliable_bytes if status else 0,
+            unacked_reliable=status.sent_unacked_reliable_bytes if status else 0,
         )
 
     def set_option(self, name: str, value: float | str) -> None:
