@@ -3,7 +3,8 @@
 Whoever may use a relay speaks with its address and from inside its operator's network; so everything that is not plainly another
 host of the internet is denied. The table is written out rather than taken from `ipaddress.is_global`, which changes with the
 version of Python and knows nothing of addresses that hold other addresses. Such an address is judged by itself and by what it
-holds: an IPv4-mapped, 6to4, NAT64 or Teredo address can lead to the IPv4 host inside it.
+holds: an IPv4-mapped or NAT64 address leads to the IPv4 host inside it. 6to4 and Teredo addresses, which do the same through
+tunnels of others, are denied.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _DENIED_6: Final = tuple(
             "::ffff:0:0:0/96",  # IPv4-translated, RFC 2765
             "64:ff9b:1::/48",  # local-use NAT64, RFC 8215: where the IPv4 address is, only its operator knows
             "100::/64",  # discard
+            "2001::/32",  # Teredo, a tunnel: a datagram may go round between it and the relay (RFC 8656 §21.4)
+            "2002::/16",  # 6to4, the same
             "fc00::/7",  # ULA
             "fe80::/10",  # link-local
             "fec0::/10",  # site-local
@@ -51,8 +54,6 @@ _DENIED_6: Final = tuple(
 )
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_SIX_TO_FOUR: Final = IPv6Network("2002::/16")
-_TEREDO: Final = IPv6Network("2001::/32")
 
 
 class PeerPolicy:
@@ -129,9 +130,4 @@ def _meanings(host: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address
         return [IPv4Address(packed[12:])]
     if host in _NAT64:
         return [host, IPv4Address(packed[12:])]
-    if host in _SIX_TO_FOUR:
-        return [host, IPv4Address(packed[2:6])]
-    if host in _TEREDO:
-        # The server in plain, the client with its bits turned (RFC 4380 §4).
-        return [host, IPv4Address(packed[4:8]), IPv4Address(bytes(byte ^ 0xFF for byte in packed[12:]))]
     return [host]

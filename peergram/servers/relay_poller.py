@@ -1,5 +1,5 @@
-"""Which of very many sockets can be read or written: epoll itself where there is one, since `selectors` costs more for a socket
-than forwarding a packet does, in time and in memory."""
+"""Which of very many sockets can be read or written: epoll itself where there is one, since `selectors` costs more for each
+socket than forwarding a packet does, in time and in memory."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--realm", default="peergram")
     parser.add_argument("--secret", default="")
     parser.add_argument("--identity-rate", type=int, default=0)
+    parser.add_argument("--total-rate", type=int, default=0)
     parser.add_argument("--per-host", type=int, default=100_000)
     parser.add_argument("--allow-loopback-peers", action="store_true")
     options = parser.parse_args()
@@ -49,6 +50,7 @@ def main() -> None:
                 allocations_per_host_max=options.per_host,
                 identity_bytes_per_s=options.identity_rate,
                 network_bytes_per_s=0,
+                total_bytes_per_s=options.total_rate,
             ),
         )
     )

@@ -45,13 +45,13 @@ def test_no_spelling_of_an_inside_address_is_allowed(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["8.8.8.8", "172.32.0.1", "100.128.0.1", "198.51.100.7", "2606:4700::1", *spellings_of("8.8.8.8")]
+    "host", ["8.8.8.8", "172.32.0.1", "100.128.0.1", "198.51.100.7", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
 )
 def test_hosts_of_the_internet_are_allowed(host: str) -> None:
     assert PeerPolicy().allows((host, 443), is_live_relay=False)
 
 
-@pytest.mark.parametrize("host", ["198.51.100.7", *spellings_of("198.51.100.7")])
+@pytest.mark.parametrize("host", ["198.51.100.7", "::ffff:198.51.100.7", "64:ff9b::198.51.100.7"])
 def test_its_own_address_is_reached_only_at_a_live_relayed_address(host: str) -> None:
     policy = PeerPolicy(["198.51.100.7", "2606:4700::7"])
     assert not policy.allows((host, 50_000), is_live_relay=False)
@@ -63,6 +63,11 @@ def test_loopback_is_allowed_on_demand_and_nothing_else_with_it() -> None:
     policy = PeerPolicy(allow_loopback=True)
     assert all(policy.allows_host(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"))
     assert not any(policy.allows_host(host) for host in ("0.0.0.0", "::", "10.0.0.1", "169.254.169.254", "::127.0.0.1"))
+
+
+@pytest.mark.parametrize("host", spellings_of("8.8.8.8")[2:])
+def test_tunnels_of_others_are_denied_wherever_they_lead(host: str) -> None:
+    assert not PeerPolicy().allows_host(host)
 
 
 def test_a_private_network_is_allowed_by_name() -> None:

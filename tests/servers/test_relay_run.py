@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -433,6 +434,52 @@ def test_a_flood_for_allocations_loses_nothing_of_a_session_and_costs_bounded_me
         assert arrived == sent
         assert grown_kib <= 32 * 1_024
         evil.close()
+
+
+@pytest.mark.skipif(not SOAK, reason="load, which wants the machine for itself: set PEERGRAM_SOAK=1")
+def test_with_real_sockets_too_the_greedy_do_not_starve_the_polite() -> None:
+    """R3: 100 who send 1 MB a second each through a relay that forwards 20, beside 10 who send 256 kbit/s, 200 bytes a packet."""
+    with process("--identity-rate=4000000", "--total-rate=20000000") as (_, address), peer_socket() as sink:
+        callers = [named_caller(address, f"i{number}") for number in range(110)]
+        peers = [sink] * 100 + [peer_socket() for _ in range(10)]
+        for caller, peer in zip(callers, peers, strict=True):
+            caller.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=[peer.getsockname()])
+            peer.setblocking(False)
+        burst = [encode_channel_data(0x4000, bytes(1_000))] * 30
+        runs = b"".join(burst)
+        small = encode_channel_data(0x4000, bytes(200))
+        greedy, polite = [0] * 100, [0] * 10
+        arrived = [0] * 10
+        begin_s = time.monotonic()
+        while (past_s := time.monotonic() - begin_s) < 20:
+            for number in range(100):
+                if greedy[number] < past_s * 1_000:
+                    callers[number].socket.sendmsg([runs], [(17, 103, struct.pack("=H", 1_004))])
+                    greedy[number] += 30
+            for number in range(10):
+                while polite[number] < past_s * 160:
+                    callers[100 + number].socket.send(small)
+                    polite[number] += 1
+                arrived[number] += received(peers[100 + number])
+            received(sink)
+        time.sleep(0.3)
+        shares = [(arrived[number] + received(peers[100 + number])) / polite[number] for number in range(10)]
+        for peer in peers[100:]:
+            peer.close()
+        print(f"\n{sum(greedy) / 20:.0f} greedy packets/s; the polite got {min(shares):.1%} at least of {sum(polite) / 20:.0f}/s")
+        assert min(greedy) >= 15_000, "so much was asked for"
+        assert min(shares) >= 0.95
+
+
+def received(peer: socket.socket) -> int:
+    """How many datagrams wait, and not any more."""
+    count = 0
+    try:
+        while peer.recv(2_000):
+            count += 1
+    except BlockingIOError:
+        return count
+    return count
 
 
 def rss_kib(pid: int) -> int:
