@@ -22,6 +22,7 @@ from peergram.routes.ping_location import between_pops_ms
 from peergram.routes.relay_map import PointOfPresence, RelayMap
 from peergram.routes.relay_network import RelayOptions
 from peergram.sim.hub import SignalHub
+from peergram.sim.link import LinkModel
 from peergram.sim.nat import NatKind, NatModel
 from peergram.sim.outside import Outside
 from peergram.sim.player import Player
@@ -65,6 +66,9 @@ class RelayWorld:
             outside.append(router.outside.hosts[4])
             self.hosts.append(host)
         homes = [PointOfPresence(f"h{index}", "", rng.uniform(-60, 60), rng.uniform(-180, 180), ()) for index in range(2)]
+        for link in self.topology.links.values():
+            # Distances are all that counts.
+            link.model = LinkModel(delay_us=0)
         self.distances_us: dict[frozenset[str], int] = {}
         """Between two places, by code: one way."""
         places = {place.code: place for place in (*homes, *self.pops)}
@@ -84,14 +88,14 @@ class RelayWorld:
         return endpoint
 
     def meet(self, seconds: int) -> None:
-        """A calls B, and both talk all the time, ten messages a second."""
+        """A calls B, and both talk all the time, four messages a second."""
         for host in self.hosts:
             host.start()
         a, b = self.hosts
-        for _ in range(seconds * 10):
+        for _ in range(seconds * 4):
             a.send(NAMES[1], 100, reliable=True, receiver=b)
             b.send(NAMES[0], 100, reliable=True, receiver=a) if a.info(NAMES[1]) else None
-            self.world.run_for(SECOND_US // 10)
+            self.world.run_for(SECOND_US // 4)
         assert self.world.violations == []
 
     def round_trip_us(self, *places: str) -> int:
@@ -129,11 +133,11 @@ class RelayWorld:
         return [f"h{index}", *([near] if near else []), *([far] if far and far != near else []), f"h{1 - index}"]
 
 
-@pytest.mark.parametrize("seed", range(full_or(60, 6)))
+@pytest.mark.parametrize("seed", range(full_or(60, 2)))
 @pytest.mark.parametrize("detour", [1.0, 3.0])
 def test_the_way_chosen_is_within_a_tenth_of_the_best(seed: int, detour: float) -> None:
     world = RelayWorld(seed, detour=detour)
-    world.meet(25)
+    world.meet(12)
     chosen_us, direct_us, relayed_us = world.chosen_us(), world.direct_us, world.best_relayed_us
     gain_us = direct_us - relayed_us
     if gain_us < ICE_RTT_GAIN_US or gain_us * 100 < direct_us * ICE_RTT_GAIN_PERCENT:
@@ -143,10 +147,10 @@ def test_the_way_chosen_is_within_a_tenth_of_the_best(seed: int, detour: float) 
         assert chosen_us <= 1.1 * relayed_us
 
 
-@pytest.mark.parametrize("seed", range(full_or(30, 4)))
+@pytest.mark.parametrize("seed", range(full_or(30, 2)))
 def test_two_who_hide_go_the_best_way_through_relays_alone(seed: int) -> None:
     world = RelayWorld(seed, relays=4, hides=True)
-    world.meet(25)
+    world.meet(12)
     assert world.chosen_us() <= 1.1 * world.best_relayed_us
     for host, peer in zip(world.hosts, NAMES[::-1], strict=True):
         info = host.info(peer)
