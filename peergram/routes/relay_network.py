@@ -119,10 +119,8 @@ class RelayNetwork:
     # What follows.
 
     def choose(self) -> list[PopServers]:
-        """Where relays are to be had now, the most wanted first."""
-        if not self._peers or not self.relays.pops:
-            self._used = []
-        elif self.pings.has_looked:
+        """Where relays are to be had now, the most wanted first; without peers as before, until the gathering rests."""
+        if self._peers and self.relays.pops and self.pings.has_looked:
             self._used = self._chosen()
         return [self._servers(pop) for code in self._used if (pop := self.relays.get(code)) is not None]
 

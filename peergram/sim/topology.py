@@ -208,6 +208,8 @@ class Topology:
         self.internet.prefixes[6] = "2001:db8:ffff:{:x}::"
         self.routers: list[Router] = []
         self.interfaces: list[Interface] = []
+        self.distances_us: dict[frozenset[str], int] = {}
+        """What packets between two hosts on the internet take, each way, besides the links: by their addresses as seen there."""
         self.names: dict[str, list[str]] = {}
         """What a look-up of a name finds."""
         self.watchers: dict[Node, Callable[[], None]] = {}
@@ -339,8 +341,11 @@ class Topology:
         if place is None:
             self.drop(datagram, "unplugged")
             return
+        distance_us = 0
+        if self.distances_us and place is self.internet:
+            distance_us = self.distances_us.get(frozenset((datagram.source[0], datagram.destination[0])), 0)
         for at_us, moved in interface.up.send(datagram, self.world.now_us):
-            self.world.at(at_us, lambda moved=moved: self.arrive(place, moved, hops + 1))  # type: ignore[misc]
+            self.world.at(at_us + distance_us, lambda moved=moved: self.arrive(place, moved, hops + 1))  # type: ignore[misc]
 
     def arrive(self, place: Place, datagram: Datagram, hops: int) -> None:
         """A packet is in this place: on to whom it is for, down a route, or out through the router."""
