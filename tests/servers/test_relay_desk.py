@@ -11,7 +11,6 @@ from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.routes.relay_map import RelayMap, format_relay_map, parse_relay_map
 from peergram.servers.relay_access import RelayAccess
-from peergram.servers.relay_box import box_map, box_secret
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_files import load_relay_secrets
 from peergram.signaling.websocket_protocol import Welcome
@@ -146,23 +145,3 @@ def test_a_line_that_is_none_is_named_by_its_number_and_not_shown(tmp_path: Path
     with pytest.raises(UsageError, match=f"line {line.count(chr(10)) + 2}: ") as caught:
         load_relay_secrets(path)
     assert "hush" not in str(caught.value)
-
-
-def test_a_box_makes_its_secret_at_the_first_start_and_keeps_it(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    secrets = box_secret(folder, lambda size: bytes(range(size)))
-    assert box_secret(folder, bytes) == secrets == {"box": bytes(range(32)).hex().encode()}
-    (file,) = folder.iterdir()
-    assert file.stat().st_mode & 0o777 == 0o600
-    relays = box_map(["turn:192.0.2.7", "turns:relay.example.org"])
-    ticket = RelayDesk(relays, secrets, wall_s=lambda: WALL_S).mint(Identity.of("alice")).tickets[0]
-    assert RelayAccess(secret=secrets["box"]).key(ticket.username.encode(), WALL_S) is not None
-    file.chmod(0o644)
-    with pytest.raises(UsageError, match="chmod"):
-        box_secret(folder, bytes)
-    file.write_text("fra hush-hush\n")
-    file.chmod(0o600)
-    with pytest.raises(UsageError, match="one line is wanted"):
-        box_secret(folder, bytes)
-    with pytest.raises(UsageError):
-        box_map([])
