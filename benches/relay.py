@@ -77,23 +77,31 @@ class Client:
         assert answer.message_class == Class.SUCCESS, answer
 
     def close(self) -> None:
+        self.udp.receive()
+        self._say(StunMessage(Method.REFRESH, Class.REQUEST, bytes(12), lifetime_s=0))
         self.udp.close()
         self.peer.close()
 
     def _ask(self, method: int, **attributes: Any) -> StunMessage:
-        for _ in range(20):
+        answer: StunMessage | None = None
+        while answer is None or answer.error_code in (401, 438):
             message = StunMessage(method, Class.REQUEST, next(self._transactions).to_bytes(12, "big"), **attributes)
-            key = None
-            if self._nonce is not None:
-                message.username, message.realm, message.nonce = _USER, _REALM, self._nonce
-                key = long_term_key(_USER, _REALM, _PASSWORD)
-            self.udp.send_batch([encode_stun(message, integrity_key=key, fingerprint=False)], self.server)
-            answer = self._answer(message.transaction_id)
-            if answer is not None and answer.error_code in (401, 438):
+            answer, tries = None, 0
+            while answer is None:
+                tries += 1
+                assert tries <= 20, "the relay does not answer"
+                self._say(message)
+                answer = self._answer(message.transaction_id)
+            if answer.nonce is not None:
                 self._nonce = answer.nonce
-            elif answer is not None:
-                return answer
-        raise AssertionError("the relay does not answer")
+        return answer
+
+    def _say(self, message: StunMessage) -> None:
+        key = None
+        if self._nonce is not None:
+            message.username, message.realm, message.nonce = _USER, _REALM, self._nonce
+            key = long_term_key(_USER, _REALM, _PASSWORD)
+        self.udp.send_batch([encode_stun(message, integrity_key=key, fingerprint=False)], self.server)
 
     def _answer(self, transaction_id: bytes) -> StunMessage | None:
         end_s = time.monotonic() + 0.5

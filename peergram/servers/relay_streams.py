@@ -161,10 +161,12 @@ class RelayStream:
             self._out += b"".join(chosen)
             return
         assert self._outgoing is not None, "made together"
-        rest = memoryview(b"".join(chosen))
         try:
-            while rest:
-                rest = rest[self._tls.write(rest) :]
+            # A record for each: coturn's own client takes one message of a record and loses the others.
+            for packet in chosen:
+                rest = memoryview(packet)
+                while rest:
+                    rest = rest[self._tls.write(rest) :]
         except ssl.SSLError:
             self.is_over = True
         self._out += self._outgoing.read()

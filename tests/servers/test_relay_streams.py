@@ -181,6 +181,14 @@ def test_tls_is_told_by_its_first_byte(tmp_path: Path) -> None:
             pair.relay.flush(0)
             got += client.receive(pair.client.recv(65_536))
         assert got == encode_channel_data(0x4000, bytes(size), padded=True)
+    pair.relay.send([REQUEST, REQUEST, REQUEST], 0, is_data=False)
+    records, at = pair.client.recv(65_536), 0
+    lengths = []
+    while at < len(records):
+        lengths.append(int.from_bytes(records[at + 3 : at + 5], "big"))
+        at += 5 + lengths[-1]
+    assert len(lengths) == 3, "a record for each message"
+    client.receive(records)
     client.end()
     pair.client.sendall(client.take())
     pair.receive()
