@@ -512,6 +512,48 @@ REACHED_BY = {
     "ICE_BUDGETS_KEPT_US": (
         "endpoint/test_calls.py::test_who_calls_again_and_again_has_us_send_no_more_to_others_than_who_calls_once"
     ),
+    "RELAY_MAP_BYTES_MAX": "routes/test_relay_map.py::test_what_is_wrong_is_named_by_its_place",
+    "RELAY_POPS_MAX": "routes/test_relay_map.py::test_what_is_wrong_is_named_by_its_place",
+    "RELAY_SERVERS_PER_POP_MAX": "routes/test_relay_map.py::test_what_is_wrong_is_named_by_its_place",
+    "RELAY_NAME_LETTERS_MAX": "routes/test_relay_map.py::test_a_name_has_so_many_letters_and_no_more",
+    "RELAY_CREDENTIAL_BYTES_MAX": "signaling/test_websocket_protocol.py::test_tickets_have_bounds",
+    "RELAY_TICKET_S": "servers/test_relay_desk.py::test_a_ticket_opens_the_relay_of_its_place_for_its_time_and_no_other",
+    "RELAY_TICKET_S_MAX": "signaling/test_websocket_protocol.py::test_tickets_have_bounds",
+    "PING_LOCATION_BYTES_MAX": "routes/test_ping_location.py::test_of_many_places_the_farthest_are_left_out",
+    "PING_LOCATION_MS_MAX": "routes/test_ping_location.py::test_what_is_no_location_is_refused",
+    "RELAY_PING_SAMPLES": "routes/test_relay_pings.py::test_the_smallest_of_several_samples_counts",
+    "RELAY_PING_INTERVAL_US": "routes/test_relay_pings.py::test_the_smallest_of_several_samples_counts",
+    "RELAY_PING_STAGGER_US": "routes/test_relay_pings.py::test_there_is_an_order_to_go_by_as_soon_as_all_have_answered_once",
+    "RELAY_PING_WAIT_US": "routes/test_relay_pings.py::test_who_does_not_answer_holds_nobody_up_for_long",
+    "RELAY_PING_LOOK_US": "routes/test_relay_pings.py::test_who_does_not_answer_holds_nobody_up_for_long",
+    "RELAY_PING_NEAREST": "routes/test_relay_pings.py::test_later_rounds_ask_the_nearest_only_and_end_with_the_use",
+    "RELAY_PING_AGE_US": "routes/test_relay_pings.py::test_while_calls_are_under_way_pings_are_kept_up_to_date",
+    "RELAY_PING_IDLE_US": "routes/test_relay_pings.py::test_later_rounds_ask_the_nearest_only_and_end_with_the_use",
+    "RELAY_POPS_NEAREST": "routes/test_relay_network.py::test_the_two_nearest_places_are_used_while_nobody_said_where_he_is",
+    "RELAY_POPS_USED_MAX": (
+        "routes/test_relay_network.py::test_of_many_peers_the_last_to_say_where_they_are_come_first_and_there_is_an_end"
+    ),
+    "RELAY_POP_KEEP_GAIN_US": "routes/test_relay_network.py::test_a_place_in_use_is_kept_unless_another_is_clearly_nearer",
+    "RELAY_POP_KEEP_GAIN_PERCENT": "routes/test_relay_network.py::test_a_place_in_use_is_kept_unless_another_is_clearly_nearer",
+    "SERVER_RELAY_NEWS_AT_ONCE": "servers/test_relay_desk.py::test_everybody_hears_of_another_map_a_few_at_a_time",
+    "SERVER_RELAY_NEWS_PAUSE_US": "servers/test_relay_desk.py::test_everybody_hears_of_another_map_a_few_at_a_time",
+    "ICE_CONTEST_LOSS_US": "routes/test_contest.py::test_the_cost_of_loss",
+    "ICE_CONTEST_REST_US": (
+        "routes/test_contest.py::test_a_direct_way_that_gets_better_is_taken_again_and_one_that_gets_worse_is_left"
+    ),
+    "ICE_CONTEST_REST_DOUBLINGS_MAX": "routes/test_contest.py::test_two_ways_that_are_alike_do_not_take_turns",
+    "ICE_CONTEST_INTERVAL_US": (
+        "routes/test_contest.py::test_a_direct_way_that_gets_better_is_taken_again_and_one_that_gets_worse_is_left"
+    ),
+    "ICE_CONTEST_FIRST_US": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_PROBES": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_PROBE_US": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_WAIT_US": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_AGAIN_US": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_EARLY_US": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_DIRECT_MAX": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_RELAYED_MAX": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
+    "ICE_CONTEST_EARLY_GAIN_PERCENT": "routes/test_contest.py::test_the_best_relay_beats_a_bad_direct_way_on_both_sides",
 }
 
 

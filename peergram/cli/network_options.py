@@ -63,6 +63,10 @@ class NetworkOptions:
     def open(self, who: str | None, peer: Identity | None, *, listen: Address | None = None, config: Config) -> Messages:
         """The network as `who`, to call `peer` if there is one. Raises UsageError for what cannot work together."""
         signaling = self._signaling_for(peer, listen)
+        if self.hide_ip and (signaling in (None, "lan") or listen is not None):
+            raise UsageError("--hide-ip needs a server, which tells nobody where we are: --signaling wss://HOST:PORT/")
+        if (self.relay_map or self.relay_tickets) and signaling is None:
+            raise UsageError("--relay-map helps to find somebody by name, which takes signaling: give --signaling")
         stun, turn = _servers("stun", self.stun), _servers("turn", self.turn)
         if signaling is None:
             if stun or turn:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from peergram.config import RELAY_MAP_BYTES_MAX, RELAY_NAME_LETTERS_MAX, RELAY_POPS_MAX, RELAY_SERVERS_PER_POP_MAX
 from peergram.errors import UsageError
+from peergram.routes.candidates import is_usable
 from peergram.routes.ice_servers import STUN_PORT, TURNS_PORT, StunServer, TurnServer, parse_ice_server
 
 VERSION: Final = 1
@@ -171,6 +172,9 @@ def _server(text: Any, place: str) -> StunServer | TurnServer:
         server = parse_ice_server(text)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from None
+    is_numeric = ":" in server.host or server.host.replace(".", "").isdigit()
+    if is_numeric and not is_usable((server.host, server.port), allow_loopback=True):
+        raise UsageError(f"{place}: no server is at {server.host}")
     if isinstance(server, TurnServer) and server.username:
         raise UsageError(f"{place}: a relay map is for everybody to read, so that no user and password belong into it")
     return server

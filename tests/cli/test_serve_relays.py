@@ -150,3 +150,14 @@ def test_files_that_do_not_hold_are_named_at_the_start(tmp_path: Path) -> None:
         assert result.returncode != 0
         assert named in result.stderr
         assert SECRET not in result.stderr
+
+
+def test_hiding_on_the_local_network_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    for arguments in (("--hide-ip",), ("--hide-ip", "--signaling", "none"), ("--hide-ip", "--signaling", "lan")):
+        result = run_command("ping", "bob", *arguments)
+        assert result.returncode != 0
+        assert "--signaling wss://" in result.stderr
+    map_file, _ = files(tmp_path, 3_478)
+    result = run_command("ping", "ip:127.0.0.1:9", "--relay-map", str(map_file))
+    assert result.returncode != 0
+    assert "--signaling" in result.stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from peergram.config import RELAY_MAP_BYTES_MAX, RELAY_POPS_MAX, RELAY_SERVERS_PER_POP_MAX
+from peergram.config import RELAY_MAP_BYTES_MAX, RELAY_NAME_LETTERS_MAX, RELAY_POPS_MAX, RELAY_SERVERS_PER_POP_MAX
 from peergram.errors import UsageError
 from peergram.routes.ice_servers import StunServer, TurnServer
 from peergram.routes.relay_map import RelayMap, format_relay_map, parse_relay_map, pop_code, pop_id
@@ -56,6 +56,10 @@ def test_a_map_is_read_and_written_again_as_it_was() -> None:
         (text(pop(servers=["http://192.0.2.1"])), "pops[0].servers[0]: "),
         (text(pop(servers=["stun:192.0.2.1", "turn:ann:secret@192.0.2.1"])), "pops[0].servers[1]: a relay map is for everybody"),
         (text(pop(servers=[None])), "pops[0].servers[0]: "),
+        (text(pop(servers=["stun:224.0.0.1"])), "pops[0].servers[0]: no server is at"),
+        (text(pop(servers=["turn:[ff02::1]"])), "pops[0].servers[0]: no server is at"),
+        (text(pop(servers=["turn:255.255.255.255"])), "pops[0].servers[0]: no server is at"),
+        (text(pop(servers=["turn:0.0.0.0"])), "pops[0].servers[0]: no server is at"),
         (text(pop(colour="blue")), "pops[0].colour: no field"),
         (text(*(pop(code=f"{index:03}") for index in range(RELAY_POPS_MAX + 1))), "pops: 65 entries"),
         (text("fra"), "pops[0]: "),
@@ -93,3 +97,9 @@ def test_a_number_that_stands_for_no_code_is_refused(number: int) -> None:
     for code in ("", "fr", "frank", "FRA", "f a"):
         with pytest.raises(UsageError):
             pop_id(code)
+
+
+def test_a_name_has_so_many_letters_and_no_more() -> None:
+    assert parse_relay_map(text(pop(name="n" * RELAY_NAME_LETTERS_MAX))).pops[0].name == "n" * RELAY_NAME_LETTERS_MAX
+    with pytest.raises(UsageError, match="name"):
+        parse_relay_map(text(pop(name="n" * (RELAY_NAME_LETTERS_MAX + 1))))

@@ -213,3 +213,20 @@ def test_the_longest_messages_fit_into_a_frame() -> None:
     longest = Identity.parse("x" * 16 + ":" + "y" * 110)
     signal = CarriedSignal(longest, bytes(config.CARRIED_BYTES_MAX))
     assert decode_client_message(encode_client_message(signal)) == signal
+
+
+@pytest.mark.parametrize(("size", "lifetime_s", "holds"), [
+    (config.RELAY_CREDENTIAL_BYTES_MAX, config.RELAY_TICKET_S_MAX, True),
+    (config.RELAY_CREDENTIAL_BYTES_MAX + 1, 60, False),
+    (1, config.RELAY_TICKET_S_MAX + 1, False),
+    (1, 0, False),
+    (0, 60, False),
+])  # fmt: skip
+def test_tickets_have_bounds(size: int, lifetime_s: int, holds: bool) -> None:
+    tickets = Tickets((Ticket("fra", "n" * size, "pw"),), lifetime_s)
+    frame = encode_server_message(tickets)
+    if holds:
+        assert decode_server_message(frame) == tickets
+    else:
+        with pytest.raises(WireError):
+            decode_server_message(frame)
