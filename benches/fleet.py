@@ -152,8 +152,8 @@ def measure(count: int, calls_per_s: float, seconds: float, tls: bool) -> None:
     here, took_s = count / 2, told["took_s"]
     print(f"{count} clients at two nodes, {'TLS' if tls else 'plain'}; of one node:")
     print(f"  login: {(came_in.cpu_s - begin.cpu_s) / here * 1e3:.2f} ms of CPU")
-    idle_us_per_s = (idle.cpu_s - came_in.cpu_s) / here / seconds * 1e6
-    print(f"  idle client: {(idle.rss_kib - begin.rss_kib) / here:.1f} KiB, {idle_us_per_s:.1f} us/s")
+    idle_us = (idle.cpu_s - came_in.cpu_s) / here / seconds * 1e6
+    print(f"  idle client: {(idle.rss_kib - begin.rss_kib) / here:.1f} KiB, {idle_us:.1f} us a second")
     # Each call is a signal that comes from a client and goes to the bus, and another one the other way round.
     print(f"  signal from a client to the bus, or from it: {(called.cpu_s - idle.cpu_s) / told['calls'] / 2 * 1e6:.0f} us of CPU")
     print(f"  {len(took_s)} of {told['calls']} answered, median {took_s[len(took_s) // 2] * 1e3:.2f} ms", end="")

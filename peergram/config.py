@@ -672,6 +672,9 @@ SERVER_UNSENT_TOTAL_BYTES_MAX: Final = 33_554_432
 """The same for all clients together: beyond, those with the most are cut. 500 that never read would hold 128 MiB (S4)."""
 SERVER_SOCKET_BUFFER_BYTES: Final = 65_536
 """Of each connection in the kernel, either way: a signal is small, and what a reader leaves there is memory, too."""
+SERVER_TLS_BUFFER_BYTES: Final = 16_384
+"""What a TLS connection of the server reads into: one record of TLS. asyncio's own measure is 256 KiB for each from the start, so
+that connections that have not logged in would take a gigabyte (S4)."""
 SERVER_FRAMES_PER_S: Final = 200
 SERVER_FRAMES_BURST: Final = 1_000
 """Frames of any kind from one client; who sends more is cut, since reading costs as much as carrying (S3)."""

@@ -398,6 +398,7 @@ REACHED_BY = {
     "SERVER_UNSENT_BYTES_MAX": "servers/test_run.py::test_who_never_reads_is_cut_when_256_kib_wait",
     "SERVER_UNSENT_TOTAL_BYTES_MAX": "servers/test_run.py::test_all_who_never_read_together_hold_no_more_than_the_limit",
     "SERVER_SOCKET_BUFFER_BYTES": "servers/test_run.py::test_who_never_reads_is_cut_when_256_kib_wait",
+    "SERVER_TLS_BUFFER_BYTES": "servers/test_run.py::test_silent_connections_take_little_memory_also_where_there_is_tls",
     "SERVER_FRAMES_PER_S": "servers/test_signaling_core.py::test_a_client_that_sends_far_too_much_is_cut",
     "SERVER_FRAMES_BURST": "servers/test_signaling_core.py::test_a_client_that_sends_far_too_much_is_cut",
     "SERVER_LOGINS_PER_S": (

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from asyncio.sslproto import SSLProtocol
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -146,6 +147,9 @@ class SignalingServer:
     async def start(self) -> None:
         """Open every socket. Raises AddressInUseError or another PeergramError; nothing stays open then."""
         loop = asyncio.get_running_loop()
+        if self.settings.tls is not None:
+            # There is no other way to say so; what else uses TLS in this process reads in smaller pieces then, and no less.
+            SSLProtocol.max_size = limits.SERVER_TLS_BUFFER_BYTES
         try:
             if self.settings.fleet is not None:
                 await self._join(self.settings.fleet)

@@ -382,3 +382,34 @@ def test_what_an_idle_client_costs() -> None:
         assert kib / count < 20
         for each in clients:
             each.close()
+
+
+_SERVE_TLS = """
+import asyncio, sys, tempfile
+from pathlib import Path
+from peergram.servers.run import ServerSettings, run_until_stopped
+from peergram.servers.tls_files import own_tls
+folder = tempfile.TemporaryDirectory()
+settings = ServerSettings(binds=(("127.0.0.1", int(sys.argv[1])),), tls=own_tls(Path(folder.name)))
+asyncio.run(run_until_stopped(settings, lambda server: print(server.addresses[0][1], flush=True)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_silent_connections_take_little_memory_also_where_there_is_tls() -> None:
+    count = full_or(3_000, 300)
+    allow_files(count + 200)
+    with server_process(script=_SERVE_TLS) as server:
+        tcp(server.address).close()
+        before_kib = server.rss_kib
+        silent = [tcp(server.address) for _ in range(count)]
+        # The last of them is known to the server once it has answered somebody who came later.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.wrap_socket(tcp(server.address)).close()
+        grown_kib = server.rss_kib - before_kib
+        for each in silent:
+            each.close()
+    print(f"{grown_kib / count:.1f} KiB for each")
+    # Mostly OpenSSL's; with the usual buffers there would be 240 KiB more.
+    assert grown_kib / count < 128

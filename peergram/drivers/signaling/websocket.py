@@ -260,7 +260,10 @@ class WebSocketSignaling:
         except WireError as error:
             raise _Lost(f"it does not speak our protocol ({error})") from None
         finally:
-            connection.transport.abort() if not self._closed else await self._hang_up(connection)
+            if self._closed:
+                await self._hang_up(connection)
+            # Also after a server that did not answer our goodbye.
+            connection.transport.abort()
 
     async def _open(self) -> ClientConnection:
         url = self.url

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import socket
 import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +26,7 @@ from peergram.identity import Identity
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.signaling.websocket_protocol import Hello, Welcome, encode_server_message
 from peergram.wire.certificates import decode_certificate, decode_signed_certificate, encode_signed_certificate, read_identity
+from tests.servers.processes import server_process
 from tests.servers.running import RunningServer, running_server
 
 from .moving import MovingMachine
@@ -293,6 +297,22 @@ def test_closing_is_quick_and_for_good_and_leaves_no_thread() -> None:
         with pytest.raises(UsageError):
             service.start(party("alice"), Inbox())
         wait_until(lambda: running.ask(lambda: running.server.core.clients) == 0)
+
+
+def test_closing_beside_a_server_that_does_not_answer_the_goodbye_leaves_no_socket() -> None:
+    with server_process() as server:
+        service = WebSocketSignaling(f"ws://127.0.0.1:{server.address[1]}/")
+        service.start(party("alice"), Inbox())
+        wait_until(lambda: service.is_welcome)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            with warnings.catch_warnings(record=True) as complaints:
+                warnings.simplefilter("always")
+                service.close(5)
+                gc.collect()
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+    assert complaints == []
 
 
 def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
