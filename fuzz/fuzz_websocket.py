@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fuzz.run import run
 from peergram.config import CARRIED_BYTES_MAX
 from peergram.errors import UsageError, WireError
 from peergram.identity import Identity
 from peergram.servers.signaling_core import SignalingCore
-from peergram.signaling.server_url import parse_server_url
+from peergram.signaling.server_url import parse_server_url, parse_server_urls
 from peergram.signaling.websocket_protocol import (
     CarriedSignal,
     Hello,
@@ -53,11 +55,13 @@ def fuzz_one(data: bytes) -> None:
     while core.poll_output() is not None:
         outputs += 1
     assert outputs == 2
-    try:
-        url = parse_server_url(data.decode("utf-8", "surrogateescape"))
-    except UsageError:
-        return
-    assert parse_server_url(str(url)) == url
+    text = data.decode("utf-8", "surrogateescape")
+    with suppress(UsageError):
+        url = parse_server_url(text)
+        assert parse_server_url(str(url)) == url
+    with suppress(UsageError):
+        urls = parse_server_urls(text)
+        assert parse_server_urls(list(map(str, urls))) == urls
 
 
 def seeds() -> list[bytes]:

@@ -22,6 +22,10 @@ PUBLIC = {
     ): "the public half, thrice in one's own file",
     ("cli/send.py", "result.sha256 != digest.hexdigest()"): "the sum of a file that both sides hold",
     ("crypto/authority_text.py", "len(digest) == hashlib.sha256().digest_size"): "a length",
+    ("servers/fleet_core.py", "login.token == token"): "of what the bus carries to every node",
+    ("servers/relay_desk.py", "pop.code in secrets"): "whether a place has one",
+    ("servers/relay_secret.py", "b'\\n' in secret"): "one's own file",
+    ("cli/serve_relay.py", "(user is None) != (password is None)"): "whether there is one",
     ("signaling/lan_protocol.py", "digest in self._seen"): "of what everybody on the network hears",
     ("drivers/signaling/websocket.py", "hashlib.sha256(shown or b'').digest() != url.fingerprint"): "of a public certificate",
 }

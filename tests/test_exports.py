@@ -92,6 +92,7 @@ NET = {
     "key_fingerprint": None,
     "local_addresses": None,
     "on_peer_refused": None,
+    "on_relay_network_status": None,
     "on_route_changed": None,
     "on_session_failed": None,
     "on_session_request": None,
