@@ -768,10 +768,12 @@ FLEET_CLAIMS_MAX: Final = 256
 """Logins that wait for the store of names; beyond, they are told to come back (S9)."""
 FLEET_RENEWALS_AT_ONCE: Final = 16
 """Names written again together; the rest wait, so that nobody's login waits behind them."""
-FLEET_NAMES_BYTES_MAX: Final = 268_435_456
-FLEET_NEW_NAMES_BYTES_MAX: Final = 67_108_864
-"""Of the store, for names kept a month and for those kept an hour: about 1.5 million and 400 000. When the second is full, new
-names are refused and the known ones stay (S9)."""
+FLEET_NAMES_MAX: Final = 1_500_000
+FLEET_NEW_NAMES_MAX: Final = 400_000
+"""In the store, of names kept a month and of those kept an hour, some 200 bytes each. When the second is full, new names are
+refused and the known ones stay (S9). A limit in bytes would not do: brokers keep to it by forgetting the oldest."""
+FLEET_NAME_BYTES_MAX: Final = 1_024
+"""Of one entry there: a key and a name of the greatest length, and what is around them."""
 FLEET_REPLICAS: Final = 3
 """Brokers that keep a copy of each name, where there are so many; two would not be enough to go on when one is lost."""
 TURN_ALLOCATIONS_MAX: Final = 5_000

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, StorageType
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
@@ -44,9 +44,9 @@ class NameStore:
     async def open(cls, stream: JetStreamContext, brokers: int) -> NameStore:
         """The buckets, made if there are none."""
         replicas = limits.FLEET_REPLICAS if brokers >= limits.FLEET_REPLICAS else 1
-        names = await _open_bucket(stream, NAMES_BUCKET, limits.SERVER_NAME_KEPT_US, limits.FLEET_NAMES_BYTES_MAX, replicas)
+        names = await _open_bucket(stream, NAMES_BUCKET, limits.SERVER_NAME_KEPT_US, limits.FLEET_NAMES_MAX, replicas)
         new_names = await _open_bucket(
-            stream, NEW_NAMES_BUCKET, limits.SERVER_NAME_KEPT_SHORT_US, limits.FLEET_NEW_NAMES_BYTES_MAX, replicas
+            stream, NEW_NAMES_BUCKET, limits.SERVER_NAME_KEPT_SHORT_US, limits.FLEET_NEW_NAMES_MAX, replicas
         )
         return cls(names, new_names)
 
@@ -120,16 +120,28 @@ class NameStore:
         return Claimed(public_key, bucket is self._names, is_new=True)
 
 
-async def _open_bucket(stream: JetStreamContext, name: str, kept_us: int, bytes_max: int, replicas: int) -> KeyValue:
+async def _open_bucket(stream: JetStreamContext, name: str, kept_us: int, names_max: int, replicas: int) -> KeyValue:
     try:
         return await stream.key_value(name)
     except BucketNotFoundError:
         pass
-    config = KeyValueConfig(
-        bucket=name, history=1, ttl=kept_us / 1e6, max_bytes=bytes_max, replicas=replicas, storage=StorageType.FILE
+    # What `create_key_value` makes, but for the limit in messages.
+    config = StreamConfig(
+        name=f"KV_{name}",
+        subjects=[f"$KV.{name}.>"],
+        max_age=kept_us / 1e6,
+        max_msgs=names_max,
+        max_msgs_per_subject=1,
+        max_msg_size=limits.FLEET_NAME_BYTES_MAX,
+        discard=DiscardPolicy.NEW,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
     )
     try:
-        return await stream.create_key_value(config)
+        await stream.add_stream(config)
+        return await stream.key_value(name)
     except NatsError:
         # Another node may have made it at the same moment.
         await asyncio.sleep(limits.FLEET_RETRY_US / 1e6)

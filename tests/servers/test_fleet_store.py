@@ -103,16 +103,27 @@ def test_who_was_away_too_long_and_has_lost_his_name_does_not_get_it_back_by_sta
 
 
 def test_a_full_bucket_takes_no_new_names_and_keeps_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "FLEET_NEW_NAMES_BYTES_MAX", 20_000)
-    monkeypatch.setattr(config, "FLEET_NAMES_BYTES_MAX", 20_000)
+    monkeypatch.setattr(config, "FLEET_NEW_NAMES_MAX", 100)
+    monkeypatch.setattr(config, "FLEET_NAMES_MAX", 100)
 
     async def work(store: NameStore, stream: JetStreamContext) -> None:
-        claimed = [await store.claim(Identity.of(f"name {number}"), KEY, True) for number in range(400)]
-        taken = [each for each in claimed if each.owner is None]
-        assert 50 < len(claimed) - len(taken) < 300
-        assert claimed[-1] == Claimed(None)
-        # It is as good as new for its owner, and still nobody else's.
-        assert (await store.claim(Identity.of("name 0"), OTHER_KEY, True)).owner == KEY
+        claimed = [await store.claim(Identity.of(f"name {number}"), KEY, True) for number in range(150)]
+        assert [each.owner for each in claimed] == [KEY] * 100 + [None] * 50
+        # All of them are as good as new for their owner, and nobody else's.
+        for number in range(100):
+            assert await store.claim(Identity.of(f"name {number}"), KEY, False) == Claimed(KEY)
+            assert (await store.claim(Identity.of(f"name {number}"), OTHER_KEY, True)).owner == KEY
+
+    with brokers(tmp_path) as bus:
+        with_store(bus, work)
+
+
+def test_the_longest_name_fits_and_no_more_than_an_entry_does(tmp_path: Path) -> None:
+    async def work(store: NameStore, stream: JetStreamContext) -> None:
+        longest = Identity.of("x" * 31)
+        assert await store.claim(longest, KEY, True) == Claimed(KEY, is_new=True)
+        with pytest.raises(nats.js.errors.APIError):
+            await stream.publish(f"$KV.{NEW_NAMES_BUCKET}.x", bytes(config.FLEET_NAME_BYTES_MAX + 1))
 
     with brokers(tmp_path) as bus:
         with_store(bus, work)
