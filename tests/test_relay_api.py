@@ -15,6 +15,7 @@ import pytest
 from peergram import Availability, Messages, RelayNetworkChanged, UsageError, aio
 from peergram.adapters.godot_steam import Steam
 from peergram.drivers.signaling.in_process import InProcessHub, InProcessSignaling
+from peergram.drivers.signaling.lan import LanSignaling
 from peergram.wire.stun import Class, StunMessage, decode_stun, encode_stun
 
 FUNCTIONS = """
@@ -169,6 +170,8 @@ def test_without_a_map_nothing_can_be_tried(options: dict[str, Any]) -> None:
         ({"relay_tickets": "/nowhere/tickets"}, "tickets"),
         ({"signaling": None}, "relay_map"),
         ({"hide_ip": True, "signaling": "lan"}, "hide_ip"),
+        ({"hide_ip": True, "signaling": ["lan"]}, "hide_ip"),
+        ({"hide_ip": True, "signaling": LanSignaling()}, "hide_ip"),
         ({"hide_ip": True, "signaling": None}, "hide_ip"),
         ({"hide_ip": True, "listen": "127.0.0.1:0"}, "hide_ip"),
     ],

@@ -22,6 +22,7 @@ from peergram.drivers.driven_endpoint import DrivenEndpoint
 from peergram.drivers.fake_network import EndpointBehindFakeNetwork, FakeNetwork
 from peergram.drivers.relay_files import load_relay_map, load_relay_tickets
 from peergram.drivers.signaling.choose import open_signaling
+from peergram.drivers.signaling.lan import LanSignaling
 from peergram.drivers.system import secure_entropy, wall_offset_us
 from peergram.drivers.trust_files import KeySource, Standing, open_standing
 from peergram.endpoint.endpoint import Endpoint
@@ -129,8 +130,10 @@ def open_endpoint(
         raise UsageError(f"config: give a peergram.Config(...), not {type(config).__name__}")
     if not isinstance(fake_network, FakeNetwork | None):
         raise UsageError(f"fake_network: give a FakeNetwork(...), not {type(fake_network).__name__}")
+    if isinstance(signaling, Sequence) and not isinstance(signaling, str):
+        signaling = ",".join(signaling)
     config = _hiding(config or Config(), listen, signaling) if hide_ip else config or Config()
-    relays = relay_options(relay_map, relay_tickets, awaits_map=signaling != "lan" and isinstance(signaling, str | Sequence))
+    relays = relay_options(relay_map, relay_tickets, awaits_map=signaling != "lan" and isinstance(signaling, str))
     if signaling is None and (relay_map is not None or relay_tickets is not None):
         raise UsageError("relay_map: relays help to reach peers by identity, which takes signaling")
     bind = None if listen is None else _address_of(listen)
@@ -190,11 +193,11 @@ def relay_options(
     raise UsageError("relay_tickets: give a file, or (user, password)")
 
 
-def _hiding(config: Config, listen: object, signaling: str | Sequence[str] | SignalingService | None) -> Config:
+def _hiding(config: Config, listen: object, signaling: str | SignalingService | None) -> Config:
     """With what keeps our address from peers. Raises UsageError for what would tell it."""
     if listen is not None:
         raise UsageError("hide_ip: who listens at an address shows it; leave out listen")
-    if signaling is None or signaling == "lan":
+    if signaling is None or signaling == "lan" or isinstance(signaling, LanSignaling):
         raise UsageError(
             "hide_ip: signals on the local network come from our address; name a server, as in signaling='wss://HOST/'"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from peergram.drivers.signaling.lan import LanSignaling
@@ -15,10 +14,9 @@ _HINT = (
 )
 
 
-def open_signaling(spec: str | Sequence[str] | SignalingService | None) -> SignalingService | None:
-    """Raises UsageError, with what may be written, for text that names none. Several servers are nodes of one fleet."""
-    if isinstance(spec, Sequence) and not isinstance(spec, str):
-        spec = ",".join(spec)
+def open_signaling(spec: str | SignalingService | None) -> SignalingService | None:
+    """Raises UsageError, with what may be written, for text that names none. Several servers, with commas, are nodes of one
+    fleet."""
     if spec is None or not isinstance(spec, str):
         return spec
     if spec == "lan":
