@@ -466,6 +466,10 @@ RELAY_POPS_NEAREST: Final = 2
 """Places that relays are had at in any case: one may die."""
 RELAY_POPS_USED_MAX: Final = 5
 """Places that relays are had at, for all peers together; each costs an allocation on both sides."""
+RELAY_PEER_MOVE_US: Final = 60_000_000
+RELAY_PEER_MOVES_BURST: Final = 4
+"""How often a peer may say that he is elsewhere: pings are measured in five minutes and when a network changes, and each time may
+cost an allocation at relays."""
 RELAY_POP_KEEP_GAIN_US: Final = 10_000
 RELAY_POP_KEEP_GAIN_PERCENT: Final = 20
 """A place in use gives way to one that is nearer by more than chance explains."""

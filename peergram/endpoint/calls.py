@@ -194,7 +194,7 @@ class Calls:
     def _start_agent(self, call: Call, now_us: int, *, controlling: bool) -> None:
         """Say our password, then our candidates as they are found; begin with what the peer said so far."""
         self.relays.add_peer(call, now_us)
-        self._gatherer.set_pops(self.relays.choose(), now_us)
+        self._use_relays(now_us)
         self._gatherer.want(now_us)
         # What was found before now is not news to this call.
         self._take_candidates(now_us)
@@ -352,8 +352,8 @@ class Calls:
                 self._set_remote(call, now_us)
             if entry.location is not None:
                 with suppress(UsageError):
-                    self.relays.locate_peer(call, parse_ping_location(entry.location))
-                self._gatherer.set_pops(self.relays.choose(), now_us)
+                    self.relays.locate_peer(call, parse_ping_location(entry.location), now_us)
+                self._use_relays(now_us)
             if entry.candidate is not None:
                 try:
                     candidate = decode_candidate(entry.candidate)
@@ -442,7 +442,7 @@ class Calls:
         """What follows from what is known of places now; after whatever may have changed that."""
         self._schedule.is_touched = True
         self._has_relay_news = True
-        self._gatherer.set_pops(self.relays.choose(), now_us)
+        self._use_relays(now_us)
         if self._ping_changes != self.relays.pings.changes:
             self._ping_changes = self.relays.pings.changes
             for call in self._calls.values():
@@ -453,6 +453,12 @@ class Calls:
             self._relay_status = status
             if self.tells_relay_status:
                 self._events.tell(RelayNetworkChanged(self._identity, status))
+
+    def _use_relays(self, now_us: int) -> None:
+        """Have relays at the places that are wanted now; what carries a session stays."""
+        pairs = [call.agent.selected for call in self._calls.values() if call.agent is not None]
+        held = {self._gatherer.pop_of(pair.base) for pair in pairs if pair is not None and pair.is_relayed}
+        self._gatherer.set_pops(self.relays.choose(held), now_us)
 
     def poll_request(self) -> IoRequest | None:
         """What the driver is to open, close or look up for gathering and pings."""

@@ -7,10 +7,13 @@ measurements decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from peergram.config import (
+    RELAY_PEER_MOVE_US,
+    RELAY_PEER_MOVES_BURST,
     RELAY_POP_KEEP_GAIN_PERCENT,
     RELAY_POP_KEEP_GAIN_US,
     RELAY_POPS_NEAREST,
@@ -19,7 +22,7 @@ from peergram.config import (
 from peergram.events import Availability, RelayNetworkStatus
 from peergram.routes.gather import PopServers
 from peergram.routes.ice_servers import StunServer, TurnServer
-from peergram.routes.ping_location import PingLocation, PopPing, estimate_ping_ms, paths_between
+from peergram.routes.ping_location import PingLocation, PopPing, between_pops_ms, estimate_ping_ms, paths_between
 from peergram.routes.relay_map import PointOfPresence, RelayMap, parse_relay_map
 from peergram.routes.relay_pings import Place, RelayPings
 from peergram.wire.relay_news import RelayNews, Ticket, Tickets
@@ -34,6 +37,24 @@ class RelayOptions:
     tickets: Mapping[str, Ticket] | None = None
     login: tuple[str, str] | None = None
     awaits_map: bool = False
+
+
+class _Peer:
+    __slots__ = ("free_at_us", "location", "places")
+
+    def __init__(self) -> None:
+        self.location: PingLocation | None = None
+        self.places: tuple[str, ...] | None = None
+        """What follows from it, while that is known."""
+        self.free_at_us = 0
+        """He moves as if once in a while, and this is when the last of those times is over."""
+
+
+class _Reach(NamedTuple):
+    """The shortest way to a place, by way of the place `near` us."""
+
+    ms: int
+    near: str
 
 
 class RelayNetwork:
@@ -57,9 +78,15 @@ class RelayNetwork:
         self._awaits_map = options.awaits_map
         self._was_current = False
         self._was_wanted = False
-        self._peers: dict[Hashable, PingLocation | None] = {}
-        """Those with whom relays may be needed, and where they are; the newest last."""
+        self._peers: dict[Hashable, _Peer] = {}
+        """Those with whom relays may be needed; who said last where he is, last."""
         self._used: list[str] = []
+        self._by_code = {pop.code: pop for pop in self.relays.pops}
+        self._distances_ms: dict[tuple[str, str], int | None] = {}
+        """Between places of this map, as far as somebody wanted to know."""
+        self._own = PingLocation()
+        self._reaches: dict[str, _Reach | None] = {}
+        """From there, by the place at the other end."""
 
     # What is told from outside.
 
@@ -83,7 +110,11 @@ class RelayNetwork:
 
     def set_map(self, relays: RelayMap, now_us: int) -> None:
         """These places from now on."""
-        self.relays = relays
+        if relays != self.relays:
+            self.relays = relays
+            self._by_code = {pop.code: pop for pop in relays.pops}
+            self._distances_ms.clear()
+            self._forget_places()
         self._used = [code for code in self._used if relays.get(code) is not None]
         self.pings.set_places(_places(relays), now_us)
 
@@ -95,20 +126,27 @@ class RelayNetwork:
 
     def add_peer(self, key: Hashable, now_us: int) -> None:
         """A relay may be needed to reach this peer."""
-        self._peers.setdefault(key, None)
+        self._peers.setdefault(key, _Peer())
         self._was_wanted = True
         self.pings.set_places(_places(self.relays), now_us)
         self.pings.need(True, now_us)
 
-    def locate_peer(self, key: Hashable, location: PingLocation) -> None:
-        """He says where he is."""
-        if key in self._peers:
-            del self._peers[key]
-            self._peers[key] = location
+    def locate_peer(self, key: Hashable, location: PingLocation, now_us: int) -> None:
+        """He says where he is. Whoever says so too often is not heard: each time may cost relays."""
+        peer = self._peers.get(key)
+        if peer is None or peer.location == location:
+            return
+        free_at_us = max(peer.free_at_us, now_us) + RELAY_PEER_MOVE_US
+        if free_at_us > now_us + RELAY_PEER_MOVES_BURST * RELAY_PEER_MOVE_US:
+            return
+        peer.location, peer.places, peer.free_at_us = location, None, free_at_us
+        del self._peers[key]
+        self._peers[key] = peer
 
     def location_of(self, key: Hashable) -> PingLocation | None:
         """Where he said he is."""
-        return self._peers.get(key)
+        peer = self._peers.get(key)
+        return None if peer is None else peer.location
 
     def remove_peer(self, key: Hashable, now_us: int) -> None:
         """No relay is needed for him any more."""
@@ -118,25 +156,72 @@ class RelayNetwork:
 
     # What follows.
 
-    def choose(self) -> list[PopServers]:
-        """Where relays are to be had now, the most wanted first; without peers as before, until the gathering rests."""
+    def choose(self, held: Collection[str] = ()) -> list[PopServers]:
+        """Where relays are to be had now, the most wanted first; without peers as before, until the gathering rests. Places in
+        `held` carry sessions: they stay."""
         if self._peers and self.relays.pops and self.pings.has_looked:
-            self._used = self._chosen()
+            self._used = self._chosen([code for code in self._used if code in held])
         return [self._servers(pop) for code in self._used if (pop := self.relays.get(code)) is not None]
 
-    def _chosen(self) -> list[str]:
+    def _chosen(self, held: list[str]) -> list[str]:
         order = self.pings.order()
-        if not order:
+        if order:
+            wanted = [*self._nearest(order), *held, *self._towards_peers()]
+        else:
             # Whoever cannot be asked by UDP may relay by TCP all the same.
-            return [pop.code for pop in self.relays.pops][:RELAY_POPS_NEAREST]
-        wanted: list[str] = self._nearest(order)
+            wanted = [*[pop.code for pop in self.relays.pops][:RELAY_POPS_NEAREST], *held]
+        chosen = list(dict.fromkeys(wanted))
+        for code in reversed(chosen[:]):
+            if len(chosen) > RELAY_POPS_USED_MAX and code not in held:
+                chosen.remove(code)
+        return chosen
+
+    def _towards_peers(self) -> list[str]:
+        """The places that the peers are best reached through, each once."""
         own = self.pings.location()
-        for location in reversed(list(self._peers.values())):
-            if location is not None:
-                paths = paths_between(own, location, self.relays)
-                single = next((path for path in paths if path.near == path.far), None)
-                wanted += [path.near for path in (single, *paths[:1]) if path is not None]
-        return list(dict.fromkeys(wanted))[:RELAY_POPS_USED_MAX]
+        if own != self._own:
+            self._own = own
+            self._forget_places()
+        found: dict[str, None] = {}
+        for peer in reversed(self._peers.values()):
+            if peer.places is None:
+                peer.places = () if peer.location is None else self._towards(peer.location)
+            found |= dict.fromkeys(peer.places)
+        return list(found)
+
+    def _towards(self, location: PingLocation) -> tuple[str, ...]:
+        """Our end of the shortest way through one relay, and of the shortest through one or two."""
+        own = {ping.code: ping.ms for ping in self._own.pings}
+        singles = [(own[far.code] + far.ms, far.code) for far in location.pings if far.code in own]
+        ways = []
+        for far in location.pings:
+            if far.code not in self._by_code and far.code not in own:
+                continue
+            if far.code not in self._reaches:
+                self._reaches[far.code] = self._reach_of(far.code)
+            if (reach := self._reaches[far.code]) is not None:
+                ways.append((reach.ms + far.ms, reach.near != far.code, reach.near, far.code))
+        return (*([min(singles)[1]] if singles else []), *([min(ways)[2]] if ways else []))
+
+    def _reach_of(self, far: str) -> _Reach | None:
+        ways = [
+            (near.ms + between_ms, near.code != far, near.code)
+            for near in self._own.pings
+            if (between_ms := self._between_ms(near.code, far)) is not None
+        ]
+        return _Reach(min(ways)[0], min(ways)[2]) if ways else None
+
+    def _between_ms(self, near: str, far: str) -> int | None:
+        if near == far:
+            return 0
+        if (near, far) not in self._distances_ms:
+            self._distances_ms[near, far] = between_pops_ms(near, far, self._by_code)
+        return self._distances_ms[near, far]
+
+    def _forget_places(self) -> None:
+        self._reaches.clear()
+        for peer in self._peers.values():
+            peer.places = None
 
     def _nearest(self, order: list[str]) -> list[str]:
         """The nearest places; one in use stays unless another is clearly nearer."""

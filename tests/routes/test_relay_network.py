@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
+from random import Random
 
-from peergram.config import RELAY_POPS_USED_MAX
+import pytest
+
+from peergram.config import RELAY_PEER_MOVE_US, RELAY_PEER_MOVES_BURST, RELAY_POPS_USED_MAX
 from peergram.events import Availability
 from peergram.routes.ice_servers import StunServer, TurnServer
-from peergram.routes.ping_location import parse_ping_location
+from peergram.routes.ping_location import between_pops_ms, parse_ping_location, paths_between
 from peergram.routes.relay_map import PointOfPresence, RelayMap
 from peergram.routes.relay_network import RelayNetwork, RelayOptions
 from peergram.wire.relay_news import RelayNews, Ticket, Tickets
@@ -40,8 +44,8 @@ def measure(relays: RelayNetwork, pings: str) -> None:
     relays.pings.measured_at_us = SECOND
 
 
-def chosen(relays: RelayNetwork) -> list[str]:
-    return [pop.code for pop in relays.choose()]
+def chosen(relays: RelayNetwork, *held: str) -> list[str]:
+    return [pop.code for pop in relays.choose(held)]
 
 
 def test_the_two_nearest_places_are_used_while_nobody_said_where_he_is() -> None:
@@ -51,8 +55,8 @@ def test_the_two_nearest_places_are_used_while_nobody_said_where_he_is() -> None
 def test_the_place_of_the_shortest_way_to_a_peer_is_used_by_both() -> None:
     here, there = "ams=10,fra=14,iad=80,gru=190", "iad=70,gru=95,fra=120,ams=150"
     one, other = network(here), network(there)
-    one.locate_peer("bob", parse_ping_location(there))
-    other.locate_peer("bob", parse_ping_location(here))
+    one.locate_peer("bob", parse_ping_location(there), SECOND)
+    other.locate_peer("bob", parse_ping_location(here), SECOND)
     assert "fra" in chosen(one)
     assert "fra" in chosen(other)
 
@@ -61,11 +65,75 @@ def test_of_many_peers_the_last_to_say_where_they_are_come_first_and_there_is_an
     relays = network("fra=10,ams=11,iad=90,gru=200,sin=160,syd=250")
     for code in ("iad", "gru", "sin", "syd"):
         relays.add_peer(code, SECOND)
-        relays.locate_peer(code, parse_ping_location(f"{code}=1"))
+        relays.locate_peer(code, parse_ping_location(f"{code}=1"), SECOND)
     places = chosen(relays)
     assert len(places) == RELAY_POPS_USED_MAX
     assert places[:3] == ["fra", "ams", "syd"]
     assert "iad" not in places
+
+
+def test_a_place_that_carries_sessions_stays_whoever_comes_and_wherever_we_move() -> None:
+    relays = network("fra=10,ams=11,iad=90,gru=200,sin=160,syd=250")
+    relays.locate_peer("bob", parse_ping_location("iad=1"), SECOND)
+    assert "iad" in chosen(relays)
+    for code in ("gru", "sin", "syd"):
+        relays.add_peer(code, SECOND)
+        relays.locate_peer(code, parse_ping_location(f"{code}=1"), SECOND)
+        places = chosen(relays, "iad", "fra", "ams")
+        assert {"iad", code} <= set(places)
+        assert len(places) <= RELAY_POPS_USED_MAX
+    measure(relays, "fra=210,ams=211,iad=190,gru=200,sin=10,syd=20")
+    assert set(chosen(relays, "iad", "fra", "ams")) == {"iad", "fra", "ams", "sin", "syd"}
+    relays.pings._us.clear()
+    assert {"iad", "fra", "ams"} <= set(chosen(relays, "iad", "fra", "ams"))
+
+
+def test_the_places_for_peers_are_those_of_the_shortest_ways() -> None:
+    rng = Random(5)
+    for _ in range(50):
+        own, theirs = (
+            parse_ping_location(",".join(f"{code}={rng.randrange(1, 300)}" for code in rng.sample([*PLACES, "xxx"], 4)))
+            for _ in range(2)
+        )
+        own = parse_ping_location(",".join(str(ping) for ping in str(own).split(",") if not ping.startswith("xxx")))
+        relays = network(str(own))
+        relays.locate_peer("bob", theirs, SECOND)
+        paths = paths_between(own, theirs, RELAYS)
+        single = next((path.near for path in paths if path.near == path.far), None)
+        wanted = [code for code in (single, paths[0].near if paths else None) if code is not None]
+        assert relays._towards_peers() == list(dict.fromkeys(wanted))
+
+
+def test_a_choice_for_many_peers_measures_no_distance_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = 0
+
+    def measure_between(one: str, other: str, pops: Mapping[str, PointOfPresence]) -> int | None:
+        nonlocal measured
+        measured += 1
+        return between_pops_ms(one, other, pops)
+
+    monkeypatch.setattr("peergram.routes.relay_network.between_pops_ms", measure_between)
+    relays = network("fra=10,ams=11,iad=90,gru=200,sin=160,syd=250")
+    for index in range(200):
+        relays.add_peer(index, SECOND)
+        relays.locate_peer(index, parse_ping_location(",".join(f"{code}={index + 1}" for code in PLACES)), SECOND)
+        chosen(relays)
+    measure(relays, "fra=11,ams=12,iad=91,gru=201,sin=161,syd=251")
+    chosen(relays)
+    assert measured <= len(PLACES) ** 2
+
+
+def test_a_peer_who_moves_all_the_time_is_not_followed() -> None:
+    relays = network("fra=10,ams=11,iad=90,gru=200,sin=160,syd=250")
+    moves = 0
+    before = chosen(relays)
+    for second in range(600):
+        code = ("iad", "gru", "sin", "syd")[second % 4]
+        relays.locate_peer("bob", parse_ping_location(f"{code}=1"), second * SECOND)
+        places = chosen(relays)
+        moves += places != before
+        before = places
+    assert 4 <= moves <= RELAY_PEER_MOVES_BURST + 600 * SECOND // RELAY_PEER_MOVE_US
 
 
 def test_a_place_in_use_is_kept_unless_another_is_clearly_nearer() -> None:
