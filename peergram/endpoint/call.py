@@ -12,6 +12,7 @@ from peergram.config import SIGNAL_TELL_AGAIN_US
 from peergram.identity import Identity
 from peergram.routes.candidates import Base
 from peergram.routes.ice_agent import IceAgent
+from peergram.routes.ping_location import PingLocation
 from peergram.signaling.rendezvous import Rendezvous
 from peergram.timing import NEVER
 from peergram.wire.signals import ReliableSignal
@@ -69,7 +70,7 @@ class Call:
         """and how long after the last time that is."""
         self.told: tuple[str, str] | None = None
         """The route and address that the application was last told."""
-        self.told_location = b""
+        self.told_location: PingLocation | None = None
         """The ping location of ours that the peer was last told."""
         self.is_end_said = False
         self.is_asked = False

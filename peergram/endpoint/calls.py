@@ -41,7 +41,7 @@ from peergram.routes.candidates import Base, CandidateKind, LocalCandidate, deco
 from peergram.routes.checks import HostBudgets
 from peergram.routes.gather import CandidateAdded, CandidateRemoved, Gatherer
 from peergram.routes.ice_agent import IceAgent
-from peergram.routes.ping_location import parse_ping_location
+from peergram.routes.ping_location import PingLocation, parse_ping_location
 from peergram.routes.relay_network import RelayNetwork
 from peergram.signaling.rates import TokenBuckets
 from peergram.signaling.rendezvous import NO_CONNECTION, Phase, Rendezvous, denial, rejection
@@ -210,7 +210,7 @@ class Calls:
             config=self._config,
         )
         call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
-        self._tell_location(call, now_us)
+        self._tell_location(call, self._own_location(), now_us)
         for candidate in self._gatherer.candidates:
             self._offer(call, call.agent, candidate, now_us)
         entries, call.entries = call.entries, []
@@ -235,12 +235,18 @@ class Calls:
         agent.add_local(candidate, now_us)
         _tell_candidate(call, agent, candidate, now_us)
 
-    def _tell_location(self, call: Call, now_us: int) -> None:
-        """Where we are in the relay network, for a peer who can make use of it: once measured, and again when it has changed."""
-        text = str(self.relays.pings.location()).encode() if self.relays.pings.measured_at_us is not None else b""
-        if text and text != call.told_location and call.rendezvous.phase not in (Phase.CLOSED, Phase.OVER):
-            call.told_location = text
-            call.rendezvous.queue(ReliableSignal(location=text), now_us)
+    def _own_location(self) -> PingLocation | None:
+        """Where we are in the relay network, once that is measured."""
+        location = self.relays.pings.location() if self.relays.pings.measured_at_us is not None else None
+        return location if location is not None and location.pings else None
+
+    def _tell_location(self, call: Call, location: PingLocation | None, now_us: int) -> None:
+        """For a peer who can make use of it: once measured, and again when it is another one."""
+        if location is None or call.rendezvous.phase in (Phase.CLOSED, Phase.OVER):
+            return
+        if call.told_location is None or not location.is_like(call.told_location):
+            call.told_location = location
+            call.rendezvous.queue(ReliableSignal(location=str(location).encode()), now_us)
             self.touch(call)
 
     def _tell_again(self, call: Call, agent: IceAgent, now_us: int) -> None:
@@ -252,8 +258,8 @@ class Calls:
             call.tell_again_wait_us = min(2 * call.tell_again_wait_us, SIGNAL_TELL_AGAIN_MAX_US)
             call.tell_again_at_us = NEVER
             call.rendezvous.queue(ReliableSignal(password=call.local_password), now_us)
-            call.told_location = b""
-            self._tell_location(call, now_us)
+            call.told_location = None
+            self._tell_location(call, self._own_location(), now_us)
             for candidate in self._gatherer.candidates:
                 _tell_candidate(call, agent, candidate, now_us)
         if call.rendezvous.has_unconfirmed:
@@ -445,9 +451,10 @@ class Calls:
         self._use_relays(now_us)
         if self._ping_changes != self.relays.pings.changes:
             self._ping_changes = self.relays.pings.changes
+            location = self._own_location()
             for call in self._calls.values():
                 if call.agent is not None:
-                    self._tell_location(call, now_us)
+                    self._tell_location(call, location, now_us)
         status = self.relays.status()
         if status != self._relay_status:
             self._relay_status = status

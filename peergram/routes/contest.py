@@ -131,14 +131,13 @@ class Contest:
             return False
         return now_us >= self.ends_at_us or all(len(row.samples_us) >= row.sent for row in self._rows.values())
 
-    def finish(self, now_us: int) -> None:
+    def finish(self) -> None:
         """Give each pair its cost."""
         for pair, row in self._rows.items():
             pair.probes_sent = pair.probes_sent // 2 + row.sent
             pair.probes_lost = pair.probes_lost / 2 + row.sent - len(row.samples_us)
             if row.samples_us:
                 pair.cost_us = cost_us(round(statistics.median(row.samples_us)), pair.probes_lost, pair.probes_sent)
-                pair.cost_at_us = now_us
             else:
                 pair.cost_us = 0
         self._rows.clear()

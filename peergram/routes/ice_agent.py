@@ -415,7 +415,7 @@ class IceAgent:
             if self._watch.is_suspicious or not self._list.holds(selected):
                 contest.abandon(now_us)
             elif contest.is_over(now_us):
-                contest.finish(now_us)
+                contest.finish()
         elif contest.is_early(now_us) and any(
             pair.is_relayed != selected.is_relayed and not pair.cost_us and pair.is_usable(now_us)
             for pair in self._list.pairs.values()

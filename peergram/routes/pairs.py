@@ -73,7 +73,6 @@ class CandidatePair:
         "answered_at_us",
         "answers_in_row",
         "check",
-        "cost_at_us",
         "cost_us",
         "failing_since_us",
         "failures",
@@ -135,7 +134,6 @@ class CandidatePair:
         self.answers_in_row = 0
         self.cost_us = 0
         """Of the last comparison with others, in which answers that were missing count as well; 0 while unknown."""
-        self.cost_at_us = LONG_AGO
         self.probes_sent = 0
         self.probes_lost = 0.0
         """In comparisons; older ones count half."""

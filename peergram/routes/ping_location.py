@@ -14,7 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from peergram.config import PING_LOCATION_BYTES_MAX, PING_LOCATION_MS_MAX, RELAY_POPS_MAX
+from peergram.config import (
+    PING_LOCATION_BYTES_MAX,
+    PING_LOCATION_MS_MAX,
+    RELAY_POP_KEEP_GAIN_PERCENT,
+    RELAY_POP_KEEP_GAIN_US,
+    RELAY_POPS_MAX,
+)
 from peergram.errors import UsageError
 from peergram.routes.relay_map import PointOfPresence, RelayMap
 
@@ -53,6 +59,15 @@ class PingLocation:
     def ms_to(self, code: str) -> int | None:
         """The ping to that place, if it is known."""
         return next((ping.ms for ping in self.pings if ping.code == code), None)
+
+    def is_like(self, other: PingLocation) -> bool:
+        """Whether chance explains what is different: the same places, and nearly the same pings."""
+        pings = {ping.code: ping.ms for ping in other.pings}
+        return pings.keys() == {ping.code for ping in self.pings} and all(
+            abs(ping.ms - pings[ping.code]) * 1_000 < RELAY_POP_KEEP_GAIN_US
+            or abs(ping.ms - pings[ping.code]) * 100 < max(ping.ms, pings[ping.code]) * RELAY_POP_KEEP_GAIN_PERCENT
+            for ping in self.pings
+        )
 
     @property
     def nearest(self) -> str:

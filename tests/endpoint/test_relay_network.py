@@ -8,6 +8,7 @@ from peergram.config import Config
 from peergram.errors import Result, UsageError
 from peergram.events import Availability, RelayNetworkChanged
 from peergram.routes.relay_map import parse_relay_map
+from peergram.routes.relay_network import RelayOptions
 from peergram.wire.relay_news import RelayNews, Ticket, Tickets
 from peergram.wire.signals import decode_signal
 from tests.endpoint.by_identity import Host, World
@@ -110,6 +111,19 @@ def test_a_location_goes_with_the_signals_once_it_is_known_and_not_before_the_pe
     locations = [entry.location for blob in signals for entry in decode_signal(blob).reliable if entry.location is not None]
     assert set(locations) == {b"fra=25+2,ams=31"}
     assert locate(bob, alice) == "fra"
+    world.run(SECOND)
+    signals.clear()
+    # The next round, about the same.
+    network.pings._us = {"fra": 28_000, "ams": 30_400}
+    network.pings.changes += 1
+    alice.endpoint.give_relays(RelayOptions(), world.now_us)
+    world.run(SECOND)
+    assert signals == []
+    network.pings._us = {"fra": 58_000, "ams": 30_400}
+    network.pings.changes += 1
+    alice.endpoint.give_relays(RelayOptions(), world.now_us)
+    world.run(SECOND)
+    assert locate(bob, alice) == "ams"
 
 
 def locate(host: Host, peer: Host) -> str:

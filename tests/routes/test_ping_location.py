@@ -83,3 +83,20 @@ def test_known_distances() -> None:
     # 365, 6540 and 15 700 km; real round trips are about 7, 90 and 200 ms.
     found = [between_pops_ms(*ends, pops) for ends in (("fra", "ams"), ("fra", "iad"), ("iad", "syd"))]
     assert found == [7, 100, 238]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("fra=10,ams=100", "fra=19,ams=100", True),
+        ("fra=10,ams=100", "fra=20,ams=100", False),
+        ("fra=10,ams=100", "fra=10,ams=119", True),
+        ("fra=10,ams=100", "ams=75,fra=10", False),
+        ("fra=10,ams=100", "fra=10", False),
+        ("fra=10", "fra=10,ams=100", False),
+        ("fra=10+1", "fra=10+9", True),
+    ],
+)
+def test_places_that_chance_may_have_moved_are_alike(one: str, other: str, alike: bool) -> None:
+    assert parse_ping_location(one).is_like(parse_ping_location(other)) is alike
+    assert parse_ping_location(other).is_like(parse_ping_location(one)) is alike
