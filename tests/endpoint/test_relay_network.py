@@ -117,11 +117,13 @@ def test_a_location_goes_with_the_signals_once_it_is_known_and_not_before_the_pe
     network.pings._us = {"fra": 28_000, "ams": 30_400}
     network.pings.changes += 1
     alice.endpoint.give_relays(RelayOptions(), world.now_us)
+    alice.drain()
     world.run(SECOND)
     assert signals == []
     network.pings._us = {"fra": 58_000, "ams": 30_400}
     network.pings.changes += 1
     alice.endpoint.give_relays(RelayOptions(), world.now_us)
+    alice.drain()
     world.run(SECOND)
     assert locate(bob, alice) == "ams"
 
