@@ -70,7 +70,7 @@ class Upkeep:
         wants_spare = self._wants_spare(now_us)
         under_way = [pair.check for pair in pairs if pair.check is not None]
         consents = [pair.consent_until_us for pair in pairs if pair.state is PairState.SUCCEEDED]
-        spent = [_spent_at_us(pair) for pair, _ in self._agenda.warm(now_us)]
+        spent = [_spent_at_us(pair) for pair in self._unanswering(now_us)]
         return min(
             Deadline(min((check.due_at_us for check in under_way if self._is_spent(check)), default=NEVER), "check unanswered"),
             Deadline(self._watch.poll_at_us(), "answer missing"),
@@ -94,7 +94,7 @@ class Upkeep:
         return check.sends >= check.sends_max or self._checks.budgets.allows_at_us(check.pair.remote[0]) == NEVER
 
     def _give_up_pairs(self, now_us: int) -> None:
-        silent = [pair for pair, _ in self._agenda.warm(now_us) if now_us >= _spent_at_us(pair)]
+        silent = [pair for pair in self._unanswering(now_us) if now_us >= _spent_at_us(pair)]
         for pair in self._list.pairs.values():
             if pair.state is PairState.SUCCEEDED and (now_us >= pair.consent_until_us or pair in silent):
                 pair.enter(PairEvent.CONSENT_LOST)
@@ -126,11 +126,19 @@ class Upkeep:
         return pair.retry_at_us if has_worked and wants_spare else NEVER
 
     def _wants_spare(self, now_us: int) -> bool:
-        return self._agenda.spares_max > 0 and not self._agenda.warm(now_us)
+        used = self._watch.pair
+        if not self._agenda.spares_max:
+            return False
+        return used is None or not any(pair is not used and pair.is_usable(now_us) for pair in self._list.pairs.values())
+
+    def _unanswering(self, now_us: int) -> list[CandidatePair]:
+        """Of the pairs that are kept warm those that were asked in vain often enough."""
+        # Most often there is none, and which are kept warm is dear to find out.
+        if all(pair.unanswered_probes < ICE_SPARE_PROBES_MAX for pair in self._list.pairs.values()):
+            return []
+        return [pair for pair, _ in self._agenda.warm(now_us) if pair.unanswered_probes >= ICE_SPARE_PROBES_MAX]
 
 
 def _spent_at_us(pair: CandidatePair) -> int:
-    """When a pair that is kept warm counts as failed."""
-    if pair.unanswered_probes < ICE_SPARE_PROBES_MAX:
-        return NEVER
+    """When a pair that is kept warm, and asked in vain, counts as failed."""
     return pair.probed_at_us + pair.reply_wait_us()
