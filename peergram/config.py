@@ -460,6 +460,11 @@ RELAY_PING_NEAREST: Final = 8
 """Places that are asked again in later rounds (SDRClient_LimitPingProbesToNearestN, 60)."""
 RELAY_PING_AGE_US: Final = 300_000_000
 """When pings are measured anew while somebody needs them."""
+RELAY_PING_RETRY_US: Final = 30_000_000
+"""After a round that nobody answered, unless the network changes."""
+RELAY_PING_MAP_US: Final = 10_000_000
+"""From the beginning of a round that another map broke off to the next one: a server whose map changes all the time has its
+clients ask no more hosts than one with another map every ten seconds."""
 RELAY_PING_IDLE_US: Final = 600_000_000
 """How long after the last use they are kept up to date."""
 RELAY_POPS_NEAREST: Final = 2

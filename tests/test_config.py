@@ -530,6 +530,8 @@ REACHED_BY = {
     "RELAY_PING_LOOK_US": "routes/test_relay_pings.py::test_who_does_not_answer_holds_nobody_up_for_long",
     "RELAY_PING_NEAREST": "routes/test_relay_pings.py::test_later_rounds_ask_the_nearest_only_and_end_with_the_use",
     "RELAY_PING_AGE_US": "routes/test_relay_pings.py::test_while_calls_are_under_way_pings_are_kept_up_to_date",
+    "RELAY_PING_RETRY_US": "routes/test_relay_pings.py::test_a_program_that_looks_in_every_frame_asks_nobody_more_often",
+    "RELAY_PING_MAP_US": "routes/test_relay_pings.py::test_a_map_that_changes_all_the_time_has_nobody_asked_more_often",
     "RELAY_PING_IDLE_US": "routes/test_relay_pings.py::test_later_rounds_ask_the_nearest_only_and_end_with_the_use",
     "RELAY_POPS_NEAREST": "routes/test_relay_network.py::test_the_two_nearest_places_are_used_while_nobody_said_where_he_is",
     "RELAY_POPS_USED_MAX": (

@@ -183,6 +183,10 @@ class Gatherer:
         if tuple(pops) == self._pops:
             return
         self._pops = tuple(pops)
+        servers: list[StunServer | TurnServer] = [*self._servers.stun, *self._servers.turn]
+        for pop in pops:
+            servers += [*pop.stun, *pop.turn]
+        self._names.keep({server.host for server in servers})
         if self._is_wanted:
             if self._interfaces is not None:
                 self._set_sockets(self._interfaces)

@@ -20,7 +20,9 @@ from peergram.config import (
     RELAY_PING_IDLE_US,
     RELAY_PING_INTERVAL_US,
     RELAY_PING_LOOK_US,
+    RELAY_PING_MAP_US,
     RELAY_PING_NEAREST,
+    RELAY_PING_RETRY_US,
     RELAY_PING_SAMPLES,
     RELAY_PING_STAGGER_US,
     RELAY_PING_WAIT_US,
@@ -73,7 +75,10 @@ class RelayPings:
         self._asked: dict[bytes, tuple[str, Address, int]] = {}
         self._sockets: dict[int, Literal[4, 6]] = {}
         self._opening: set[int] = set()
+        self._began_at_us = 0
         self._ends_at_us = NEVER
+        self._free_at_us = 0
+        """When another round may begin after a change of the map."""
         self._look_until_us = NEVER
         self._wanted_until_us = 0
         self._is_needed = False
@@ -121,8 +126,11 @@ class RelayPings:
             del self._us[code]
             self._spread_us.pop(code, None)
         self._places = dict(places)
+        self._names.keep({host for servers in places.values() for host, _ in servers})
         self.changes += 1
         if self.is_measuring:
+            # However often the map changes, no more is asked.
+            self._free_at_us = self._began_at_us + RELAY_PING_MAP_US
             self._end(now_us, is_whole=False)
         if has_new:
             self._forget_age()
@@ -146,7 +154,7 @@ class RelayPings:
         age_us = self.age_us(now_us)
         if age_us is not None and age_us <= max_age_us and not self.is_measuring:
             return True
-        if not self.is_measuring:
+        if not self.is_measuring and now_us >= self._retry_at_us:
             self._start(now_us)
         return False
 
@@ -156,6 +164,8 @@ class RelayPings:
         self._forget_age()
         if self.is_measuring:
             self._end(now_us, is_whole=False)
+        if self.has_failed:
+            self._ends_at_us = now_us - RELAY_PING_RETRY_US
         self._start_if_due(now_us)
 
     def close(self, now_us: int) -> None:
@@ -204,8 +214,8 @@ class RelayPings:
 
     def handle_timeout(self, now_us: int) -> None:
         """Begin and end rounds."""
-        self._names.handle_timeout(now_us)
         if self.is_measuring:
+            self._names.handle_timeout(now_us)
             self._look(now_us)
             if now_us >= self._ends_at_us:
                 self._end(now_us, is_whole=True)
@@ -227,8 +237,9 @@ class RelayPings:
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout` next."""
-        deadlines = [self._names.poll_timeout()]
+        deadlines: list[Deadline | None] = []
         if self.is_measuring:
+            deadlines.append(self._names.poll_timeout())
             deadlines.append(Deadline(min(self._ends_at_us, self._look_until_us or NEVER), "ping round"))
             if not self._opening:
                 due_us = min((t.next_at_us for t in self._targets.values() if t.sent < RELAY_PING_SAMPLES), default=NEVER)
@@ -247,7 +258,7 @@ class RelayPings:
 
     @property
     def _retry_at_us(self) -> int:
-        return self._ends_at_us + RELAY_PING_AGE_US // 10 if self.has_failed else 0
+        return max(self._ends_at_us + RELAY_PING_RETRY_US if self.has_failed else 0, self._free_at_us)
 
     def _start_if_due(self, now_us: int) -> None:
         if not self.is_measuring and now_us >= self._due_at_us():
@@ -259,7 +270,7 @@ class RelayPings:
         codes = [code for code in self._places if code in self._us] if self._is_partial else list(self._places)
         if self._is_partial:
             codes = sorted(codes, key=lambda code: self._us[code])[:RELAY_PING_NEAREST]
-        begin_us = now_us
+        self._began_at_us = begin_us = now_us
         self._targets = {
             code: _Target(self._places[code], begin_us + index * RELAY_PING_STAGGER_US) for index, code in enumerate(codes)
         }

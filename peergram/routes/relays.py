@@ -172,7 +172,9 @@ class RelayPool:
             relay.way = way
             self._relays[way] = relay
             if relay.client is not None:
-                relay.client.renew(_credentials(way.server), now_us)
+                # Where there are none any more, what we have is good for as long as the server says.
+                if (credentials := _credentials(way.server)) is not None:
+                    relay.client.renew(credentials, now_us)
             elif not relay.path_id:
                 relay.retry_at_us, relay.retry_us = 0, SERVER_RETRY_US
 

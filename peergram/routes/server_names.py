@@ -7,6 +7,7 @@ unknown for now, one that could not be resolved, or whose server failed, is aske
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from peergram.address import Address, canonical_address
 from peergram.config import ICE_SERVER_ADDRESSES_MAX, NAME_RESOLUTION_US, SERVER_RETRY_MAX_US, SERVER_RETRY_US
@@ -101,6 +102,13 @@ class ServerNames:
         """When to call `handle_timeout` next."""
         deadline = self._timers.next()
         return None if deadline is None else Deadline(deadline.at_us, f"name {deadline.reason}")
+
+    def keep(self, hosts: Collection[str]) -> None:
+        """Nobody needs others than these."""
+        for host in [host for host in self._names if host not in hosts]:
+            del self._names[host]
+            self._timers.stop(host)
+        self._requests = deque(request for request in self._requests if request.name in self._names)
 
     def forget(self) -> None:
         """Nobody needs servers now."""

@@ -247,10 +247,10 @@ class TurnClient:
         for at in range(0, len(new), TURN_PERMISSION_ADDRESSES_MAX):
             self._outgoing += self._ask_permission(new[at : at + TURN_PERMISSION_ADDRESSES_MAX], now_us)
 
-    def renew(self, credentials: Credentials | None, now_us: int) -> None:
+    def renew(self, credentials: Credentials, now_us: int) -> None:
         """We have other credentials. A server that counts by identity goes on with them; coturn refuses a change of name (441)
         and goes on with the old one, whatever its end, so that nothing is lost by asking."""
-        if credentials is None or self._credentials is None:
+        if self._credentials is None:
             self._credentials = credentials
         elif credentials != self._credentials and credentials != self._renewed:
             self._renewed = credentials

@@ -11,6 +11,7 @@ from peergram.config import (
     RELAY_PING_AGE_US,
     RELAY_PING_IDLE_US,
     RELAY_PING_LOOK_US,
+    RELAY_PING_MAP_US,
     RELAY_PING_NEAREST,
     RELAY_PING_SAMPLES,
 )
@@ -218,3 +219,47 @@ def test_where_nobody_answers_it_is_tried_again_after_a_while() -> None:
     lab.run(60 * SECOND)
     assert lab.pings.order() == ["fra"]
     assert not lab.pings.has_failed
+
+
+def test_a_program_that_looks_in_every_frame_asks_nobody_more_often() -> None:
+    lab = Lab({"fra": None})
+    for _ in range(60 * 60):
+        assert not lab.pings.refresh(10 * SECOND, lab.now_us)
+        lab.run(SECOND // 60)
+    assert len(lab.asked) <= 3 * RELAY_PING_SAMPLES
+
+
+def test_where_nobody_answered_another_network_is_tried_at_once() -> None:
+    lab = Lab({"fra": None})
+    lab.pings.need(True, lab.now_us)
+    lab.run(3 * SECOND)
+    assert lab.pings.has_failed
+    lab.asked.clear()
+    lab.pings.handle_network_changed(lab.now_us)
+    lab.run(SECOND)
+    assert lab.codes_asked() == {"fra"}
+
+
+def test_a_map_that_changes_all_the_time_has_nobody_asked_more_often() -> None:
+    lab = Lab({"fra": None})
+    lab.pings.need(True, lab.now_us)
+    for index in range(1, 601):
+        host = f"198.51.{index // 250}.{index % 250}"
+        lab.delay_ms[host] = None
+        lab.pings.set_places({"fra": ((host, 3_478),)}, lab.now_us)
+        lab.run(100 * MS)
+    assert len({at_us // SECOND for at_us, _ in lab.asked}) <= 2 * (60 * SECOND // RELAY_PING_MAP_US)
+    assert len(lab.asked) <= (60 * SECOND // RELAY_PING_MAP_US + 1) * RELAY_PING_SAMPLES
+
+
+def test_names_that_left_the_map_are_forgotten_and_none_is_looked_up_without_need() -> None:
+    lab = Lab({})
+    lab.pings.want(lab.now_us)
+    for index in range(20):
+        lab.pings.set_places({"fra": ((f"relay-{index}.example.org", 3_478),)}, lab.now_us)
+        lab.run(20 * SECOND)
+    assert len(lab.pings._names._names) <= 1
+    lab.run(RELAY_PING_IDLE_US)
+    lab.names.clear()
+    lab.run(24 * 3_600 * SECOND)
+    assert lab.names == []

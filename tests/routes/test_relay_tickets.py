@@ -118,3 +118,22 @@ def test_a_ticket_that_comes_late_is_used_at_once() -> None:
     lab.gatherer.set_pops([ticket(lab)], lab.now_us)
     lab.run(0.1)
     assert len(relayed(lab)) == 1
+
+
+def test_a_relay_in_use_goes_on_when_there_is_no_newer_ticket() -> None:
+    relay = Relay()
+    lab = begun(relay)
+    lab.run(RELAY_TICKET_S / 4)
+    lab.gatherer.set_pops([PopServers("fra", (), (TurnServer(*SERVER),))], lab.now_us)
+    lab.run(RELAY_TICKET_S / 2)
+    assert len(relayed(lab)) == 1
+    assert relay.opened == 1
+
+
+def test_names_that_left_the_map_are_forgotten() -> None:
+    lab = Lab(servers={}, policy=CandidatePolicy(port_mapping=False))
+    lab.want()
+    for index in range(50):
+        lab.gatherer.set_pops([PopServers("fra", (), (TurnServer(f"relay-{index}.example.org"),))], lab.now_us)
+        lab.run(1)
+    assert len(lab.gatherer._names._names) == 1
