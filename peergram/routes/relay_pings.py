@@ -286,6 +286,8 @@ class RelayPings:
             self._sockets[socket_id] = family
             self._opening.add(socket_id)
             self._requests.append(OpenSocket(socket_id, family, _ANY[family]))
+        # Names wait between rounds, too.
+        self._names.handle_timeout(now_us)
         for target in self._targets.values():
             for place in target.places:
                 self._names.addresses(*place, now_us)
