@@ -7,6 +7,8 @@ import pytest
 from peergram.config import Config
 from peergram.errors import Result, UsageError
 from peergram.events import Availability, RelayNetworkChanged
+from peergram.routes.gather import PopServers
+from peergram.routes.pairs import CandidatePair
 from peergram.routes.relay_map import parse_relay_map
 from peergram.routes.relay_network import RelayOptions
 from peergram.wire.relay_news import RelayNews, Ticket, Tickets
@@ -134,3 +136,27 @@ def locate(host: Host, peer: Host) -> str:
     assert info is not None
     assert info.pop_relay == ""
     return info.remote_pop
+
+
+def test_the_place_whose_relay_carries_a_session_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("alice", "bob")
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob)
+    world.run(SECOND)
+    bob.accept(alice)
+    assert world.run(2 * SECOND, lambda: bool(bob.received()))
+    calls, network = alice.endpoint._calls, alice.endpoint.relay_network
+    assert calls is not None
+    assert network is not None
+    held: list[set[str]] = []
+
+    def choose(codes: set[str]) -> list[PopServers]:
+        held.append(codes)
+        return []
+
+    monkeypatch.setattr(network, "choose", choose)
+    calls.settle_relays(world.now_us)
+    monkeypatch.setattr(CandidatePair, "is_relayed", property(lambda pair: True))
+    monkeypatch.setattr(calls.gatherer, "pop_of", lambda base: "ams")
+    calls.settle_relays(world.now_us)
+    assert held == [set(), {"ams"}]
