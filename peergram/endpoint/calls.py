@@ -237,6 +237,8 @@ class Calls:
 
     def _tell_location(self, call: Call, now_us: int) -> None:
         """Where we are in the relay network, for a peer who can make use of it: once measured, and again when it has changed."""
+        if not self._config.tells_ping_location:
+            return
         text = str(self.relays.pings.location()).encode() if self.relays.pings.measured_at_us is not None else b""
         if text and text != call.told_location and call.rendezvous.phase not in (Phase.CLOSED, Phase.OVER):
             call.told_location = text
@@ -360,6 +362,8 @@ class Calls:
                 except WireError:
                     continue
                 call.agent.add_remote(candidate, now_us)
+                if candidate.kind is CandidateKind.RELAYED and self.relays.see_relay(call, candidate.address[0]):
+                    self._gatherer.set_pops(self.relays.choose(), now_us)
 
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         """The next signal to hand to the signaling service."""

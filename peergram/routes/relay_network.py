@@ -59,6 +59,8 @@ class RelayNetwork:
         self._was_wanted = False
         self._peers: dict[Hashable, PingLocation | None] = {}
         """Those with whom relays may be needed, and where they are; the newest last."""
+        self._silent: set[Hashable] = set()
+        """Those of them who did not say so, and whose relays show it roughly."""
         self._used: list[str] = []
 
     # What is told from outside.
@@ -105,6 +107,20 @@ class RelayNetwork:
         if key in self._peers:
             del self._peers[key]
             self._peers[key] = location
+            self._silent.discard(key)
+
+    def see_relay(self, key: Hashable, host: str) -> bool:
+        """He announces a relay at this address. Who does not say where he is, is taken to be near his relays; whether that tells
+        something new."""
+        known = self._peers.get(key)
+        if key not in self._peers or (known is not None and key not in self._silent):
+            return False
+        code = self.code_at(host)
+        if not code or (known is not None and known.ms_to(code) is not None):
+            return False
+        self.locate_peer(key, PingLocation((*(known.pings if known is not None else ()), PopPing(code, 0))))
+        self._silent.add(key)
+        return True
 
     def location_of(self, key: Hashable) -> PingLocation | None:
         """Where he said he is."""
@@ -113,6 +129,7 @@ class RelayNetwork:
     def remove_peer(self, key: Hashable, now_us: int) -> None:
         """No relay is needed for him any more."""
         self._peers.pop(key, None)
+        self._silent.discard(key)
         if not self._peers:
             self.pings.need(False, now_us)
 
