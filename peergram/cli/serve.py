@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from peergram.address import Address, format_address, parse_address
+from peergram.address import Address, format_address
 from peergram.cli.serve_fleet import default_node_name, fleet_settings, tell_started
-from peergram.cli.serve_relay import relay_options, relay_settings, say_relay
+from peergram.cli.serve_relay import bind_of, relay_options, relay_settings, say_relay
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.crypto.authority import WHOLE_SCOPE
@@ -138,9 +138,9 @@ def serve(
       peergram serve
       peergram serve --bind 192.0.2.7:443 --tls-cert chain.pem --tls-key key.pem
     """
-    binds = _binds(bind, SERVE_PORT)
+    binds = _binds("--bind", bind, SERVE_PORT)
     tls = _tls(binds, tls_cert, tls_key, no_tls, folder)
-    stun_binds = () if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds)
+    stun_binds = () if stun_bind == "off" else _binds("--stun-bind", stun_bind, STUN_PORT, of=binds)
     relay = relay_settings(relay_words, stun_binds, tls, folder)
     fleet = fleet_settings(
         nats,
@@ -192,11 +192,9 @@ def serve(
     return 0
 
 
-def _binds(text: str | None, port: int, of: tuple[Address, ...] = ()) -> tuple[Address, ...]:
+def _binds(option: str, text: str | None, port: int, of: tuple[Address, ...] = ()) -> tuple[Address, ...]:
     if text is not None:
-        if text.isascii() and text.isdigit():
-            text = f"0.0.0.0:{text}"
-        return (parse_address(text),)
+        return (bind_of(option, f"0.0.0.0:{text}" if text.isascii() and text.isdigit() else text),)
     if of:
         return tuple((host, port) for host, _ in of)
     return (("0.0.0.0", port), ("::", port)) if has_family(6) else (("0.0.0.0", port),)
@@ -333,8 +331,12 @@ def _say_started(server: SignalingServer) -> None:
         say("Only those whom the authority has certified are let in.")
     if certificates is not None and certificates.issues:
         say("Everybody gets a certificate for the name he has here, for an hour at a time.")
-    if server.desk.map_text:
+    if server.names_own_relay:
+        say("Clients get this relay, and passwords for it, by themselves.")
+    elif server.desk.map_text:
         say(server.desk.summary)
+    elif server.relay is not None:
+        say("Clients are not told of the relay: a fleet has its relays on a map (--relay-map); --turn off leaves this one out.")
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"
