@@ -333,10 +333,11 @@ def _say_started(server: SignalingServer) -> None:
         say("Everybody gets a certificate for the name he has here, for an hour at a time.")
     if server.names_own_relay:
         say("Clients get this relay, and passwords for it, by themselves.")
-    elif server.desk.map_text:
-        say(server.desk.summary)
-    elif server.relay is not None:
-        say("Clients are not told of the relay: a fleet has its relays on a map (--relay-map); --turn off leaves this one out.")
+    else:
+        if server.desk.map_text:
+            say(server.desk.summary)
+        if server.relay is not None:
+            say("Clients hear of this server's own relay only if it is on the relay map; --turn off leaves it out.")
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"
