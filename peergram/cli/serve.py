@@ -34,6 +34,8 @@ from peergram.servers.run import ServerSettings, SignalingServer, run_until_stop
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
 
+_NO_PLACES = b'{"version": 1, "pops": []}'
+
 
 @click.command()
 @click.option("--bind", metavar="ADDRESS:PORT", help=f"Where clients connect [default: port {SERVE_PORT} of every address].")
@@ -171,7 +173,7 @@ def serve(
             server.reloaders.add("certificate", partial(_read_tls, server, tls_cert, tls_key))
         if authorities:
             server.reloaders.add("authorities", partial(_read_certificates, server, authorities, issue_ca))
-        if relay_map is not None:
+        if relay_map is not None or relay_secrets is not None:
             server.reloaders.add("relay map", partial(_read_relays, server, relay_map, relay_secrets))
         if relay is not None and (secret_file := relay_words["turn_secret_file"]) is not None:
             server.reloaders.add("relay secret", partial(_read_relay_secret, server, secret_file))
@@ -253,22 +255,27 @@ def _share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets
         server.desk.replace_map(parse_relay_map(text), secrets)
         server.handle_relays_changed()
 
-    fleet.watch_document(take)
+    # First, so that what others have said meanwhile is not taken for our file.
     if relay_map is not None:
         fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+    fleet.watch_document(take)
 
 
-def _read_relays(server: SignalingServer, relay_map: Path, relay_secrets: Path | None) -> Apply:
-    relays = load_relay_map(relay_map)
+def _read_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> Apply:
+    relays = load_relay_map(relay_map) if relay_map is not None else parse_relay_map(server.desk.map_text or _NO_PLACES)
     secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
-    # Whatever is wrong with them together shows here, before anything is changed.
-    RelayDesk(relays, secrets, wall_s=lambda: 0)
+    if relay_map is not None:
+        # Whatever is wrong with them together shows here, before anything is changed.
+        RelayDesk(relays, secrets, wall_s=lambda: 0)
 
     def apply() -> None:
-        server.desk.replace(relays, secrets)
+        server.desk.replace_map(relays, secrets)
         server.handle_relays_changed()
         if server.fleet is not None:
-            server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+            if relay_map is not None:
+                server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+            # The file of another node may be newer.
+            server.fleet.take_document_again()
 
     return apply
 

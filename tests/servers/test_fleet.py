@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import signal
 import threading
 import time
@@ -497,6 +498,11 @@ def test_a_node_that_was_given_no_map_tells_its_clients_of_the_one_that_another_
             a.process.send_signal(signal.SIGHUP)
             wait_until(lambda: [place.code for place in alice.relay_network.places] == ["fra", "ams"], 15)
             assert tickets_of(alice) == ["fra"]
+            # Secrets are read again where there is no map, too.
+            secrets.write_text("fra a-long-secret\nams another-secret\n")
+            assert b.process is not None
+            b.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: tickets_of(alice) == ["ams", "fra"], 15)
     finally:
         for node in (a, b):
             node.kill()
@@ -505,3 +511,41 @@ def test_a_node_that_was_given_no_map_tells_its_clients_of_the_one_that_another_
 def tickets_of(client: Messages) -> list[str]:
     """The places it has tickets for."""
     return client.relay_network._look(lambda network, now_us: sorted(network._tickets), [])
+
+
+def test_of_two_maps_the_file_written_last_counts_at_all_nodes_whoever_starts_or_reads_again(
+    one_broker: Broker, tmp_path: Path
+) -> None:
+    nodes, pop = [], {"name": "x", "latitude": 50, "longitude": 8, "servers": ["turn:127.0.0.1:9"]}
+    for name, code, written_s in (("a", "old", 1_000_000), ("b", "new", 2_000_000)):
+        map_file = tmp_path / f"{name}.json"
+        map_file.write_text(json.dumps({"version": 1, "pops": [pop | {"code": code}]}))
+        os.utime(map_file, (written_s, written_s))
+        nodes.append(NodeProcess(name, ["--nats", one_broker.url, "--turn", "off", "--relay-map", str(map_file)]))
+    a, b = nodes
+    try:
+        a.start()
+        with Messages("alice", signaling=a.url, state=False) as alice, Messages("bob", signaling=b.url, state=False) as bob:
+
+            def have(*codes: str) -> bool:
+                return all([place.code for place in each.relay_network.places] == list(codes) for each in (alice, bob))
+
+            b.start()
+            wait_until(lambda: have("new"), 20)
+            assert a.process is not None
+            assert a.process.stdout is not None
+            a.process.send_signal(signal.SIGHUP)
+            while '"reloaded"' not in (line := a.process.stdout.readline()):
+                assert line
+            with Messages("carol", signaling=a.url, state=False) as carol:
+                wait_until(lambda: carol.relay_network.places)
+                assert [place.code for place in carol.relay_network.places] == ["new"]
+            b.kill()
+            b.start()
+            wait_until(lambda: have("new"), 20)
+            os.utime(tmp_path / "a.json")
+            a.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: have("old"), 20)
+    finally:
+        for node in nodes:
+            node.kill()
