@@ -912,6 +912,8 @@ class Config:
     candidates: Literal["all", "public", "relay"] = "all"
     """Which addresses of ours peers may learn and use, when called by identity: `public`: none of private networks; `relay`: none
     at all, only relays, and no peer is dialed by address (P2P_Transport_ICE_Enable, 104)."""
+    ping_location: Literal["auto", "tell", "keep"] = "auto"
+    """Whether peers are told our pings to relays, which tell roughly where we are; `auto`: unless `candidates` is `relay`."""
     port_mapping: bool = True
     """Whether the router is asked for a port to the outside (PCP, NAT-PMP, UPnP-IGD) while peers are called by identity."""
     receipts_max: int = 65_536
@@ -926,6 +928,11 @@ class Config:
     """Other ways to a peer that are kept ready, at the price of a small packet every 15 s each."""
     gather_idle_us: int = 60_000_000
     """Relay allocations, port mappings and their sockets are given back when no peer needed them for this long."""
+
+    @property
+    def tells_ping_location(self) -> bool:
+        """What `ping_location` comes to."""
+        return self.ping_location == "tell" or (self.ping_location == "auto" and self.candidates != "relay")
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -962,6 +969,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "rate": ("auto", "fixed"),
     "candidates": ("all", "public", "relay"),
+    "ping_location": ("auto", "tell", "keep"),
     "framing": ("messages", "raw"),
 }
 

@@ -492,6 +492,7 @@ REACHED_BY = {
     "SIGNAL_REQUEST_QUICK_US": "signaling/test_rendezvous.py::test_a_request_is_repeated_soon_at_first_until_it_is_answered",
     "SIGNAL_REQUEST_RETRY_US": "signaling/test_rendezvous.py::test_a_request_is_repeated_soon_at_first_until_it_is_answered",
     "port_mapping": "endpoint/test_calls.py::test_the_router_is_asked_for_a_port_only_if_that_is_wanted",
+    "ping_location": "endpoint/test_relay_network.py::test_who_hides_tells_his_location_only_when_asked_to",
     "candidates": "endpoint/test_calls.py::test_with_relays_only_no_address_of_ours_is_told_or_used",
     "resume_window_us": "endpoint/test_calls.py::test_silence_beyond_the_resume_window_ends_it_with_a_report",
     "REMEMBERED_CALLS_MAX": "drivers/test_call_memory.py::test_no_more_calls_are_kept_than_may_be",

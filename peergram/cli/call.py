@@ -186,8 +186,8 @@ class Call:
 
     def _no_way(self) -> str:
         return (
-            f"{self._place} has accepted, but no way for packets between you was found: give both sides --stun and --turn"
-            " servers, and check that no firewall blocks UDP"
+            f"{self._place} has accepted, but no way for packets between you was found: let both sides use a `peergram"
+            " serve` with --signaling, which relays, or --turn servers, and check that no firewall blocks UDP"
         )
 
     @property

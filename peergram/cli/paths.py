@@ -15,6 +15,8 @@ class PathNews:
 
     def __init__(self) -> None:
         self._told: str | None = None
+        """The kind of way; empty for none."""
+        self._place = ""
 
     @property
     def is_lost(self) -> bool:
@@ -24,13 +26,15 @@ class PathNews:
     def sentence(self, name: str, connection: ConnectionInfo | None) -> str | None:
         """What to say of the way to him now; None if that is known already, there never was one, or the session is over."""
         before = self._told
-        if connection is None or connection.state not in GOING_ON or connection.route == (before or ""):
+        if connection is None or connection.state not in GOING_ON:
             return None
-        route = connection.route
-        self._told = route
+        route, place = connection.route, connection.pop_relay
+        if route == (before or "") and place == self._place:
+            return None
+        self._told, self._place = route, place
         if not route:
             return f"The way to {name} is lost; looking for another one …"
-        words = WORDS.get(route, route)
+        words = WORDS.get(route, route) + (f" at {place}" if place else "")
         if before is None:
             return f"Talking to {name} {words}."
         if not before:
@@ -40,6 +44,7 @@ class PathNews:
 
 
 def describe_path(connection: ConnectionInfo) -> str:
-    """For one line of a list: `local 192.168.1.7:40213`, `relayed`; a peer that was dialed by address is `direct`."""
+    """For one line of a list: `local 192.168.1.7:40213`, `relayed at fra`; a peer that was dialed by address is `direct`."""
     route = connection.route or ("direct" if connection.address else "no way")
-    return f"{route} {connection.address}".rstrip()
+    place = f"at {connection.pop_relay}" if connection.pop_relay else ""
+    return f"{route} {connection.address or place}".rstrip()

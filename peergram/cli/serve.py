@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from peergram.address import Address, format_address, parse_address
+from peergram.address import Address, format_address
 from peergram.cli.serve_fleet import default_node_name, fleet_settings, tell_started
-from peergram.cli.serve_relay import relay_options, relay_settings, say_relay
+from peergram.cli.serve_relay import bind_of, relay_options, relay_settings, say_relay
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.crypto.authority import WHOLE_SCOPE
@@ -33,6 +33,8 @@ from peergram.servers.relay_secret import given_relay_secret
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
+
+_NO_PLACES = b'{"version": 1, "pops": []}'
 
 
 @click.command()
@@ -138,9 +140,9 @@ def serve(
       peergram serve
       peergram serve --bind 192.0.2.7:443 --tls-cert chain.pem --tls-key key.pem
     """
-    binds = _binds(bind, SERVE_PORT)
+    binds = _binds("--bind", bind, SERVE_PORT)
     tls = _tls(binds, tls_cert, tls_key, no_tls, folder)
-    stun_binds = () if stun_bind == "off" else _binds(stun_bind, STUN_PORT, of=binds)
+    stun_binds = () if stun_bind == "off" else _binds("--stun-bind", stun_bind, STUN_PORT, of=binds)
     relay = relay_settings(relay_words, stun_binds, tls, folder)
     fleet = fleet_settings(
         nats,
@@ -171,7 +173,7 @@ def serve(
             server.reloaders.add("certificate", partial(_read_tls, server, tls_cert, tls_key))
         if authorities:
             server.reloaders.add("authorities", partial(_read_certificates, server, authorities, issue_ca))
-        if relay_map is not None:
+        if relay_map is not None or relay_secrets is not None:
             server.reloaders.add("relay map", partial(_read_relays, server, relay_map, relay_secrets))
         if relay is not None and (secret_file := relay_words["turn_secret_file"]) is not None:
             server.reloaders.add("relay secret", partial(_read_relay_secret, server, secret_file))
@@ -192,11 +194,9 @@ def serve(
     return 0
 
 
-def _binds(text: str | None, port: int, of: tuple[Address, ...] = ()) -> tuple[Address, ...]:
+def _binds(option: str, text: str | None, port: int, of: tuple[Address, ...] = ()) -> tuple[Address, ...]:
     if text is not None:
-        if text.isascii() and text.isdigit():
-            text = f"0.0.0.0:{text}"
-        return (parse_address(text),)
+        return (bind_of(option, f"0.0.0.0:{text}" if text.isascii() and text.isdigit() else text),)
     if of:
         return tuple((host, port) for host, _ in of)
     return (("0.0.0.0", port), ("::", port)) if has_family(6) else (("0.0.0.0", port),)
@@ -255,22 +255,27 @@ def _share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets
         server.desk.replace_map(parse_relay_map(text), secrets)
         server.handle_relays_changed()
 
-    fleet.watch_document(take)
+    # First, so that what others have said meanwhile is not taken for our file.
     if relay_map is not None:
         fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+    fleet.watch_document(take)
 
 
-def _read_relays(server: SignalingServer, relay_map: Path, relay_secrets: Path | None) -> Apply:
-    relays = load_relay_map(relay_map)
+def _read_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> Apply:
+    relays = load_relay_map(relay_map) if relay_map is not None else parse_relay_map(server.desk.map_text or _NO_PLACES)
     secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
-    # Whatever is wrong with them together shows here, before anything is changed.
-    RelayDesk(relays, secrets, wall_s=lambda: 0)
+    if relay_map is not None:
+        # Whatever is wrong with them together shows here, before anything is changed.
+        RelayDesk(relays, secrets, wall_s=lambda: 0)
 
     def apply() -> None:
-        server.desk.replace(relays, secrets)
+        server.desk.replace_map(relays, secrets)
         server.handle_relays_changed()
         if server.fleet is not None:
-            server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+            if relay_map is not None:
+                server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
+            # The file of another node may be newer.
+            server.fleet.take_document_again()
 
     return apply
 
@@ -333,8 +338,13 @@ def _say_started(server: SignalingServer) -> None:
         say("Only those whom the authority has certified are let in.")
     if certificates is not None and certificates.issues:
         say("Everybody gets a certificate for the name he has here, for an hour at a time.")
-    if server.desk.map_text:
-        say(server.desk.summary)
+    if server.names_own_relay:
+        say("Clients get this relay, and passwords for it, by themselves.")
+    else:
+        if server.desk.map_text:
+            say(server.desk.summary)
+        if server.relay is not None:
+            say("Clients hear of this server's own relay only if it is on the relay map; --turn off leaves it out.")
     host, port = server.addresses[0]
     local = "127.0.0.1" if host == "0.0.0.0" else host
     scheme = "http" if tls is None else "https"

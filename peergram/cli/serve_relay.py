@@ -71,7 +71,7 @@ def relay_settings(
         return None
     relay_binds = stun_binds
     if words["turn_bind"] is not None:
-        relay_binds = (parse_address(words["turn_bind"]),)
+        relay_binds = (bind_of("--turn-bind", words["turn_bind"]),)
     if not relay_binds:
         return None
     try:
@@ -85,11 +85,26 @@ def relay_settings(
         tls_binds=tuple((host, TURN_TLS_PORT) for host, port in relay_binds if tls is not None and port == STUN_PORT),
         tls=tls.context if tls is not None else None,
         access=RelayAccess(user=_bytes(user), password=_bytes(password), secret=secret),
-        hosts=tuple(parse_address(text, 0)[0] for text in words["turn_addresses"]),
+        hosts=tuple(map(_host_of, words["turn_addresses"])),
         allow_loopback=words["allow_loopback_peers"],
         allow_private=words["turn_allowed"],
         quotas=_quotas(words),
     )
+
+
+def bind_of(option: str, text: str) -> Address:
+    """An address of this machine. Raises UsageError that names the option."""
+    try:
+        return parse_address(text)
+    except UsageError as error:
+        raise UsageError(f"{option} {error}") from None
+
+
+def _host_of(text: str) -> str:
+    try:
+        return parse_address(text, 0)[0]
+    except UsageError:
+        raise UsageError(f"--turn-address {text!r} is no numeric address: write for example 192.0.2.7 or 2001:db8::7") from None
 
 
 def _quotas(words: dict[str, Any]) -> RelayQuotas:

@@ -236,7 +236,9 @@ class Calls:
         _tell_candidate(call, agent, candidate, now_us)
 
     def _own_location(self) -> PingLocation | None:
-        """Where we are in the relay network, once that is measured."""
+        """Where we are in the relay network, once that is measured, unless that is kept to ourselves."""
+        if not self._config.tells_ping_location:
+            return None
         location = self.relays.pings.location() if self.relays.pings.measured_at_us is not None else None
         return location if location is not None and location.pings else None
 
@@ -366,6 +368,8 @@ class Calls:
                 except WireError:
                     continue
                 call.agent.add_remote(candidate, now_us)
+                if candidate.kind is CandidateKind.RELAYED and self.relays.see_relay(call, candidate.address[0]):
+                    self._use_relays(now_us)
 
     def poll_signal(self) -> tuple[Identity, bytes] | None:
         """The next signal to hand to the signaling service."""

@@ -40,10 +40,12 @@ class RelayOptions:
 
 
 class _Peer:
-    __slots__ = ("free_at_us", "location", "places")
+    __slots__ = ("free_at_us", "is_guessed", "location", "places")
 
     def __init__(self) -> None:
         self.location: PingLocation | None = None
+        self.is_guessed = False
+        """He did not say so: his relays show it roughly."""
         self.places: tuple[str, ...] | None = None
         """What follows from it, while that is known."""
         self.free_at_us = 0
@@ -134,12 +136,30 @@ class RelayNetwork:
     def locate_peer(self, key: Hashable, location: PingLocation, now_us: int) -> None:
         """He says where he is. Whoever says so too often is not heard: each time may cost relays."""
         peer = self._peers.get(key)
-        if peer is None or peer.location == location:
+        if peer is None or (peer.location == location and not peer.is_guessed):
             return
         free_at_us = max(peer.free_at_us, now_us) + RELAY_PEER_MOVE_US
         if free_at_us > now_us + RELAY_PEER_MOVES_BURST * RELAY_PEER_MOVE_US:
             return
-        peer.location, peer.places, peer.free_at_us = location, None, free_at_us
+        peer.free_at_us, peer.is_guessed = free_at_us, False
+        self._place_peer(key, peer, location)
+
+    def see_relay(self, key: Hashable, host: str) -> bool:
+        """He announces a relay at this address. Who does not say where he is, is taken to be near his relays; whether that tells
+        something new."""
+        peer = self._peers.get(key)
+        code = self.code_at(host)
+        if peer is None or not code or (peer.location is not None and not peer.is_guessed):
+            return False
+        known = () if peer.location is None else peer.location.pings
+        if any(ping.code == code for ping in known):
+            return False
+        peer.is_guessed = True
+        self._place_peer(key, peer, PingLocation((*known, PopPing(code, 0))))
+        return True
+
+    def _place_peer(self, key: Hashable, peer: _Peer, location: PingLocation) -> None:
+        peer.location, peer.places = location, None
         del self._peers[key]
         self._peers[key] = peer
 

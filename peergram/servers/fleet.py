@@ -246,6 +246,10 @@ class Fleet:
     def watch_document(self, take: Callable[[bytes], None]) -> None:
         """`take` is given what other nodes have shared, now and later; it may raise UsageError if that is no good."""
         self._on_document = take
+        self.take_document_again()
+
+    def take_document_again(self) -> None:
+        """What the fleet has, if it has one, since something else that goes with it has changed here."""
         if self.core.document:
             self._take_document(self.core.document)
 

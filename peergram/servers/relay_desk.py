@@ -57,7 +57,8 @@ class RelayDesk:
     def summary(self) -> str:
         """What people are told of it."""
         places = f"{self._places} place{'' if self._places == 1 else 's'} with relays"
-        return f"Clients are told of {places}, and get tickets for {len(self._secrets)}."
+        tickets = len(self._secrets) or "none of them (--relay-secrets FILE gives some)"
+        return f"Clients are told of {places}, and get tickets for {tickets}."
 
     def mint(self, identity: Identity) -> Tickets:
         """One ticket for each place that has a secret, for whom the server has just verified, or knows."""

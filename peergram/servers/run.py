@@ -190,7 +190,11 @@ class SignalingServer:
 
     async def retire(self) -> None:
         """Let nobody in, tell clients to go elsewhere, and wait for those who need time; `close` comes after it."""
-        tell("draining", "clients are told to go elsewhere", clients=self.core.clients)
+        clients, allocations = self.core.clients, 0 if self.relay is None else self.relay.allocations
+        waits = f"; clients that are told to go elsewhere: {clients}, relayed addresses in use: {allocations}"
+        ends = f"; the end comes in {limits.SERVER_DRAIN_US // 1_000_000} s at most, and at once with a second signal"
+        text = "nobody new is let in" + (waits + ends if clients or allocations else "")
+        tell("draining", text, clients=clients, allocations=allocations)
         self.core.drain(monotonic_us())
         self.drain()
         if self.fleet is not None:
@@ -206,9 +210,14 @@ class SignalingServer:
         else:
             tell("reloaded", f"read again: {', '.join(names) or 'nothing, there is nothing to read'}", what=names)
 
+    @property
+    def names_own_relay(self) -> bool:
+        """Whether clients are told of its own relay, since nobody has named other places."""
+        is_alone = self.settings.relays is None and self.settings.fleet is None
+        return is_alone and self.relay is not None and self.relay.settings.access.secret is not None
+
     def _tell_of_own_relay(self, relay: RelayServer) -> None:
-        """Where nobody has named other places."""
-        if self.settings.relays is None and self.settings.fleet is None:
+        if self.names_own_relay:
             self.desk.replace(*own_relays(relay, self.settings.tls))
             self.handle_relays_changed()
 

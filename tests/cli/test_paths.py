@@ -5,10 +5,10 @@ from peergram.events import ConnectionInfo, ConnectionState, InfoFlags
 from peergram.identity import Identity
 
 
-def going(route: str, state: ConnectionState = ConnectionState.CONNECTED, address: str = "") -> ConnectionInfo:
+def going(route: str, state: ConnectionState = ConnectionState.CONNECTED, address: str = "", place: str = "") -> ConnectionInfo:
     return ConnectionInfo(
         identity=Identity.of("bob"), address=address, state=state, end_reason=0, end_debug="", description="",
-        flags=InfoFlags.NONE, own_peer=True, proven_by="nothing", key_fingerprint="", route=route,
+        flags=InfoFlags.NONE, own_peer=True, proven_by="nothing", key_fingerprint="", route=route, pop_relay=place,
     )  # fmt: skip
 
 
@@ -30,6 +30,14 @@ def test_better_and_other_ways_are_told_apart() -> None:
     ]
 
 
+def test_the_place_of_a_relay_is_told_and_so_is_another_one() -> None:
+    assert told(going("relayed", place="fra"), going("relayed", place="fra"), going("relayed", place="ams"), going("direct")) == [
+        "Talking to bob through a relay at fra.",
+        "The way to bob has changed: now through a relay at ams.",
+        "A better way to bob was found: now directly.",
+    ]
+
+
 def test_a_lost_way_is_told_and_so_is_the_next_one() -> None:
     lost = going("", ConnectionState.FINDING_ROUTE)
     assert told(going("direct"), lost, lost, going("direct")) == [
@@ -48,5 +56,6 @@ def test_a_session_that_ended_has_no_news() -> None:
 def test_a_path_in_a_list_is_short() -> None:
     assert describe_path(going("local", address="[fe80::1]:7")) == "local [fe80::1]:7"
     assert describe_path(going("relayed")) == "relayed"
+    assert describe_path(going("relayed", place="fra")) == "relayed at fra"
     assert describe_path(going("", address="127.0.0.1:7")) == "direct 127.0.0.1:7"
     assert describe_path(going("", ConnectionState.FINDING_ROUTE)) == "no way"

@@ -102,7 +102,7 @@ def test_a_server_that_was_told_nothing_names_its_own_relay(tmp_path: Path) -> N
     options = ("--stun-bind", "127.0.0.1:0", "--allow-loopback-peers", "--names", "off", "--state", str(tmp_path))
     with running("serve", "--bind", "127.0.0.1:0", *options) as command:
         url = printed_url(command)
-        command.wait_line("1 place with relays, and get tickets for 1.")
+        command.wait_line("Clients get this relay, and passwords for it, by themselves.")
         meet_hidden(url, "box")
         command.interrupt()
         assert command.wait_end() == 0
@@ -118,6 +118,7 @@ def test_the_map_and_the_relays_secret_are_read_again(tmp_path: Path) -> None:
     with running("serve", "--bind", "127.0.0.1:0", *options) as command:
         url = printed_url(command)
         command.wait_line("1 place with relays")
+        command.wait_line("own relay only if it is on the relay map")
         with Messages("alice", signaling=url, trust="open", key=False, known_peers=False, state=False) as alice:
             wait_for(lambda: [place.code for place in alice.relay_network.places] == ["fra"])
             map_file.write_text(map_file.read_text().replace('"fra"', '"ams"'))

@@ -14,9 +14,12 @@ import click
 import pytest
 
 from peergram.cli.serve import serve
+from peergram.drivers.relay_files import load_relay_map
 from peergram.identity import Identity
 from peergram.servers.fleet_core import NODES_SUBJECT, subject_of
 from peergram.servers.fleet_store import NAMES_BUCKET, NEW_NAMES_BUCKET
+from peergram.servers.relay_desk import RelayDesk
+from peergram.servers.relay_files import load_relay_secrets
 from peergram.signaling.server_url import parse_server_url, parse_server_urls
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -57,12 +60,10 @@ def test_units_use_options_that_exist(unit: Path) -> None:
     words = command_of(unit)
     assert words[:2] == ["/opt/peergram/bin/peergram", "serve"]
     used = {word for word in words if word.startswith("--")}
-    later = {"--relay-map", "--relay-secrets"} - OPTIONS
-    assert used - OPTIONS <= later
+    assert used <= OPTIONS
     assert not [word for word in words if "$" in word]
     # What takes a value has one, as the command itself sees it.
-    known = [word for word in words[2:] if word not in later and not word.endswith(("relay-map.json", "relay-secrets"))]
-    context = serve.make_context("serve", known, resilient_parsing=True)
+    context = serve.make_context("serve", words[2:], resilient_parsing=True)
     assert context.args == []
 
 
@@ -98,6 +99,22 @@ def test_addresses_are_addresses() -> None:
     clients = re.search(r'signaling="([^"]+)"', (DEPLOY / "README.md").read_text())
     assert clients is not None
     assert len(parse_server_urls(clients[1])) == 3
+
+
+def test_clients_of_the_fleet_are_told_of_its_two_places_with_tickets_and_those_of_one_box_of_its_own_relay(
+    tmp_path: Path,
+) -> None:
+    words = command_of(FLEET / "peergram-serve.service")
+    given = {option: words[words.index(option) + 1] for option in ("--relay-map", "--relay-secrets", "--turn")}
+    assert given.pop("--turn") == "off"
+    assert {Path(path).name for path in given.values()} == {"relay-map.json", "relay-secrets"}
+    secrets = tmp_path / "relay-secrets"
+    secrets.write_bytes((FLEET / "relay-secrets").read_bytes())
+    secrets.chmod(0o600)
+    desk = RelayDesk(load_relay_map(FLEET / "relay-map.json"), load_relay_secrets(secrets), wall_s=lambda: 0)
+    assert [ticket.code for ticket in desk.mint(Identity.of("alice")).tickets] == list(POPS)
+    options = {word for word in command_of(DEPLOY / "one-box" / "peergram-serve.service") if word.startswith("--")}
+    assert options == {"--state", "--log-format"}
 
 
 def test_secrets_are_the_same_at_nodes_and_at_relays_and_places_are_on_the_map() -> None:

@@ -130,6 +130,32 @@ def test_a_location_goes_with_the_signals_once_it_is_known_and_not_before_the_pe
     assert locate(bob, alice) == "ams"
 
 
+@pytest.mark.parametrize(
+    ("config", "is_told"),
+    [
+        (Config(candidates="relay"), False),
+        (Config(candidates="relay", ping_location="tell"), True),
+        (Config(ping_location="keep"), False),
+        (Config(candidates="public"), True),
+    ],
+)
+def test_who_hides_tells_his_location_only_when_asked_to(config: Config, is_told: bool) -> None:
+    world = World("alice", "bob", config=config)
+    signals = world.catch_signals(loses=False)
+    alice = world.hosts["alice"]
+    network = alice.endpoint.relay_network
+    assert network is not None
+    network.set_map(parse_relay_map(MAP), world.now_us)
+    network.pings._us = {"fra": 25_000}
+    network.pings.measured_at_us = world.now_us
+    alice.send(world.hosts["bob"])
+    # Long enough for everything to be said again.
+    world.run(60 * SECOND)
+    entries = [entry for blob in signals for entry in decode_signal(blob).reliable]
+    assert any(entry.password for entry in entries)
+    assert any(entry.location for entry in entries) is is_told
+
+
 def locate(host: Host, peer: Host) -> str:
     """The place that the peer is nearest to, as far as the host knows."""
     info = host.endpoint.connection_info(peer.identity, host.world.now_us)

@@ -61,6 +61,21 @@ def test_the_place_of_the_shortest_way_to_a_peer_is_used_by_both() -> None:
     assert "fra" in chosen(other)
 
 
+def test_the_relays_of_a_peer_who_says_nothing_show_where_he_is_and_what_he_says_counts_more() -> None:
+    servers = {code: (TurnServer(f"192.0.2.{number}"),) for number, code in enumerate(PLACES, 1)}
+    relays = RelayMap(tuple(PointOfPresence(code, code, *place, servers[code]) for code, place in PLACES.items()))
+    here = network("ams=10,fra=14,iad=80,gru=190", RelayOptions(relays))
+    assert not here.see_relay("bob", "198.51.100.1"), "not one of the map"
+    assert not here.see_relay("carol", "192.0.2.3"), "nobody of ours"
+    assert chosen(here) == ["ams", "fra"]
+    assert here.see_relay("bob", "192.0.2.3")
+    assert not here.see_relay("bob", "192.0.2.3")
+    assert chosen(here) == ["ams", "fra", "iad"]
+    here.locate_peer("bob", parse_ping_location("gru=5"), SECOND)
+    assert not here.see_relay("bob", "192.0.2.4")
+    assert here.location_of("bob") == parse_ping_location("gru=5")
+
+
 def test_of_many_peers_the_last_to_say_where_they_are_come_first_and_there_is_an_end() -> None:
     relays = network("fra=10,ams=11,iad=90,gru=200,sin=160,syd=250")
     for code in ("iad", "gru", "sin", "syd"):

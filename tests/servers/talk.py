@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 from peergram import Messages, SendFlags
 from peergram.drivers.signaling.websocket import WebSocketSignaling
@@ -12,10 +13,10 @@ from peergram.drivers.signaling.websocket import WebSocketSignaling
 class Talk:
     """Alice tells Bob a number twenty times a second, and Bob listens."""
 
-    def __init__(self, url: str, names: tuple[str, str] = ("alice", "bob"), *, pause_s: float = 0.05) -> None:
+    def __init__(self, url: str, names: tuple[str, str] = ("alice", "bob"), *, pause_s: float = 0.05, **options: Any) -> None:
         self.services = [WebSocketSignaling(url), WebSocketSignaling(url)]
-        self.alice = Messages(names[0], signaling=self.services[0], state=False)
-        self.bob = Messages(names[1], signaling=self.services[1], state=False)
+        self.alice = Messages(names[0], signaling=self.services[0], state=False, **options)
+        self.bob = Messages(names[1], signaling=self.services[1], state=False, **options)
         self.failures: list[object] = []
         self.came: list[int] = []
         self.sent = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ from tests.threats.world import SOAK, full_or
 
 from .brokers import Broker, brokers, needs_nats
 from .fleet_processes import NodeProcess, fleet
+from .mesh import Mesh
 from .processes import allow_files, python, said_by
 from .talk import Talk
 
@@ -348,71 +351,6 @@ def test_a_node_that_is_told_to_end_sends_its_clients_to_another_one(one_broker:
         assert alice.inbox.next() == (Identity.of("bob"), b"found you")
 
 
-class Mesh:
-    """Everybody has a session with everybody, and says something to each, again and again."""
-
-    def __init__(self, urls: str, count: int, pause_s: float) -> None:
-        self.services = [WebSocketSignaling(urls) for _ in range(count)]
-        self.peers = [Messages(f"peer {n}", signaling=each, state=False) for n, each in enumerate(self.services)]
-        self.failures: list[object] = []
-        self.sent = 0
-        self.came: dict[tuple[int, str], list[int]] = {}
-        self._pause_s = pause_s
-        self._end = threading.Event()
-        for peer in self.peers:
-            peer.on_session_request = lambda request, peer=peer: peer.accept_session_with_user(request.identity)
-            peer.on_session_failed = self.failures.append
-        wait_until(lambda: all(each.is_welcome for each in self.services), 30)
-        # One call after another, since signals of one caller are limited.
-        for at, to in itertools.combinations(range(count), 2):
-            self.peers[at].send_message_to_user(f"peer {to}", b"hello", SendFlags.RELIABLE, 1)
-            for peer in self.peers:
-                peer.run_callbacks()
-            time.sleep(0.03)
-        self._thread = threading.Thread(target=self._live, daemon=True)
-        self._thread.start()
-
-    @property
-    def sessions(self) -> int:
-        return len(self.peers) * (len(self.peers) - 1) // 2
-
-    def _live(self) -> None:
-        next_s = time.monotonic()
-        while not self._end.is_set():
-            if time.monotonic() >= next_s:
-                next_s += self._pause_s
-                for at, to in itertools.permutations(range(len(self.peers)), 2):
-                    self.peers[at].send_message_to_user(f"peer {to}", b"%d" % self.sent, SendFlags.RELIABLE)
-                self.sent += 1
-            self._receive()
-            time.sleep(0.02)
-
-    def _receive(self) -> None:
-        for at, peer in enumerate(self.peers):
-            peer.run_callbacks()
-            for message in peer.receive_messages_on_channel(0, 1_000):
-                self.came.setdefault((at, str(message.identity)), []).append(int(message.payload))
-
-    def wait_complete(self, least: int) -> None:
-        """Until everybody has heard so much of everybody."""
-        pairs = len(self.peers) * (len(self.peers) - 1)
-        wait_until(lambda: len(self.came) == pairs and all(len(each) >= least for each in list(self.came.values())), 60)
-
-    def end(self) -> None:
-        """All that was said must have been heard, once, in order."""
-        self._end.set()
-        self._thread.join(10)
-        expected = list(range(self.sent))
-        until_s = time.monotonic() + 10
-        while any(each != expected for each in self.came.values()) and time.monotonic() < until_s:
-            self._receive()
-            time.sleep(0.02)
-        for peer in self.peers:
-            peer.close()
-        assert all(each == expected for each in self.came.values())
-        assert self.failures == []
-
-
 def test_a_rolling_restart_of_three_nodes_costs_no_session_and_not_one_message(one_broker: Broker) -> None:
     """R10, as far as nodes go: all are restarted in turn, under 120 sessions in the full form."""
     with fleet("abc", [one_broker]) as nodes:
@@ -535,3 +473,79 @@ def test_nodes_and_brokers_are_killed_in_turn_and_calls_go_on(tmp_path: Path) ->
     assert calls[-1] <= outages[-1] + 2
     assert all(gap_ms < 1_000 for gap_ms in gaps_ms)
     assert unreadable == [0, 0, 0]
+
+
+def test_a_node_that_was_given_no_map_tells_its_clients_of_the_one_that_another_has_and_makes_tickets(
+    one_broker: Broker, tmp_path: Path
+) -> None:
+    """The map goes over the bus; secrets are a file at each node."""
+    map_file, secrets = tmp_path / "map.json", tmp_path / "secrets"
+    pop = {"code": "fra", "name": "Frankfurt", "latitude": 50, "longitude": 8, "servers": ["turn:127.0.0.1:9"]}
+    map_file.write_text(json.dumps({"version": 1, "pops": [pop]}))
+    secrets.write_text("fra a-long-secret\n")
+    secrets.chmod(0o600)
+    given = ["--nats", one_broker.url, "--turn", "off", "--relay-secrets", str(secrets)]
+    a, b = NodeProcess("a", [*given, "--relay-map", str(map_file)]), NodeProcess("b", given)
+    try:
+        for node in (a, b):
+            node.start()
+        with Messages("alice", signaling=b.url, state=False) as alice:
+            wait_until(lambda: [place.code for place in alice.relay_network.places] == ["fra"], 15)
+            wait_until(lambda: tickets_of(alice) == ["fra"], 5)
+            # A newer file at one node is what clients of the other one are told of.
+            map_file.write_text(json.dumps({"version": 1, "pops": [pop, pop | {"code": "ams"}]}))
+            assert a.process is not None
+            a.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: [place.code for place in alice.relay_network.places] == ["fra", "ams"], 15)
+            assert tickets_of(alice) == ["fra"]
+            # Secrets are read again where there is no map, too.
+            secrets.write_text("fra a-long-secret\nams another-secret\n")
+            assert b.process is not None
+            b.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: tickets_of(alice) == ["ams", "fra"], 15)
+    finally:
+        for node in (a, b):
+            node.kill()
+
+
+def tickets_of(client: Messages) -> list[str]:
+    """The places it has tickets for."""
+    return client.relay_network._look(lambda network, now_us: sorted(network._tickets), [])
+
+
+def test_of_two_maps_the_file_written_last_counts_at_all_nodes_whoever_starts_or_reads_again(
+    one_broker: Broker, tmp_path: Path
+) -> None:
+    nodes, pop = [], {"name": "x", "latitude": 50, "longitude": 8, "servers": ["turn:127.0.0.1:9"]}
+    for name, code, written_s in (("a", "old", 1_000_000), ("b", "new", 2_000_000)):
+        map_file = tmp_path / f"{name}.json"
+        map_file.write_text(json.dumps({"version": 1, "pops": [pop | {"code": code}]}))
+        os.utime(map_file, (written_s, written_s))
+        nodes.append(NodeProcess(name, ["--nats", one_broker.url, "--turn", "off", "--relay-map", str(map_file)]))
+    a, b = nodes
+    try:
+        a.start()
+        with Messages("alice", signaling=a.url, state=False) as alice, Messages("bob", signaling=b.url, state=False) as bob:
+
+            def have(*codes: str) -> bool:
+                return all([place.code for place in each.relay_network.places] == list(codes) for each in (alice, bob))
+
+            b.start()
+            wait_until(lambda: have("new"), 20)
+            assert a.process is not None
+            assert a.process.stdout is not None
+            a.process.send_signal(signal.SIGHUP)
+            while '"reloaded"' not in (line := a.process.stdout.readline()):
+                assert line
+            with Messages("carol", signaling=a.url, state=False) as carol:
+                wait_until(lambda: carol.relay_network.places)
+                assert [place.code for place in carol.relay_network.places] == ["new"]
+            b.kill()
+            b.start()
+            wait_until(lambda: have("new"), 20)
+            os.utime(tmp_path / "a.json")
+            a.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: have("old"), 20)
+    finally:
+        for node in nodes:
+            node.kill()

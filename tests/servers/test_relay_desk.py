@@ -145,3 +145,8 @@ def test_a_line_that_is_none_is_named_by_its_number_and_not_shown(tmp_path: Path
     with pytest.raises(UsageError, match=f"line {line.count(chr(10)) + 2}: ") as caught:
         load_relay_secrets(path)
     assert "hush" not in str(caught.value)
+
+
+def test_an_operator_reads_where_tickets_are_missing() -> None:
+    assert desk().summary == "Clients are told of 2 places with relays, and get tickets for 2."
+    assert "for none of them (--relay-secrets FILE" in desk(secrets={}).summary

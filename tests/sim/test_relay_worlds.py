@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -40,7 +42,7 @@ NAMES = ("str:peer-a", "str:peer-b")
 class RelayWorld:
     """Two homes and some relays, at places drawn by the seed."""
 
-    def __init__(self, seed: int, *, relays: int = 3, detour: float = 1.0, hides: bool = False) -> None:
+    def __init__(self, seed: int, *, relays: int = 3, detour: float = 1.0, config: Config | None = None) -> None:
         rng = Random(seed)
         self.relays = RelayMap()
         self.world = World(f"relays {seed}", make_endpoint=self._make)
@@ -53,7 +55,7 @@ class RelayWorld:
             for code, server in zip(codes, self.servers, strict=True)
         ]
         self.relays = RelayMap(tuple(self.pops))
-        config = Config(path_mtu_bytes_max=0, candidates="relay" if hides else "all")
+        config = replace(config or Config(), path_mtu_bytes_max=0)
         self.hosts: list[Host] = []
         outside: list[str] = []
         for index, name in enumerate(NAMES):
@@ -109,6 +111,12 @@ class RelayWorld:
         return min(single + [self.round_trip_us("h0", *both, "h1") for both in itertools.permutations(codes, 2)])
 
     @property
+    def best_near_us(self) -> int:
+        """The best of the ways through the places that each is near to."""
+        near = [sorted((pop.code for pop in self.pops), key=partial(self.round_trip_us, home))[:2] for home in ("h0", "h1")]
+        return min(self.round_trip_us("h0", *dict.fromkeys(both), "h1") for both in itertools.product(*near))
+
+    @property
     def direct_us(self) -> int:
         return self.round_trip_us("h0", "h1")
 
@@ -148,10 +156,12 @@ def test_the_way_chosen_is_within_a_tenth_of_the_best(seed: int, detour: float) 
 
 
 @pytest.mark.parametrize("seed", range(full_or(30, 2)))
-def test_two_who_hide_go_the_best_way_through_relays_alone(seed: int) -> None:
-    world = RelayWorld(seed, relays=4, hides=True)
+@pytest.mark.parametrize("is_told", [True, False])
+def test_two_who_hide_go_the_best_way_through_relays_alone(seed: int, is_told: bool) -> None:
+    """Of all, if they tell where they are; else of those through a place that is one of the two nearest to one of them."""
+    world = RelayWorld(seed, relays=4, config=Config(candidates="relay", ping_location="tell" if is_told else "auto"))
     world.meet(12)
-    assert world.chosen_us() <= 1.1 * world.best_relayed_us
+    assert world.chosen_us() <= 1.1 * (world.best_relayed_us if is_told else world.best_near_us)
     for host, peer in zip(world.hosts, NAMES[::-1], strict=True):
         info = host.info(peer)
         assert info is not None
