@@ -347,3 +347,36 @@ def test_random_and_damaged_messages_never_raise() -> None:
         relay.take(source_of(number), bytes(damaged))
         relay.take(source_of(number), rng.randbytes(rng.randrange(60)))
     assert relay.core.allocations == 0
+
+
+def test_ports_in_reserve_count_as_allocations_of_their_identity() -> None:
+    relay = Relay(quotas=RelayQuotas(allocations_per_identity_max=4))
+    first, second, third = (Asker(relay, (source_of()[0], port)) for port in (1, 2, 3))
+    tokens = []
+    for _ in range(3):
+        tokens.append(first.allocate(even_port=EVEN_PORT_RESERVE).reservation_token)
+        first.ask(Method.REFRESH, lifetime_s=0)
+    assert first.allocate(even_port=EVEN_PORT_RESERVE).error_code == 486
+    assert first.allocate().error_code is None
+    assert second.allocate().error_code == 486
+    assert second.allocate(reservation_token=tokens[0]).error_code is None
+    assert third.allocate().error_code == 486
+    relay.pass_time(31 * SECOND_US)
+    third.now_us = 31 * SECOND_US
+    assert third.allocate(even_port=EVEN_PORT_RESERVE).error_code is None
+
+
+def test_an_allocation_with_a_port_in_reserve_takes_two_places() -> None:
+    relay = Relay(quotas=RelayQuotas(allocations_per_identity_max=4))
+    askers = [Asker(relay, (source_of()[0], port)) for port in (1, 2, 3)]
+    answers = [asker.allocate(even_port=EVEN_PORT_RESERVE).error_code for asker in askers]
+    assert answers == [None, None, 486]
+
+
+@pytest.mark.parametrize("attributes", [{"additional_address_family": 2}, {"even_port": EVEN_PORT_RESERVE}])
+def test_an_allocation_of_two_ports_takes_two_of_those_the_relay_has(attributes: dict[str, int]) -> None:
+    relay = Relay(families=_BOTH, quotas=RelayQuotas(allocations_max=5))
+    askers = [Asker(relay, source_of(number)) for number in range(4)]
+    assert [asker.allocate(**attributes).error_code for asker in askers] == [None, None, 508, 508]
+    assert askers[2].allocate().error_code is None
+    assert len(relay.opened) == 5
