@@ -287,6 +287,8 @@ def _read_tls(server: SignalingServer, certificate: Path, key: Path) -> Apply:
 
     def apply() -> None:
         server.settings = replace(server.settings, tls=tls)
+        if server.relay is not None:
+            server.relay.replace_tls(tls.context)
 
     return apply
 

@@ -308,6 +308,7 @@ class TurnCore:
         """End what has run out: a tenth of all at a time, so that packets never wait for long."""
         if self._sweep_at_us is None or now_us < self._sweep_at_us:
             return
+        self._sweep_at_us = now_us + _SWEEP_US
         part = list(islice(self._sweeping, len(self._by_client) // _SWEEPS_PER_ROUND + 1))
         for allocation in part:
             if self._by_client.get(allocation.client) is allocation:
@@ -319,8 +320,8 @@ class TurnCore:
                 ended = self._reservations.pop(token)
                 self._budgets.close(ended.share)
                 self._outputs.append(CloseRelay(ended.relayed.relay_id))
-        is_busy = self._by_client or self._reservations or self._budgets.is_in_use
-        self._sweep_at_us = now_us + _SWEEP_US if is_busy else None
+        if not (self._by_client or self._reservations or self._budgets.is_in_use):
+            self._sweep_at_us = None
 
     def poll_output(self) -> Output | None:
         """What to do next, in order."""
