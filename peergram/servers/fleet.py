@@ -260,7 +260,7 @@ class Fleet:
             f"bus_connected {int(self.is_connected)}",
             f"bus_waiting {len(self._work)}",
             f"fleet_nodes {1 + len(self.core.nodes)}",
-            f"fleet_clients {self._home.load().clients + sum(node.load.clients for node in self.core.nodes.values())}",
+            f"fleet_clients {self._home.core.clients + sum(node.load.clients for node in self.core.nodes.values())}",
             f"fleet_names_reachable {int(self.are_names_reachable)}",
         ]
         counters = {**self.core.counters, **self.counters}

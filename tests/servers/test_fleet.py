@@ -26,6 +26,8 @@ from peergram.servers.fleet import Fleet
 from peergram.servers.fleet_core import FleetSettings, Load
 from peergram.servers.fleet_names import LeasedNames
 from peergram.servers.fleet_store import NameStore
+from peergram.servers.relay_access import RelayAccess
+from peergram.servers.relay_run import RelaySettings
 from peergram.servers.run import ServerSettings, SignalingServer
 from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, RenewName, SignalingCore
 from peergram.signaling.service import LocalParty
@@ -98,6 +100,32 @@ def test_peers_at_two_nodes_call_each_other_and_a_name_is_one_keys_at_both(one_b
         assert (status, text) == (200, "ok\nbus connected\nnames reachable\n")
         wait_until(lambda: a.metric("fleet_nodes") == 2)
         assert b.metric("signals_from_elsewhere_total") > 0
+
+
+def test_nodes_that_relay_hear_of_each_other_and_of_what_is_relayed(one_broker: Broker) -> None:
+    async def meet() -> None:
+        relay = RelaySettings(binds=(("127.0.0.1", 0),), access=RelayAccess(user=b"u", password=b"p"))
+        nodes = [
+            SignalingServer(
+                ServerSettings(
+                    binds=(("127.0.0.1", 0),),
+                    relay=relay,
+                    fleet=FleetSettings(urls=(one_broker.url,), node=name, keeps_names=False),
+                )
+            )
+            for name in "ab"
+        ]
+        for node in nodes:
+            await node.start()
+        for node in nodes:
+            assert node.fleet is not None
+            while not node.fleet.core.nodes:
+                await asyncio.sleep(0.01)
+            assert "peergram_serve_fleet_nodes 2" in node.metrics()
+        for node in nodes:
+            await node.close()
+
+    asyncio.run(asyncio.wait_for(meet(), 20))
 
 
 def test_a_login_at_another_node_takes_over_and_the_first_client_stays_away(one_broker: Broker) -> None:
