@@ -239,8 +239,11 @@ class Fleet:
         self._drain()
 
     def share(self, content: bytes, version: int) -> None:
-        """A document for all nodes, as `FleetCore.share`; the version is a time, so that the newest counts."""
+        """A document for all nodes, as `FleetCore.share`; the version is a time, so that the newest counts. Where another node's
+        is newer, that one is taken again."""
         self.core.share(content, version)
+        if self.core.document != content:
+            self._take_document(self.core.document)
         self._drain()
 
     def watch_document(self, take: Callable[[bytes], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from statistics import median
 import pytest
 
 from peergram import Messages, SendFlags, config
+from peergram.cli.serve import read_relays, share_relays
 from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.authority_files import make_authority
+from peergram.drivers.relay_files import load_relay_map
 from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.errors import UsageError
 from peergram.identity import Identity
@@ -27,6 +30,7 @@ from peergram.servers.fleet_core import FleetSettings, Load
 from peergram.servers.fleet_names import LeasedNames
 from peergram.servers.fleet_store import NameStore
 from peergram.servers.relay_access import RelayAccess
+from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_run import RelaySettings
 from peergram.servers.run import ServerSettings, SignalingServer
 from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, RenewName, SignalingCore
@@ -210,6 +214,39 @@ def test_a_document_is_there_for_whoever_asks_later_and_one_that_is_no_good_is_t
 
     asyncio.run(asyncio.wait_for(share(), 20))
     assert "pops[2].code" in caplog.text
+
+
+def test_of_relay_maps_the_file_that_was_written_last_counts_whenever_its_node_comes(one_broker: Broker, tmp_path: Path) -> None:
+    files = {}
+    for code, at_s in (("fra", 1_000), ("ams", 2_000)):
+        files[code] = tmp_path / code
+        pop = {"code": code, "name": code, "latitude": 0, "longitude": 0, "servers": ["turn:192.0.2.1"]}
+        files[code].write_text(json.dumps({"version": 1, "pops": [pop]}))
+        os.utime(files[code], (at_s, at_s))
+
+    def node(code: str) -> SignalingServer:
+        desk = RelayDesk(load_relay_map(files[code]), {}, wall_s=lambda: 0)
+        fleet = FleetSettings(urls=(one_broker.url,), node=code, keeps_names=False)
+        return SignalingServer(ServerSettings(binds=(("127.0.0.1", 0),), relays=desk, fleet=fleet))
+
+    async def share() -> None:
+        old, new = node("fra"), node("ams")
+        await old.start()
+        share_relays(old, files["fra"], None)
+        await new.start()
+        assert new.fleet is not None
+        while not new.fleet.core.document:
+            await asyncio.sleep(0.01)
+        share_relays(new, files["ams"], None)
+        while b"ams" not in old.desk.map_text:
+            await asyncio.sleep(0.01)
+        assert b"ams" in new.desk.map_text
+        read_relays(old, files["fra"], None)()
+        assert b"ams" in old.desk.map_text, "what is read again is still older"
+        for each in (old, new):
+            await each.close()
+
+    asyncio.run(asyncio.wait_for(share(), 20))
 
 
 class Desk:
