@@ -26,14 +26,14 @@ from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.servers.fleet import Fleet
-from peergram.servers.fleet_core import FleetSettings, Load
+from peergram.servers.fleet_core import FleetSettings, Load, subject_of
 from peergram.servers.fleet_names import LeasedNames
 from peergram.servers.fleet_store import NameStore
 from peergram.servers.relay_access import RelayAccess
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_run import RelaySettings
 from peergram.servers.run import ServerSettings, SignalingServer
-from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, RenewName, SignalingCore
+from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, Left, RenewName, SignalingCore
 from peergram.signaling.service import LocalParty
 from peergram.wire.certificates import encode_signed_certificate
 from tests.cli.commands import run_command, running
@@ -278,6 +278,15 @@ def test_what_waits_for_the_bus_is_limited(one_broker: Broker) -> None:
             for _ in range(most + 100):
                 node.handle_output(Elsewhere(Identity.of("alice"), b"", Identity.of("bob"), bytes(size), False))
             assert node.counters["dropped"] - before >= 100
+        for number in range(1_000):
+            listener.handle_output(Arrived(Identity.of(f"name {number}"), bytes(32)))
+            listener.handle_output(Left(Identity.of(f"name {number}")))
+        for name in ("carol", "dave"):
+            listener.handle_output(Arrived(Identity.of(name), bytes(32)))
+        listener.handle_output(Left(Identity.of("bob")))
+        listener.handle_output(Arrived(Identity.of("bob"), bytes(32)))
+        listener.handle_output(Left(Identity.of("dave")))
+        assert list(listener.changes) == [subject_of(Identity.of("carol"))], "who has come and gone meanwhile costs nothing"
         one_broker.start()
         while not listener.core.counters["received"]:
             await asyncio.sleep(0.01)
