@@ -379,10 +379,11 @@ class TurnCore:
         self._outputs.append(ToClient(asked.client, [encoded], False))
 
     def _may_refuse(self, asked: _Request, key: bytes | None, identity: bytes, answer_bytes: int, now_us: int) -> bool:
+        if asked.is_stream:
+            return True
         if key is not None:
             return self._refusals.may_tell_client(identity, now_us)
-        host = asked.source[0]
-        return self._refusals.may_tell_stranger(host, asked.byte_count, answer_bytes, now_us, is_stream=asked.is_stream)
+        return self._refusals.may_tell_stranger(asked.source[0], asked.byte_count, answer_bytes, now_us)
 
     def _authenticate(self, asked: _Request, data: bytes, answer: StunMessage, now_us: int, wall_s: int) -> tuple[bytes, bytes]:
         """Key and name (RFC 8489 §9.2.4)."""
