@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ from peergram.servers import relay_run
 from peergram.servers.relay_access import RelayAccess, password_for, temporary_name
 from peergram.servers.relay_quotas import RelayQuotas
 from peergram.servers.relay_run import RelayServer, RelaySettings
+from peergram.servers.relay_sockets import BatchSocket
 from peergram.servers.tls_files import own_tls
 from peergram.wire.stun import (
     EVEN_PORT_RESERVE,
@@ -170,6 +173,31 @@ def test_runs_of_packets_arrive_in_order_and_whole() -> None:
                 caller.socket.send(encode_channel_data(0x4000, packet))
             found += [peer.recv(2_000) for _ in range(20)]
         assert found == packets
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="batches are of Linux")
+def test_a_client_whose_route_takes_no_runs_costs_the_others_none() -> None:
+    refused = [0]
+
+    class Counting(socket.socket):
+        def sendmsg(self, *words: Any) -> int:
+            if words[3][0] == "127.0.0.2":
+                refused[0] += 1
+                raise OSError(errno.EINVAL, "the segments are larger than what this route takes")
+            return super().sendmsg(*words)
+
+    opened = Counting(socket.AF_INET, socket.SOCK_DGRAM)
+    opened.bind((LOOPBACK, 0))
+    opened.setblocking(False)
+    sender = BatchSocket(1, opened, Counter())
+    with peer_socket() as near:
+        sender.send([bytes(100)] * 5, ("127.0.0.2", near.getsockname()[1]))
+        for _ in range(2):
+            sender.send([bytes(100)] * 5, near.getsockname())
+        assert [len(near.recv(1_000)) for _ in range(10)] == [100] * 10
+        sender.send([bytes(100)] * 5, ("127.0.0.2", near.getsockname()[1]))
+    assert refused[0] == 2, "runs are tried again"
+    sender.close()
 
 
 def test_stun_is_answered_at_its_port_by_udp_and_tcp() -> None:
