@@ -107,6 +107,8 @@ class RelayServer:
         self._ending = False
         self._accepts_paused = False
         self._ticks_at_us = 0
+        self._look_at_own_at_us = 0
+        self._own: frozenset[str] = frozenset()
         self._files = _raise_file_limit()
         self._loaded = (monotonic_us(), 0)
         self.core: TurnCore
@@ -120,14 +122,15 @@ class RelayServer:
                 self._open_pair(bind)
             for bind in self.settings.tls_binds:
                 self.tls_addresses.append(self._open_acceptor(bind))
+            self.core = self._make_core()
         except PeergramError:
             self._close_sockets()
             raise
-        self.core = self._make_core()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._add(self._wake_out.fileno(), self._handle_wake)
         self._ticks_at_us = monotonic_us() + _TICK_US
+        self._look_at_own_at_us = monotonic_us() + limits.TURN_OWN_ADDRESSES_US
         self._thread.start()
 
     def close(self) -> None:
@@ -223,6 +226,11 @@ class RelayServer:
         if now_us >= self._ticks_at_us:
             self._ticks_at_us = now_us + _TICK_US
             self._look_after_streams(now_us)
+        if now_us >= self._look_at_own_at_us:
+            self._look_at_own_at_us = now_us + limits.TURN_OWN_ADDRESSES_US
+            if (own := self._find_own_hosts()) != self._own:
+                self._own = own
+                self.core.replace_policy(self._make_policy())
 
     def _add(self, fd: int, ready: BatchSocket | Callable[[], None]) -> None:
         self._ready[fd] = ready
@@ -469,22 +477,32 @@ class RelayServer:
         name = acceptor.getsockname()
         return canonical_address(name[0], name[1])
 
+    def _find_own_hosts(self) -> frozenset[str]:
+        settings = self.settings
+        own = [host for pair in self._hosts.values() for host in pair if host not in _EVERYWHERE]
+        own += [host for host, _ in settings.binds if host not in _EVERYWHERE]
+        try:
+            own += [each.address for each in list_interfaces()]
+        except OSError:
+            # Such as for want of descriptors: what was known counts on.
+            own += self._own
+        return frozenset(own)
+
+    def _make_policy(self) -> PeerPolicy:
+        return PeerPolicy(
+            self._own,
+            allow_loopback=self.settings.allow_loopback,
+            allow_private=self.settings.allow_private,
+            control_ports=[port for _, port in (*self.addresses, *self.tls_addresses)],
+        )
+
     def _make_core(self) -> TurnCore:
         settings = self.settings
         quotas = settings.quotas
-        own = [host for pair in self._hosts.values() for host in pair if host not in _EVERYWHERE]
-        own += [host for host, _ in settings.binds if host not in _EVERYWHERE]
-        with suppress(OSError):
-            own += [each.address for each in list_interfaces()]
-        policy = PeerPolicy(
-            own,
-            allow_loopback=settings.allow_loopback,
-            allow_private=settings.allow_private,
-            control_ports=[port for _, port in (*self.addresses, *self.tls_addresses)],
-        )
+        self._own = self._find_own_hosts()
         return TurnCore(
             access=settings.access,
-            policy=policy,
+            policy=self._make_policy(),
             families=frozenset(self._hosts),
             entropy=secure_entropy,
             # Each has a socket; the rest of the descriptors is for streams and the signaling server.

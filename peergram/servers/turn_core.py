@@ -245,6 +245,14 @@ class TurnCore:
         """Other passwords from now on. What is allocated stays until its next refresh, which needs a new one."""
         self._access = access
 
+    def replace_policy(self, policy: PeerPolicy) -> None:
+        """This machine has other addresses; counts for what is permitted already, too."""
+        self._policy = policy
+        self._verdicts.clear()
+        for allocation in self._by_client.values():
+            for host, permission in allocation.permissions.items():
+                permission.is_own = policy.is_own(host)
+
     def drain(self, until_us: int) -> None:
         """Take no new allocations, and let none outlive `until_us`."""
         self._drain_ends_us = until_us

@@ -27,6 +27,7 @@ from peergram import config as limits
 from peergram.address import Address
 from peergram.drivers.system import has_family
 from peergram.errors import AddressInUseError
+from peergram.io_requests import InterfaceAddress
 from peergram.servers import relay_run
 from peergram.servers.relay_access import RelayAccess, password_for, temporary_name
 from peergram.servers.relay_quotas import RelayQuotas
@@ -385,6 +386,16 @@ def test_new_passwords_count_from_the_next_request_on() -> None:
         server.replace_access(RelayAccess(user=b"ann", password=b"another"))
         wait_for(lambda: Caller(server.addresses[0], password=b"another").allocated.error_code is None)
         assert caller.ask(Method.REFRESH).error_code == 401
+
+
+def test_an_address_that_the_machine_has_got_meanwhile_is_no_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TURN_OWN_ADDRESSES_US", 0)
+    with running(binds=(("127.0.0.1", 0),)) as server:
+        caller = Caller(server.addresses[0])
+        peers = [("198.51.100.77", 9)]
+        assert caller.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=peers).error_code is None
+        monkeypatch.setattr(relay_run, "list_interfaces", lambda: [InterfaceAddress("198.51.100.77", 24, "eth0", False)])
+        wait_for(lambda: caller.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=peers).error_code == 403)
 
 
 def test_a_port_in_use_is_said_and_nothing_stays_open() -> None:

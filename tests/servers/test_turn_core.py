@@ -9,6 +9,7 @@ import pytest
 from peergram import config as limits
 from peergram.routes.turn_client import RelayReady
 from peergram.servers.relay_access import password_for, temporary_name
+from peergram.servers.relay_peers import PeerPolicy
 from peergram.servers.relay_quotas import RelayQuotas
 from peergram.servers.turn_core import LIFETIME_S, PERMISSION_US, SECOND_US
 from peergram.wire.stun import (
@@ -107,6 +108,20 @@ def test_between_two_allocations_both_need_permission() -> None:
     relay.give(first, source_of(1), first.wrap((RELAY, 50_001), [b"\x80over"], 0) or [])
     assert not any(second.unwrap(packet) for to, packet in relay.to_clients if to == source_of(2))
     assert relay.core.counters["peer_not_permitted"] == 1
+
+
+def test_what_becomes_an_address_of_the_relay_is_no_peer_any_more_though_it_was_permitted() -> None:
+    relay = Relay()
+    asker = Asker(relay, source_of())
+    asker.allocate()
+    asker.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=[PEER])
+    relay.take(source_of(), encode_channel_data(0x4000, b"before"))
+    relay.core.replace_policy(PeerPolicy([RELAY, PEER[0]]))
+    relay.take(source_of(), encode_channel_data(0x4000, b"after"))
+    asker.ask(Method.CREATE_PERMISSION, xor_peer_addresses=[PEER])
+    relay.take(source_of(), encode_channel_data(0x4000, b"after"))
+    assert relay.sent == [(PEER, b"before")]
+    assert asker.ask(Method.CHANNEL_BIND, channel_number=0x4001, xor_peer_addresses=[(PEER[0], 9)]).error_code == 403
 
 
 def test_an_allocation_ends_after_its_lifetime_unless_refreshed() -> None:
