@@ -396,20 +396,28 @@ class Fleet:
 
     async def _claim(self, wanted: ClaimName) -> None:
         """An answer in time, whatever the store does: its brokers may be electing."""
+        claimed = None
+        try:
+            claimed = await self._ask_whose(wanted)
+            self._note_reach(claimed is not None)
+            self._tell_written(wanted.identity, wanted.public_key, claimed)
+        finally:
+            # Also after a defect: so many logins may wait and no more, and one that nobody answers would count for ever.
+            self._home.core.handle_claimed(wanted.client_id, claimed, monotonic_us())
+            self._home.drain_soon()
+
+    async def _ask_whose(self, wanted: ClaimName) -> Claimed | None:
         assert self._store is not None
-        store, claimed = self._store, None
+        claimed = None
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.FLEET_CLAIM_US / 1e6):
                 while claimed is None:
                     with suppress(*_UNREACHABLE):
                         async with asyncio.timeout(limits.FLEET_CLAIM_TRY_US / 1e6):
-                            claimed = await store.claim(wanted.identity, wanted.public_key, wanted.may_create)
+                            claimed = await self._store.claim(wanted.identity, wanted.public_key, wanted.may_create)
                     if claimed is None:
                         await asyncio.sleep(limits.FLEET_CLAIM_RETRY_US / 1e6)
-        self._note_reach(claimed is not None)
-        self._tell_written(wanted.identity, wanted.public_key, claimed)
-        self._home.core.handle_claimed(wanted.client_id, claimed, monotonic_us())
-        self._home.drain_soon()
+        return claimed
 
     async def _renew(self, wanted: RenewName) -> None:
         assert self._store is not None

@@ -33,7 +33,7 @@ from peergram.servers.relay_access import RelayAccess
 from peergram.servers.relay_desk import RelayDesk
 from peergram.servers.relay_run import RelaySettings
 from peergram.servers.run import ServerSettings, SignalingServer
-from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, Left, RenewName, SignalingCore
+from peergram.servers.signaling_core import Arrived, Claimed, ClaimName, Elsewhere, Left, RenewName, SignalingCore
 from peergram.signaling.service import LocalParty
 from peergram.wire.certificates import encode_signed_certificate
 from tests.cli.commands import run_command, running
@@ -327,6 +327,28 @@ def test_names_that_are_due_are_written_again_a_few_at_a_time(one_broker: Broker
 
     asyncio.run(asyncio.wait_for(renew_all(), 20))
     assert max(most) == config.FLEET_RENEWALS_AT_ONCE
+
+
+def test_a_login_is_answered_whatever_the_store_does(one_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def claim() -> None:
+        desk = Desk()
+        answered: list[tuple[int, Claimed | None]] = []
+        monkeypatch.setattr(desk.core, "handle_claimed", lambda number, claimed, now_us: answered.append((number, claimed)))
+        node = Fleet(FleetSettings(urls=(one_broker.url,), node="a"), desk)
+        await node.start()
+
+        async def fail(*_: object) -> Claimed:
+            raise ValueError("an answer that is none")
+
+        monkeypatch.setattr(NameStore, "claim", fail)
+        monkeypatch.setattr(config, "FLEET_CLAIM_US", 300_000)
+        node.handle_output(ClaimName(7, Identity.of("alice"), bytes(32), True))
+        while not answered:
+            await asyncio.sleep(0.01)
+        assert answered == [(7, None)]
+        await node.close()
+
+    asyncio.run(asyncio.wait_for(claim(), 10))
 
 
 def test_names_outlast_all_nodes(one_broker: Broker) -> None:
