@@ -295,7 +295,7 @@ def test_a_network_of_64_bits_has_as_many_streams_as_one_host(monkeypatch: pytes
             wait_for(lambda: "peergram_relay_streams 1" in server.metrics())
 
 
-def test_who_comes_and_goes_again_and_again_has_so_many_streams_a_second_and_no_more() -> None:
+def test_who_comes_and_goes_again_has_so_many_streams_a_second_and_no_more() -> None:
     with running() as server:
         for _ in range(limits.TURN_STREAMS_PER_HOST_BURST + 100):
             socket.create_connection(server.addresses[0]).close()
