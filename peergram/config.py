@@ -819,6 +819,11 @@ TURN_STREAMS_MAX: Final = 5_000
 """Connections by TCP and TLS, or a quarter of the descriptors of the process."""
 TURN_STREAMS_PER_HOST_MAX: Final = 128
 """as allocations."""
+TURN_OWN_ADDRESSES_US: Final = 30_000_000
+"""How often the relay looks which addresses its machine has, such as temporary ones of IPv6: they are no peers (R1)."""
+TURN_STREAMS_PER_HOST_PER_S: Final = 20
+TURN_STREAMS_PER_HOST_BURST: Final = 128
+"""New ones of one host or /64: a handshake of TLS costs as much as forwarding a hundred packets (R4)."""
 TURN_STREAM_ALONE_US: Final = 10_000_000
 """How long a connection may be without an allocation, its TLS handshake included (R4)."""
 TURN_STREAM_STRANGER_BYTES_MAX: Final = 2_048

@@ -455,6 +455,13 @@ REACHED_BY = {
     "TURN_ERRORS_ALLOWANCE_BYTES": "servers/test_relay_threats.py::test_a_credit_of_strangers_has_an_end",
     "TURN_ERRORS_ALLOWANCE_BYTES_PER_S": "servers/test_relay_threats.py::test_a_client_of_a_quiet_relay_has_its_answer_at_once",
     "TURN_STREAMS_MAX": "servers/test_relay_run.py::test_so_many_streams_and_no_more",
+    "TURN_OWN_ADDRESSES_US": "servers/test_relay_run.py::test_an_address_that_the_machine_has_got_meanwhile_is_no_peer",
+    "TURN_STREAMS_PER_HOST_PER_S": (
+        "servers/test_relay_run.py::test_who_comes_and_goes_again_has_so_many_streams_a_second_and_no_more"
+    ),
+    "TURN_STREAMS_PER_HOST_BURST": (
+        "servers/test_relay_run.py::test_who_comes_and_goes_again_has_so_many_streams_a_second_and_no_more"
+    ),
     "TURN_STREAMS_PER_HOST_MAX": "servers/test_relay_run.py::test_so_many_streams_and_no_more",
     "TURN_STREAM_ALONE_US": "servers/test_relay_run.py::test_streams_without_an_allocation_are_closed_and_others_stay",
     "TURN_STREAM_STRANGER_BYTES_MAX": "servers/test_relay_streams.py::test_of_a_stranger_no_long_message_is_taken",

@@ -174,10 +174,10 @@ def serve(
         if authorities:
             server.reloaders.add("authorities", partial(_read_certificates, server, authorities, issue_ca))
         if relay_map is not None or relay_secrets is not None:
-            server.reloaders.add("relay map", partial(_read_relays, server, relay_map, relay_secrets))
+            server.reloaders.add("relay map", partial(read_relays, server, relay_map, relay_secrets))
         if relay is not None and (secret_file := relay_words["turn_secret_file"]) is not None:
             server.reloaders.add("relay secret", partial(_read_relay_secret, server, secret_file))
-        _share_relays(server, relay_map, relay_secrets)
+        share_relays(server, relay_map, relay_secrets)
         if log_format == "text":
             _say_started(server)
         else:
@@ -244,7 +244,7 @@ def _relays(relay_map: Path | None, relay_secrets: Path | None, *, is_in_fleet: 
     return RelayDesk(load_relay_map(relay_map), secrets, wall_s=lambda: int(time.time()))
 
 
-def _share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> None:
+def share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> None:
     """Nodes of a fleet tell each other of the map, and the file that was written last counts; secrets stay where they are."""
     fleet = server.fleet
     if fleet is None:
@@ -255,13 +255,14 @@ def _share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets
         server.desk.replace_map(parse_relay_map(text), secrets)
         server.handle_relays_changed()
 
-    # First, so that what others have said meanwhile is not taken for our file.
     if relay_map is not None:
+        # Before anything is taken from others, which may be older and would stand in the place of ours.
         fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
     fleet.watch_document(take)
 
 
-def _read_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> Apply:
+def read_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> Apply:
+    """The map and the secrets of its places, from their files; a newer map of another node stays."""
     relays = load_relay_map(relay_map) if relay_map is not None else parse_relay_map(server.desk.map_text or _NO_PLACES)
     secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
     if relay_map is not None:
@@ -274,8 +275,8 @@ def _read_relays(server: SignalingServer, relay_map: Path | None, relay_secrets:
         if server.fleet is not None:
             if relay_map is not None:
                 server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
-            # The file of another node may be newer.
-            server.fleet.take_document_again()
+            else:
+                server.fleet.take_document_again()
 
     return apply
 
@@ -292,6 +293,8 @@ def _read_tls(server: SignalingServer, certificate: Path, key: Path) -> Apply:
 
     def apply() -> None:
         server.settings = replace(server.settings, tls=tls)
+        if server.relay is not None:
+            server.relay.replace_tls(tls.context)
 
     return apply
 

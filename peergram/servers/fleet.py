@@ -83,9 +83,11 @@ class Fleet:
         self._client = Client()
         self._store: NameStore | None = None
         self._subscriptions: dict[str, Subscription] = {}
-        self._work: deque[tuple[int, Subscribe | Unsubscribe | Publish]] = deque()
+        self.changes: dict[str, bool] = {}
+        """Subjects at which it is to listen from now on, or no more; they go before what is published."""
+        self._work: deque[tuple[int, Publish]] = deque()
         """With the time at which it began to wait."""
-        self._publishing = self._publishing_bytes = 0
+        self._publishing_bytes = 0
         self._is_found = asyncio.Event()
         self._has_work = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -143,7 +145,7 @@ class Fleet:
             self._timer.cancel()
         with suppress(*_UNREACHABLE):
             async with asyncio.timeout(limits.SERVER_CLOSE_US / 1e6):
-                while self._work and self.is_connected:
+                while (self.changes or self._work) and self.is_connected:
                     await asyncio.sleep(0.01)
                 await self._client.flush()
         for task in (self._worker, *self._tasks):
@@ -239,8 +241,11 @@ class Fleet:
         self._drain()
 
     def share(self, content: bytes, version: int) -> None:
-        """A document for all nodes, as `FleetCore.share`; the version is a time, so that the newest counts."""
+        """A document for all nodes, as `FleetCore.share`; the version is a time, so that the newest counts. Where another node's
+        is newer, that one is taken again."""
         self.core.share(content, version)
+        if self.core.document != content:
+            self._take_document(self.core.document)
         self._drain()
 
     def watch_document(self, take: Callable[[bytes], None]) -> None:
@@ -262,9 +267,9 @@ class Fleet:
         """Lines for Prometheus, without their prefix."""
         lines = [
             f"bus_connected {int(self.is_connected)}",
-            f"bus_waiting {len(self._work)}",
+            f"bus_waiting {len(self.changes) + len(self._work)}",
             f"fleet_nodes {1 + len(self.core.nodes)}",
-            f"fleet_clients {self._home.load().clients + sum(node.load.clients for node in self.core.nodes.values())}",
+            f"fleet_clients {self._home.core.clients + sum(node.load.clients for node in self.core.nodes.values())}",
             f"fleet_names_reachable {int(self.are_names_reachable)}",
         ]
         counters = {**self.core.counters, **self.counters}
@@ -279,7 +284,7 @@ class Fleet:
             if isinstance(output, Publish):
                 self._put(output)
             elif isinstance(output, Subscribe | Unsubscribe):
-                self._work.append((monotonic_us(), output))
+                self._change(output.subject, isinstance(output, Subscribe))
             elif isinstance(output, Deliver):
                 home.core.handle_from_elsewhere(output.sender, output.host, output.receiver, output.blob, monotonic_us())
                 home.drain_soon()
@@ -291,16 +296,20 @@ class Fleet:
             else:
                 assert isinstance(output, DocumentTold)
                 self._take_document(output.content)
-        if self._work:
+        if self.changes or self._work:
             self._has_work.set()
         self._arm()
 
+    def _change(self, subject: str, is_wanted: bool) -> None:
+        """Of one that still waits, the opposite is nothing to do: clients may come and go for as long as there is no broker."""
+        if self.changes.pop(subject, is_wanted) == is_wanted:
+            self.changes[subject] = is_wanted
+
     def _put(self, message: Publish) -> None:
-        too_many = self._publishing >= limits.FLEET_QUEUE_MAX
+        too_many = len(self._work) >= limits.FLEET_QUEUE_MAX
         if too_many or self._publishing_bytes + len(message.payload) > limits.FLEET_PENDING_BYTES_MAX:
             self.counters["dropped"] += 1
             return
-        self._publishing += 1
         self._publishing_bytes += len(message.payload)
         self._work.append((monotonic_us(), message))
 
@@ -313,34 +322,38 @@ class Fleet:
             tell("document refused", f"what another node shares cannot be used: {error}", level=logging.ERROR)
 
     async def _do_work(self) -> None:
-        """What waits for the bus, in its order."""
+        """What waits for the bus."""
         while True:
             await self._has_work.wait()
             self._has_work.clear()
-            while self._work:
+            while self.changes or self._work:
                 # The library swallows being cancelled while it waits for its own queue.
                 if self._is_closed and not self.is_connected:
                     return
                 if not self.is_connected:
                     await self._is_found.wait()
-                at_us, item = self._work.popleft()
                 try:
-                    await self._do(item, at_us)
+                    if self.changes:
+                        await self._change_first()
+                    elif self._work:
+                        await self._publish(*self._work.popleft())
                 except _UNREACHABLE:
                     self.counters["failed"] += 1
 
-    async def _do(self, item: Subscribe | Unsubscribe | Publish, at_us: int) -> None:
-        if isinstance(item, Publish):
-            self._publishing -= 1
-            self._publishing_bytes -= len(item.payload)
-            if monotonic_us() - at_us > limits.SIGNALING_UNSENT_AGE_US:
-                self.counters["stale"] += 1
-                return
-            await self._client.publish(item.subject, item.payload)
-        elif isinstance(item, Subscribe):
-            self._subscriptions[item.subject] = await self._client.subscribe(item.subject, cb=self._handle_message)
-        elif (subscription := self._subscriptions.pop(item.subject, None)) is not None:
+    async def _change_first(self) -> None:
+        subject, is_wanted = next(iter(self.changes.items()))
+        del self.changes[subject]
+        if is_wanted:
+            self._subscriptions[subject] = await self._client.subscribe(subject, cb=self._handle_message)
+        elif (subscription := self._subscriptions.pop(subject, None)) is not None:
             await subscription.unsubscribe()
+
+    async def _publish(self, at_us: int, message: Publish) -> None:
+        self._publishing_bytes -= len(message.payload)
+        if monotonic_us() - at_us > limits.SIGNALING_UNSENT_AGE_US:
+            self.counters["stale"] += 1
+            return
+        await self._client.publish(message.subject, message.payload)
 
     async def _handle_message(self, message: Msg) -> None:
         self.core.handle_message(message.data, monotonic_us())
@@ -387,20 +400,28 @@ class Fleet:
 
     async def _claim(self, wanted: ClaimName) -> None:
         """An answer in time, whatever the store does: its brokers may be electing."""
+        claimed = None
+        try:
+            claimed = await self._ask_whose(wanted)
+            self._note_reach(claimed is not None)
+            self._tell_written(wanted.identity, wanted.public_key, claimed)
+        finally:
+            # Also after a defect: so many logins may wait and no more, and one that nobody answers would count for ever.
+            self._home.core.handle_claimed(wanted.client_id, claimed, monotonic_us())
+            self._home.drain_soon()
+
+    async def _ask_whose(self, wanted: ClaimName) -> Claimed | None:
         assert self._store is not None
-        store, claimed = self._store, None
+        claimed = None
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.FLEET_CLAIM_US / 1e6):
                 while claimed is None:
                     with suppress(*_UNREACHABLE):
                         async with asyncio.timeout(limits.FLEET_CLAIM_TRY_US / 1e6):
-                            claimed = await store.claim(wanted.identity, wanted.public_key, wanted.may_create)
+                            claimed = await self._store.claim(wanted.identity, wanted.public_key, wanted.may_create)
                     if claimed is None:
                         await asyncio.sleep(limits.FLEET_CLAIM_RETRY_US / 1e6)
-        self._note_reach(claimed is not None)
-        self._tell_written(wanted.identity, wanted.public_key, claimed)
-        self._home.core.handle_claimed(wanted.client_id, claimed, monotonic_us())
-        self._home.drain_soon()
+        return claimed
 
     async def _renew(self, wanted: RenewName) -> None:
         assert self._store is not None

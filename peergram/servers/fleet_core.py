@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peergram import config as limits
@@ -40,7 +40,8 @@ _DRAINING = 1
 class FleetSettings:
     """Which bus, and as whom. `urls` are brokers of one NATS cluster; a node needs one of them to start."""
 
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = field(repr=False)
+    """Which may have passwords in them."""
     node: str
     keeps_names: bool = True
     """Whether the fleet keeps names together, which takes JetStream; without, each node decides by itself."""

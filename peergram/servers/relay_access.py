@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from peergram.config import TURN_CREDENTIAL_S_MAX, TURN_NONCE_US
@@ -33,8 +33,8 @@ class RelayAccess:
 
     realm: bytes = b"peergram"
     user: bytes | None = None
-    password: bytes | None = None
-    secret: bytes | None = None
+    password: bytes | None = field(default=None, repr=False)
+    secret: bytes | None = field(default=None, repr=False)
 
     def key(self, username: bytes, wall_s: int) -> bytes | None:
         """The key of this name's MESSAGE-INTEGRITY, None if it is nobody's or has ended."""

@@ -81,7 +81,7 @@ class PeerPolicy:
 
     def is_own(self, host: str) -> bool:
         """Whether a packet to this host may end at the relay's own machine, so that its port matters."""
-        return any(each in self._own or each.is_loopback for each in _host_meanings(host))
+        return any(each in self._own or each.is_loopback or each.is_unspecified for each in _host_meanings(host))
 
     def allows(self, peer: Address, *, is_live_relay: bool) -> bool:
         """Whether a datagram may go to `peer`; `is_live_relay`: it is a relayed address of an allocation that exists now."""

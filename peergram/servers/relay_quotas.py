@@ -113,12 +113,13 @@ class Budgets:
         self._networks: dict[str, Bucket] = {}
         self._of_host: Counter[str] = Counter()
 
-    def is_full(self, identity: bytes, host: str) -> bool:
-        """Whether they have as many allocations as they may."""
+    def is_full(self, identity: bytes, host: str, wanted: int) -> bool:
+        """Whether they would have more allocations than they may."""
         used = self._identities.get(identity)
-        return (used is not None and used[0].users >= self.quotas.allocations_per_identity_max) or self._of_host[
-            _one_owner(host)
-        ] >= self.quotas.allocations_per_host_max
+        users = 0 if used is None else used[0].users
+        quotas = self.quotas
+        of_host = self._of_host.get(one_owner(host), 0)
+        return users + wanted > quotas.allocations_per_identity_max or of_host + wanted > quotas.allocations_per_host_max
 
     @property
     def is_in_use(self) -> bool:
@@ -138,7 +139,7 @@ class Budgets:
             network = self._networks[name] = Bucket(quotas.network_bytes_per_s, now_us)
         of_identity.users += 1
         network.users += 1
-        owner = _one_owner(host)
+        owner = one_owner(host)
         self._of_host[owner] += 1
         return Share(self, identity, owner, name, of_identity, guarantee, network)
 
@@ -175,6 +176,6 @@ def network_of(host: str) -> str:
     return ":".join(groups[:4])
 
 
-def _one_owner(host: str) -> str:
+def one_owner(host: str) -> str:
     """Whoever has an IPv6 address has its /64."""
     return network_of(host) if ":" in host else host

@@ -5,7 +5,7 @@ request may be forged. So an answer that is no larger than its question is given
 one is paid for by what strangers' questions have brought, of which a tenth is kept, and by a small allowance. A client of a quiet
 relay always has its answer; in a flood about every second one has, and repeats its question, as it would after a loss.
 
-Who speaks TCP has shown where he is, and costs the other ones nothing.
+Who speaks TCP has shown where he is, and has every answer: what others send in his name, or in that of all, takes him none.
 """
 
 from __future__ import annotations
@@ -37,11 +37,9 @@ class Refusals:
         """To somebody who has proved who he is."""
         return self._of_identity.take(identity, now_us)
 
-    def may_tell_stranger(self, host: str, question_bytes: int, answer_bytes: int, now_us: int, *, is_stream: bool) -> bool:
-        """To anybody else, whose source may be forged unless `is_stream`."""
+    def may_tell_stranger(self, host: str, question_bytes: int, answer_bytes: int, now_us: int) -> bool:
+        """To anybody else by UDP, whose source may be forged."""
         may = self._of_host.take(host, now_us) and self._of_all.take(None, now_us)
-        if is_stream:
-            return may
         is_covered = may and answer_bytes <= question_bytes
         brought = question_bytes - (answer_bytes if is_covered else 0)
         self._brought_bytes = min(limits.TURN_ERRORS_BROUGHT_BYTES_MAX, self._brought_bytes + brought * 9 // 10)

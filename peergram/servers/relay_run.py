@@ -31,11 +31,13 @@ from peergram.errors import AddressInUseError, PeergramError
 from peergram.servers.relay_access import RelayAccess
 from peergram.servers.relay_peers import PeerPolicy
 from peergram.servers.relay_poller import make_poller
-from peergram.servers.relay_quotas import RelayQuotas
-from peergram.servers.relay_sockets import CAN_FORBID_FRAGMENTS, BatchSocket, open_at, open_relayed
+from peergram.servers.relay_quotas import RelayQuotas, one_owner
+from peergram.servers.relay_sockets import CAN_FORBID_FRAGMENTS, PORT_TRIES_MAX, BatchSocket, open_at, open_relayed
 from peergram.servers.relay_streams import RelayStream
 from peergram.servers.stun_responder import StunResponder
 from peergram.servers.turn_core import CloseRelay, OpenRelay, ToClient, ToPeer, TurnCore
+from peergram.signaling.rates import TokenBuckets
+from peergram.timing import Deadline
 from peergram.wire.stun import FAMILY_IPV4, FAMILY_IPV6
 
 if sys.platform != "win32":
@@ -93,6 +95,9 @@ class RelayServer:
         self._relayed: dict[int, BatchSocket] = {}
         self._streams: dict[RelayStream, None] = {}
         self._streams_of_host: Counter[str] = Counter()
+        self._new_streams = TokenBuckets(
+            limits.TURN_STREAMS_PER_HOST_PER_S, limits.TURN_STREAMS_PER_HOST_BURST, limits.SERVER_HOSTS_WATCHED_MAX
+        )
         self._poller = make_poller()
         self._ready: dict[int, BatchSocket | Callable[[], None]] = {}
         """By descriptor, whom to tell that there is something: a relayed address, or anything else."""
@@ -102,6 +107,8 @@ class RelayServer:
         self._ending = False
         self._accepts_paused = False
         self._ticks_at_us = 0
+        self._look_at_own_at_us = 0
+        self._own: frozenset[str] = frozenset()
         self._files = _raise_file_limit()
         self._loaded = (monotonic_us(), 0)
         self.core: TurnCore
@@ -115,14 +122,15 @@ class RelayServer:
                 self._open_pair(bind)
             for bind in self.settings.tls_binds:
                 self.tls_addresses.append(self._open_acceptor(bind))
+            self.core = self._make_core()
         except PeergramError:
             self._close_sockets()
             raise
-        self.core = self._make_core()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._add(self._wake_out.fileno(), self._handle_wake)
         self._ticks_at_us = monotonic_us() + _TICK_US
+        self._look_at_own_at_us = monotonic_us() + limits.TURN_OWN_ADDRESSES_US
         self._thread.start()
 
     def close(self) -> None:
@@ -141,6 +149,10 @@ class RelayServer:
         """Other passwords from now on."""
         self.settings = replace(self.settings, access=access)
         self._do(lambda: self.core.replace_access(access))
+
+    def replace_tls(self, tls: ssl.SSLContext) -> None:
+        """Another certificate, for streams that come from now on."""
+        self.settings = replace(self.settings, tls=tls)
 
     @property
     def hosts(self) -> list[str]:
@@ -194,10 +206,19 @@ class RelayServer:
                 elif ready is not None:
                     ready()
             except Exception:  # noqa: BLE001
-                # A defect of ours must not end everybody's calls.
-                self.counters["failures"] += 1
-                if self.counters["failures"] == 1:
-                    _log.exception("the relay failed at one event, and goes on")
+                self._note_failure()
+        try:
+            self._look_at_the_time(deadline)
+        except Exception:  # noqa: BLE001
+            self._note_failure()
+
+    def _note_failure(self) -> None:
+        """A defect of ours must not end everybody's calls."""
+        self.counters["failures"] += 1
+        if self.counters["failures"] == 1:
+            _log.exception("the relay failed at one event, and goes on")
+
+    def _look_at_the_time(self, deadline: Deadline | None) -> None:
         now_us = monotonic_us()
         if deadline is not None and now_us >= deadline.at_us:
             self.core.handle_timeout(now_us)
@@ -205,6 +226,11 @@ class RelayServer:
         if now_us >= self._ticks_at_us:
             self._ticks_at_us = now_us + _TICK_US
             self._look_after_streams(now_us)
+        if now_us >= self._look_at_own_at_us:
+            self._look_at_own_at_us = now_us + limits.TURN_OWN_ADDRESSES_US
+            if (own := self._find_own_hosts()) != self._own:
+                self._own = own
+                self.core.replace_policy(self._make_policy())
 
     def _add(self, fd: int, ready: BatchSocket | Callable[[], None]) -> None:
         self._ready[fd] = ready
@@ -298,14 +324,16 @@ class RelayServer:
 
     def _open_relay(self, wanted: OpenRelay, now_us: int) -> None:
         bind_host, shown_host = self._hosts[wanted.family]
-        opened = open_relayed(bind_host, wanted.family, self.settings.ports, secure_entropy, even=wanted.even)
         above: socket.socket | None = None
-        while opened is not None and wanted.next_relay_id is not None:
+        for _ in range(PORT_TRIES_MAX):
+            opened = open_relayed(bind_host, wanted.family, self.settings.ports, secure_entropy, even=wanted.even)
+            if opened is None or wanted.next_relay_id is None:
+                break
             above = open_at(bind_host, wanted.family, opened.getsockname()[1] + 1)
             if above is not None:
                 break
             opened.close()
-            opened = open_relayed(bind_host, wanted.family, self.settings.ports, secure_entropy, even=True)
+            opened = None
         if opened is None:
             self.counters["no_port"] += 1
             self.core.handle_relay_opened(wanted.relay_id, None, now_us)
@@ -348,20 +376,21 @@ class RelayServer:
             self._take_stream(connection, address_from_ipv6(name) if len(name) > 2 else name)
 
     def _take_stream(self, connection: socket.socket, source: Address) -> None:
-        quotas = self.settings.quotas
+        quotas, host, now_us = self.settings.quotas, one_owner(source[0]), monotonic_us()
         is_full = len(self._streams) >= min(quotas.streams_max, self._files // 4)
-        if is_full or self._streams_of_host[source[0]] >= quotas.streams_per_host_max:
+        is_host_full = self._streams_of_host.get(host, 0) >= quotas.streams_per_host_max
+        if is_full or is_host_full or not self._new_streams.take(host, now_us):
             self.counters["streams_refused"] += 1
             connection.close()
             return
         try:
-            stream = RelayStream(connection, source, self.settings.tls, monotonic_us())
+            stream = RelayStream(connection, source, self.settings.tls, now_us)
         except OSError:
             connection.close()
             return
         self.counters["streams"] += 1
         self._streams[stream] = None
-        self._streams_of_host[source[0]] += 1
+        self._streams_of_host[host] += 1
         self._add(stream.fileno(), partial(self._read_stream, stream))
 
     def _watch(self, stream: RelayStream, now_us: int) -> None:
@@ -376,9 +405,10 @@ class RelayServer:
         if stream not in self._streams:
             return
         del self._streams[stream]
-        self._streams_of_host[stream.source[0]] -= 1
-        if not self._streams_of_host[stream.source[0]]:
-            del self._streams_of_host[stream.source[0]]
+        host = one_owner(stream.source[0])
+        self._streams_of_host[host] -= 1
+        if not self._streams_of_host[host]:
+            del self._streams_of_host[host]
         self.counters["stream_packets_dropped"] += stream.dropped
         self._remove(stream.fileno())
         stream.close()
@@ -447,22 +477,32 @@ class RelayServer:
         name = acceptor.getsockname()
         return canonical_address(name[0], name[1])
 
+    def _find_own_hosts(self) -> frozenset[str]:
+        settings = self.settings
+        own = [host for pair in self._hosts.values() for host in pair if host not in _EVERYWHERE]
+        own += [host for host, _ in settings.binds if host not in _EVERYWHERE]
+        try:
+            own += [each.address for each in list_interfaces()]
+        except OSError:
+            # Such as for want of descriptors: what was known counts on.
+            own += self._own
+        return frozenset(own)
+
+    def _make_policy(self) -> PeerPolicy:
+        return PeerPolicy(
+            self._own,
+            allow_loopback=self.settings.allow_loopback,
+            allow_private=self.settings.allow_private,
+            control_ports=[port for _, port in (*self.addresses, *self.tls_addresses)],
+        )
+
     def _make_core(self) -> TurnCore:
         settings = self.settings
         quotas = settings.quotas
-        own = [host for pair in self._hosts.values() for host in pair if host not in _EVERYWHERE]
-        own += [host for host, _ in settings.binds if host not in _EVERYWHERE]
-        with suppress(OSError):
-            own += [each.address for each in list_interfaces()]
-        policy = PeerPolicy(
-            own,
-            allow_loopback=settings.allow_loopback,
-            allow_private=settings.allow_private,
-            control_ports=[port for _, port in (*self.addresses, *self.tls_addresses)],
-        )
+        self._own = self._find_own_hosts()
         return TurnCore(
             access=settings.access,
-            policy=policy,
+            policy=self._make_policy(),
             families=frozenset(self._hosts),
             entropy=secure_entropy,
             # Each has a socket; the rest of the descriptors is for streams and the signaling server.

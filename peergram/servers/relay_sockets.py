@@ -18,6 +18,7 @@ from peergram.drivers.udp_batch import (
     BATCHING_REFUSED,
     DATAGRAM_BYTES_LIMIT,
     RECEIVE_BYTES,
+    ROUTE_REFUSED,
     grow_buffers,
     run_end,
     set_up_segmented_receiving,
@@ -109,8 +110,8 @@ class BatchSocket:
         except OSError as error:
             if error.errno not in BATCHING_REFUSED:
                 raise
-            # The route or the device does not take runs.
-            self._batches = False
+            # A route that does not take runs, as of packets larger than its MTU, says nothing about those of other clients.
+            self._batches = error.errno in ROUTE_REFUSED
             for packet in run:
                 self._socket.sendto(packet, target)
 

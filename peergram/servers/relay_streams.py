@@ -194,6 +194,7 @@ class RelayStream:
     def _decrypt(self, data: bytes) -> bytes:
         assert self._tls is not None
         assert self._incoming is not None
+        assert self._outgoing is not None
         self._incoming.write(data)
         pieces: list[bytes] = []
         try:
@@ -206,5 +207,8 @@ class RelayStream:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:
+            self.is_over = True
+        if self._outgoing.pending > limits.TURN_STREAM_UNSENT_BYTES:
+            # Of a client that does not read, and makes TLS itself answer, such as to each KeyUpdate.
             self.is_over = True
         return b"".join(pieces)

@@ -151,6 +151,11 @@ class SignalingServer:
             # There is no other way to say so; what else uses TLS in this process reads in smaller pieces then, and no less.
             SSLProtocol.max_size = limits.SERVER_TLS_BUFFER_BYTES
         try:
+            if self.relay is not None:
+                # First, since other nodes and whoever reads the counters are told of it at once.
+                self.relay.start()
+                self.stun_addresses += self.relay.addresses
+                self._tell_of_own_relay(self.relay)
             if self.settings.fleet is not None:
                 await self._join(self.settings.fleet)
             for bind in self.settings.binds:
@@ -167,10 +172,6 @@ class SignalingServer:
                 self.stun_addresses.append(_address_of(udp.getsockname()))
                 transport, _ = await loop.create_datagram_endpoint(partial(_StunSocket, self), sock=udp)
                 self._stun_transports.append(transport)
-            if self.relay is not None:
-                self.relay.start()
-                self.stun_addresses += self.relay.addresses
-                self._tell_of_own_relay(self.relay)
         except (PeergramError, OSError):
             await self.close()
             raise

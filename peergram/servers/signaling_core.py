@@ -161,8 +161,8 @@ class _Client:
     public_key: bytes = b""
     logged_in_at_us: int = 0
     was_asked: bool = False
-    claims: tuple[Identity, bytes] | None = None
-    """The name and key of a login that waits for the store."""
+    claims: tuple[Identity, bytes, bool] | None = None
+    """The name and key of a login that waits for the store, and whether its address has paid for a new name."""
 
 
 @dataclass(slots=True)
@@ -368,7 +368,9 @@ class SignalingCore:
         client = self._clients.get(client_id)
         if client is None or client.claims is None:
             return
-        (identity, public_key), client.claims = client.claims, None
+        (identity, public_key, has_paid), client.claims = client.claims, None
+        if has_paid and (claimed is None or not claimed.is_new):
+            self._new_names.give_back(client.host)
         if claimed is None:
             self.counters["names_out_of_reach"] += 1
             self._refuse(client_id, Refusal.BUSY, "it cannot be seen at the moment whose this name is", now_us)
@@ -377,8 +379,6 @@ class SignalingCore:
         elif claimed.owner != public_key:
             self._refuse(client_id, Refusal.NAME_TAKEN, "somebody with another key has this name here", now_us)
         else:
-            if claimed.is_new and not client.is_local_host:
-                self._new_names.take(client.host, now_us)
             self.learn_name(identity, public_key, claimed.is_proven, now_us)
             if self._is_draining:
                 self._refuse(client_id, Refusal.CLOSING, "this server is about to stop", now_us)
@@ -492,9 +492,11 @@ class SignalingCore:
             return
         identity = login.identity
         if self._has_to_claim(identity, now_us):
-            may_create = client.is_local_host or self._new_names.has(client.host, now_us)
+            # Paid for before the answer, so that asking for many at once gives no more.
+            has_paid = not client.is_local_host and self._new_names.take(client.host, now_us)
+            may_create = client.is_local_host or has_paid
             self._claims += 1
-            client.claims = (identity, login.public_key)
+            client.claims = (identity, login.public_key, has_paid)
             self._outputs.append(ClaimName(client_id, identity, login.public_key, may_create))
         else:
             self._let_in(client_id, client, identity, login.public_key, now_us)

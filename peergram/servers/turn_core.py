@@ -178,7 +178,8 @@ class _Allocation:
 
 class _Reservation(NamedTuple):
     relayed: _Relayed
-    identity: bytes
+    share: Share
+    """So that it counts as an allocation of whoever may have it."""
     ends_us: int
 
 
@@ -244,6 +245,14 @@ class TurnCore:
         """Other passwords from now on. What is allocated stays until its next refresh, which needs a new one."""
         self._access = access
 
+    def replace_policy(self, policy: PeerPolicy) -> None:
+        """This machine has other addresses; counts for what is permitted already, too."""
+        self._policy = policy
+        self._verdicts.clear()
+        for allocation in self._by_client.values():
+            for host, permission in allocation.permissions.items():
+                permission.is_own = policy.is_own(host)
+
     def drain(self, until_us: int) -> None:
         """Take no new allocations, and let none outlive `until_us`."""
         self._drain_ends_us = until_us
@@ -307,6 +316,7 @@ class TurnCore:
         """End what has run out: a tenth of all at a time, so that packets never wait for long."""
         if self._sweep_at_us is None or now_us < self._sweep_at_us:
             return
+        self._sweep_at_us = now_us + _SWEEP_US
         part = list(islice(self._sweeping, len(self._by_client) // _SWEEPS_PER_ROUND + 1))
         for allocation in part:
             if self._by_client.get(allocation.client) is allocation:
@@ -315,9 +325,11 @@ class TurnCore:
             self._sweeping = iter(list(self._by_client.values()))
             self._budgets.sweep(now_us)
             for token in [token for token, kept in self._reservations.items() if kept.ends_us <= now_us]:
-                self._outputs.append(CloseRelay(self._reservations.pop(token).relayed.relay_id))
-        is_busy = self._by_client or self._reservations or self._budgets.is_in_use
-        self._sweep_at_us = now_us + _SWEEP_US if is_busy else None
+                ended = self._reservations.pop(token)
+                self._budgets.close(ended.share)
+                self._outputs.append(CloseRelay(ended.relayed.relay_id))
+        if not (self._by_client or self._reservations or self._budgets.is_in_use):
+            self._sweep_at_us = None
 
     def poll_output(self) -> Output | None:
         """What to do next, in order."""
@@ -375,10 +387,11 @@ class TurnCore:
         self._outputs.append(ToClient(asked.client, [encoded], False))
 
     def _may_refuse(self, asked: _Request, key: bytes | None, identity: bytes, answer_bytes: int, now_us: int) -> bool:
+        if asked.is_stream:
+            return True
         if key is not None:
             return self._refusals.may_tell_client(identity, now_us)
-        host = asked.source[0]
-        return self._refusals.may_tell_stranger(host, asked.byte_count, answer_bytes, now_us, is_stream=asked.is_stream)
+        return self._refusals.may_tell_stranger(asked.source[0], asked.byte_count, answer_bytes, now_us)
 
     def _authenticate(self, asked: _Request, data: bytes, answer: StunMessage, now_us: int, wall_s: int) -> tuple[bytes, bytes]:
         """Key and name (RFC 8489 §9.2.4)."""
@@ -409,13 +422,17 @@ class TurnCore:
                 self._say_allocated(existing)
             return
         families = self._families_wanted(message)
-        room = self._budgets.quotas.allocations_max - len(self._by_client) - len(self._reservations)
-        if self._drain_ends_us is not None or room < len(families):
+        if self._drain_ends_us is not None:
             raise _Refusal(508)
         host = asked.source[0]
-        if self._budgets.is_full(identity, host):
-            raise _Refusal(486)
         reserved = self._take_reservation(message, identity, now_us)
+        if reserved is None:
+            above = int(_reserves(message))
+            room = self._budgets.quotas.allocations_max - len(self._by_relay_id) - len(self._reservations)
+            if room < len(families) + above:
+                raise _Refusal(508)
+            if self._budgets.is_full(identity, host, 1 + above):
+                raise _Refusal(486)
         made = _Allocation(
             asked, username, key, self._budgets.open(identity, host, now_us), self._lifetime_s(message, now_us), now_us
         )
@@ -443,10 +460,9 @@ class TurnCore:
         if message.dont_fragment and not self._can_forbid_fragments:
             raise _Refusal(420, [_DONT_FRAGMENT])
         family, additional = message.requested_address_family, message.additional_address_family
-        reserves = message.even_port is not None and message.even_port & EVEN_PORT_RESERVE
         if message.reservation_token is not None and (message.even_port is not None or family or additional):
             raise _Refusal(400)
-        if additional is not None and (additional != FAMILY_IPV6 or family is not None or reserves):
+        if additional is not None and (additional != FAMILY_IPV6 or family is not None or _reserves(message)):
             raise _Refusal(400)
         if (family or FAMILY_IPV4) not in self._families:
             raise _Refusal(440)
@@ -473,16 +489,18 @@ class TurnCore:
         assert below.address is not None, "open"
         above = _Relayed(below.relay_id + 1, below.family)
         above.address = (below.address[0], below.address[1] + 1)
-        self._reservations[allocation.token] = _Reservation(above, allocation.share.identity, now_us + RESERVATION_US)
+        share = self._budgets.open(allocation.share.identity, allocation.source[0], now_us)
+        self._reservations[allocation.token] = _Reservation(above, share, now_us + RESERVATION_US)
 
     def _take_reservation(self, message: StunMessage, identity: bytes, now_us: int) -> _Relayed | None:
         token = message.reservation_token
         if token is None:
             return None
         kept = self._reservations.get(token)
-        if kept is None or kept.ends_us <= now_us or kept.identity != identity:
+        if kept is None or kept.ends_us <= now_us or kept.share.identity != identity:
             raise _Refusal(508)
         del self._reservations[token]
+        self._budgets.close(kept.share)
         return kept.relayed
 
     def _say_allocated(self, allocation: _Allocation) -> None:
@@ -685,6 +703,11 @@ class TurnCore:
         if relayed.address is not None:
             del self._by_relayed[relayed.address]
         self._outputs.append(CloseRelay(relayed.relay_id))
+
+
+def _reserves(message: StunMessage) -> bool:
+    """Whether the port above is wanted, too."""
+    return message.even_port is not None and bool(message.even_port & EVEN_PORT_RESERVE)
 
 
 def _wrap(prefix: bytes, packets: list[bytes]) -> list[bytes]:

@@ -43,6 +43,11 @@ class TokenBuckets:
             self._full_at_us.popitem(last=False)
         return True
 
+    def give_back(self, key: Hashable) -> None:
+        """A token that was taken and not needed."""
+        if key in self._full_at_us:
+            self._full_at_us[key] -= self._interval_us
+
     def sweep(self, now_us: int) -> None:
         """Forget every bucket that is full and unused for longer than those that are not."""
         self._forget_full(now_us, len(self._full_at_us))

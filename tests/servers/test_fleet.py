@@ -18,18 +18,23 @@ from statistics import median
 import pytest
 
 from peergram import Messages, SendFlags, config
+from peergram.cli.serve import read_relays, share_relays
 from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.authority_files import make_authority
+from peergram.drivers.relay_files import load_relay_map
 from peergram.drivers.signaling.websocket import WebSocketSignaling
 from peergram.errors import UsageError
 from peergram.identity import Identity
 from peergram.servers.fleet import Fleet
-from peergram.servers.fleet_core import FleetSettings, Load
+from peergram.servers.fleet_core import FleetSettings, Load, subject_of
 from peergram.servers.fleet_names import LeasedNames
 from peergram.servers.fleet_store import NameStore
+from peergram.servers.relay_access import RelayAccess
+from peergram.servers.relay_desk import RelayDesk
+from peergram.servers.relay_run import RelaySettings
 from peergram.servers.run import ServerSettings, SignalingServer
-from peergram.servers.signaling_core import Arrived, Claimed, Elsewhere, RenewName, SignalingCore
+from peergram.servers.signaling_core import Arrived, Claimed, ClaimName, Elsewhere, Left, RenewName, SignalingCore
 from peergram.signaling.service import LocalParty
 from peergram.wire.certificates import encode_signed_certificate
 from tests.cli.commands import run_command, running
@@ -101,6 +106,32 @@ def test_peers_at_two_nodes_call_each_other_and_a_name_is_one_keys_at_both(one_b
         assert (status, text) == (200, "ok\nbus connected\nnames reachable\n")
         wait_until(lambda: a.metric("fleet_nodes") == 2)
         assert b.metric("signals_from_elsewhere_total") > 0
+
+
+def test_nodes_that_relay_hear_of_each_other_and_of_what_is_relayed(one_broker: Broker) -> None:
+    async def meet() -> None:
+        relay = RelaySettings(binds=(("127.0.0.1", 0),), access=RelayAccess(user=b"u", password=b"p"))
+        nodes = [
+            SignalingServer(
+                ServerSettings(
+                    binds=(("127.0.0.1", 0),),
+                    relay=relay,
+                    fleet=FleetSettings(urls=(one_broker.url,), node=name, keeps_names=False),
+                )
+            )
+            for name in "ab"
+        ]
+        for node in nodes:
+            await node.start()
+        for node in nodes:
+            assert node.fleet is not None
+            while not node.fleet.core.nodes:
+                await asyncio.sleep(0.01)
+            assert "peergram_serve_fleet_nodes 2" in node.metrics()
+        for node in nodes:
+            await node.close()
+
+    asyncio.run(asyncio.wait_for(meet(), 20))
 
 
 def test_a_login_at_another_node_takes_over_and_the_first_client_stays_away(one_broker: Broker) -> None:
@@ -187,6 +218,39 @@ def test_a_document_is_there_for_whoever_asks_later_and_one_that_is_no_good_is_t
     assert "pops[2].code" in caplog.text
 
 
+def test_of_relay_maps_the_file_that_was_written_last_counts_whenever_its_node_comes(one_broker: Broker, tmp_path: Path) -> None:
+    files = {}
+    for code, at_s in (("fra", 1_000), ("ams", 2_000)):
+        files[code] = tmp_path / code
+        pop = {"code": code, "name": code, "latitude": 0, "longitude": 0, "servers": ["turn:192.0.2.1"]}
+        files[code].write_text(json.dumps({"version": 1, "pops": [pop]}))
+        os.utime(files[code], (at_s, at_s))
+
+    def node(code: str) -> SignalingServer:
+        desk = RelayDesk(load_relay_map(files[code]), {}, wall_s=lambda: 0)
+        fleet = FleetSettings(urls=(one_broker.url,), node=code, keeps_names=False)
+        return SignalingServer(ServerSettings(binds=(("127.0.0.1", 0),), relays=desk, fleet=fleet))
+
+    async def share() -> None:
+        old, new = node("fra"), node("ams")
+        await old.start()
+        share_relays(old, files["fra"], None)
+        await new.start()
+        assert new.fleet is not None
+        while not new.fleet.core.document:
+            await asyncio.sleep(0.01)
+        share_relays(new, files["ams"], None)
+        while b"ams" not in old.desk.map_text:
+            await asyncio.sleep(0.01)
+        assert b"ams" in new.desk.map_text
+        read_relays(old, files["fra"], None)()
+        assert b"ams" in old.desk.map_text, "what is read again is still older"
+        for each in (old, new):
+            await each.close()
+
+    asyncio.run(asyncio.wait_for(share(), 20))
+
+
 class Desk:
     """What a server is to its node."""
 
@@ -216,6 +280,15 @@ def test_what_waits_for_the_bus_is_limited(one_broker: Broker) -> None:
             for _ in range(most + 100):
                 node.handle_output(Elsewhere(Identity.of("alice"), b"", Identity.of("bob"), bytes(size), False))
             assert node.counters["dropped"] - before >= 100
+        for number in range(1_000):
+            listener.handle_output(Arrived(Identity.of(f"name {number}"), bytes(32)))
+            listener.handle_output(Left(Identity.of(f"name {number}")))
+        for name in ("carol", "dave"):
+            listener.handle_output(Arrived(Identity.of(name), bytes(32)))
+        listener.handle_output(Left(Identity.of("bob")))
+        listener.handle_output(Arrived(Identity.of("bob"), bytes(32)))
+        listener.handle_output(Left(Identity.of("dave")))
+        assert list(listener.changes) == [subject_of(Identity.of("carol"))], "who has come and gone meanwhile costs nothing"
         one_broker.start()
         while not listener.core.counters["received"]:
             await asyncio.sleep(0.01)
@@ -256,6 +329,28 @@ def test_names_that_are_due_are_written_again_a_few_at_a_time(one_broker: Broker
 
     asyncio.run(asyncio.wait_for(renew_all(), 20))
     assert max(most) == config.FLEET_RENEWALS_AT_ONCE
+
+
+def test_a_login_is_answered_whatever_the_store_does(one_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def claim() -> None:
+        desk = Desk()
+        answered: list[tuple[int, Claimed | None]] = []
+        monkeypatch.setattr(desk.core, "handle_claimed", lambda number, claimed, now_us: answered.append((number, claimed)))
+        node = Fleet(FleetSettings(urls=(one_broker.url,), node="a"), desk)
+        await node.start()
+
+        async def fail(*_: object) -> Claimed:
+            raise ValueError("an answer that is none")
+
+        monkeypatch.setattr(NameStore, "claim", fail)
+        monkeypatch.setattr(config, "FLEET_CLAIM_US", 300_000)
+        node.handle_output(ClaimName(7, Identity.of("alice"), bytes(32), True))
+        while not answered:
+            await asyncio.sleep(0.01)
+        assert answered == [(7, None)]
+        await node.close()
+
+    asyncio.run(asyncio.wait_for(claim(), 10))
 
 
 def test_names_outlast_all_nodes(one_broker: Broker) -> None:

@@ -246,6 +246,26 @@ def test_one_address_makes_no_more_new_names_than_at_a_single_server() -> None:
     assert len(clients) - len(refused) <= config.SERVER_NAMES_PER_HOST_BURST + 130 // 20 + 1
 
 
+def test_one_address_makes_no_more_new_names_by_asking_for_many_at_once() -> None:
+    world = FleetWorld("a")
+    made = 0
+    for number in range(10):
+        clients = [world.nodes[0].log_in(f"{number} {each}") for each in range(config.SERVER_LOGINS_PER_HOST_BURST)]
+        world.pass_time(10 * SECOND)
+        made += sum(client.refusal is None for client in clients)
+    assert made <= config.SERVER_NAMES_PER_HOST_BURST + 100 * config.SERVER_NAMES_PER_HOST_PER_S
+
+
+def test_names_that_are_known_to_the_store_only_are_no_new_ones() -> None:
+    world = FleetWorld("a")
+    node = world.nodes[0]
+    for number in range(150):
+        world.store.claim(Identity.of(f"known {number}"), key_of(f"known {number}").public_bytes, True, world.now_us)
+    for number in range(150):
+        assert node.log_in(f"known {number}").refusal is None
+        world.pass_time(SECOND // config.SERVER_LOGINS_PER_HOST_PER_S + 1)
+
+
 def test_logins_that_wait_for_the_store_are_limited() -> None:
     world = FleetWorld("a")
     node = world.nodes[0]

@@ -11,6 +11,7 @@ import pytest
 
 from peergram.config import TURN_CREDENTIAL_S_MAX, TURN_NONCE_US
 from peergram.servers.relay_access import Nonces, RelayAccess, password_for, temporary_name
+from peergram.servers.relay_run import RelaySettings
 from peergram.wire.stun import long_term_key
 
 _WALL_S = 1_800_000_000
@@ -29,6 +30,11 @@ def test_a_name_that_ends_has_the_password_coturn_computes() -> None:
     assert password_for(b"secret", name) == base64.b64encode(hmac.new(b"secret", name, hashlib.sha1).digest())
     access = RelayAccess(secret=b"secret")
     assert access.key(name, _WALL_S) == long_term_key(name, b"peergram", password_for(b"secret", name))
+
+
+def test_secrets_do_not_show() -> None:
+    access = RelayAccess(user=b"ann", password=b"of-ann", secret=b"of-the-relay")
+    assert "of-" not in repr(access) + repr(RelaySettings(binds=(), access=access))
 
 
 def test_a_name_ends_at_its_time_and_no_time_is_too_far_ahead() -> None:

@@ -82,3 +82,8 @@ def test_a_private_network_is_allowed_by_name() -> None:
 def test_what_is_no_address_and_port_zero_are_not_allowed() -> None:
     assert not PeerPolicy().allows_host("example.com")
     assert not PeerPolicy().allows(("8.8.8.8", 0), is_live_relay=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
+def test_who_allows_everything_does_not_allow_this_machine(host: str) -> None:
+    assert not PeerPolicy(allow_private=["0.0.0.0/0", "::/0"]).allows((host, 22), is_live_relay=False)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import itertools
 import json
 import re
 import resource
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +23,19 @@ from typing import Any
 
 import pytest
 
+from peergram import config as limits
 from peergram.address import Address
 from peergram.drivers.system import has_family
 from peergram.errors import AddressInUseError
+from peergram.io_requests import InterfaceAddress
+from peergram.servers import relay_run
 from peergram.servers.relay_access import RelayAccess, password_for, temporary_name
 from peergram.servers.relay_quotas import RelayQuotas
 from peergram.servers.relay_run import RelayServer, RelaySettings
+from peergram.servers.relay_sockets import BatchSocket
 from peergram.servers.tls_files import own_tls
 from peergram.wire.stun import (
+    EVEN_PORT_RESERVE,
     Class,
     Method,
     StunMessage,
@@ -166,6 +176,31 @@ def test_runs_of_packets_arrive_in_order_and_whole() -> None:
         assert found == packets
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="batches are of Linux")
+def test_a_client_whose_route_takes_no_runs_costs_the_others_none() -> None:
+    refused = [0]
+
+    class Counting(socket.socket):
+        def sendmsg(self, *words: Any) -> int:
+            if words[3][0] == "127.0.0.2":
+                refused[0] += 1
+                raise OSError(errno.EINVAL, "the segments are larger than what this route takes")
+            return super().sendmsg(*words)
+
+    opened = Counting(socket.AF_INET, socket.SOCK_DGRAM)
+    opened.bind((LOOPBACK, 0))
+    opened.setblocking(False)
+    sender = BatchSocket(1, opened, Counter())
+    with peer_socket() as near:
+        sender.send([bytes(100)] * 5, ("127.0.0.2", near.getsockname()[1]))
+        for _ in range(2):
+            sender.send([bytes(100)] * 5, near.getsockname())
+        assert [len(near.recv(1_000)) for _ in range(10)] == [100] * 10
+        sender.send([bytes(100)] * 5, ("127.0.0.2", near.getsockname()[1]))
+    assert refused[0] == 2, "runs are tried again"
+    sender.close()
+
+
 def test_stun_is_answered_at_its_port_by_udp_and_tcp() -> None:
     question = encode_stun(StunMessage(Method.BINDING, Class.REQUEST, bytes(12)))
     with running() as server:
@@ -245,6 +280,81 @@ def test_so_many_streams_and_no_more(quotas: RelayQuotas) -> None:
             each.close()
 
 
+@pytest.mark.skipif(not has_family(6), reason="needs IPv6")
+def test_a_network_of_64_bits_has_as_many_streams_as_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(1)
+    monkeypatch.setattr(relay_run, "address_from_ipv6", lambda name: (f"2001:db8::{next(numbers):x}", name[1]))
+    with running(binds=(("::1", 0),), quotas=RelayQuotas(streams_per_host_max=3)) as server:
+        held = [socket.create_connection(server.addresses[0]) for _ in range(4)]
+        held[3].settimeout(5)
+        assert held[3].recv(1) == b""
+        for each in held:
+            each.close()
+        wait_for(lambda: "peergram_relay_streams 0" in server.metrics())
+        with socket.create_connection(server.addresses[0]):
+            wait_for(lambda: "peergram_relay_streams 1" in server.metrics())
+
+
+def test_who_comes_and_goes_again_has_so_many_streams_a_second_and_no_more() -> None:
+    with running() as server:
+        for _ in range(limits.TURN_STREAMS_PER_HOST_BURST + 100):
+            socket.create_connection(server.addresses[0]).close()
+        wait_for(
+            lambda: server.counters["streams"] + server.counters["streams_refused"] >= limits.TURN_STREAMS_PER_HOST_BURST + 100
+        )
+        assert server.counters["streams_refused"] > 0
+        wait_for(lambda: socket_is_taken(server.addresses[0]))
+
+
+def socket_is_taken(server: Address) -> bool:
+    with socket.create_connection(server) as stream:
+        stream.settimeout(0.05)
+        try:
+            stream.recv(1)
+        except TimeoutError:
+            return True
+        return False
+
+
+def test_a_port_whose_next_one_is_never_free_is_said_and_others_go_on() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        port = 0
+        while port % 2 == 0:
+            taken.close()
+            taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            taken.bind((LOOPBACK, 0))
+            port = taken.getsockname()[1]
+        with running(ports=range(port - 1, port + 1)) as server:
+            assert Caller(server.addresses[0], even_port=EVEN_PORT_RESERVE).allocated.error_code == 508
+            assert Caller(server.addresses[0], even_port=0).allocated.xor_relayed_address == (LOOPBACK, port - 1)
+        taken.close()
+
+
+def test_a_defect_of_its_timers_ends_nobodys_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as server:
+        caller = Caller(server.addresses[0])
+
+        def fail(now_us: int) -> None:
+            raise KeyError(now_us)
+
+        monkeypatch.setattr(server.core, "handle_timeout", fail)
+        wait_for(lambda: server.counters["failures"] > 1)
+        assert caller.ask(Method.REFRESH).error_code is None
+
+
+def test_a_new_certificate_is_shown_to_the_next_stream(tmp_path: Path) -> None:
+    old, new = own_tls(tmp_path / "old"), own_tls(tmp_path / "new")
+    with running(tls=old.context) as server:
+        seen = []
+        for tls in (old, new):
+            server.replace_tls(tls.context)
+            client = ssl.create_default_context()
+            client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+            with socket.create_connection(server.addresses[0]) as raw, client.wrap_socket(raw) as stream:
+                seen.append(hashlib.sha256(stream.getpeercert(True) or b"").digest())
+        assert seen == [old.fingerprint, new.fingerprint]
+
+
 def test_a_slow_reader_does_not_hold_up_others() -> None:
     with running(quotas=NO_QUOTAS) as server, peer_socket() as peer:
         slow, quick = Caller(server.addresses[0], tcp=True), Caller(server.addresses[0])
@@ -276,6 +386,16 @@ def test_new_passwords_count_from_the_next_request_on() -> None:
         server.replace_access(RelayAccess(user=b"ann", password=b"another"))
         wait_for(lambda: Caller(server.addresses[0], password=b"another").allocated.error_code is None)
         assert caller.ask(Method.REFRESH).error_code == 401
+
+
+def test_an_address_that_the_machine_has_got_meanwhile_is_no_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TURN_OWN_ADDRESSES_US", 0)
+    with running(binds=(("127.0.0.1", 0),)) as server:
+        caller = Caller(server.addresses[0])
+        peers = [("198.51.100.77", 9)]
+        assert caller.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=peers).error_code is None
+        monkeypatch.setattr(relay_run, "list_interfaces", lambda: [InterfaceAddress("198.51.100.77", 24, "eth0", False)])
+        wait_for(lambda: caller.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=peers).error_code == 403)
 
 
 def test_a_port_in_use_is_said_and_nothing_stays_open() -> None:

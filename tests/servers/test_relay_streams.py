@@ -196,6 +196,31 @@ def test_tls_is_told_by_its_first_byte(tmp_path: Path) -> None:
     pair.close()
 
 
+def test_what_tls_has_to_say_for_itself_does_not_wait_without_an_end(tmp_path: Path) -> None:
+    tls = own_tls(tmp_path)
+    pair = Pair(tls.context)
+    client = TlsClient(pinning_context(), "relay", tls.fingerprint.hex())
+    while not client.is_ready:
+        pair.client.sendall(client.take())
+        pair.receive()
+        pair.relay.flush(0)
+        client.receive(pair.client.recv(65_536))
+    fill(pair, 0)
+    outgoing = pair.relay._outgoing
+    assert outgoing is not None
+    client.write(REQUEST)
+    pair.client.sendall(client.take())
+    assert pair.receive() == [REQUEST]
+    was_over = pair.relay.is_over
+    # As after many a KeyUpdate of a client that does not read.
+    outgoing.write(bytes(limits.TURN_STREAM_UNSENT_BYTES + 1))
+    client.write(REQUEST)
+    pair.client.sendall(client.take())
+    pair.receive()
+    assert (was_over, pair.relay.is_over) == (False, True)
+    pair.close()
+
+
 def test_the_end_of_a_connection_is_seen(pair: Pair) -> None:
     pair.client.close()
     assert pair.receive() == []

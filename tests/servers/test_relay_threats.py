@@ -347,6 +347,14 @@ def test_who_comes_by_tcp_is_answered_in_a_flood() -> None:
     assert len(relay.take(("198.19.0.1", 9), SHORTEST, SECOND_US, is_stream=True)) == 1
 
 
+def test_who_comes_by_tcp_is_answered_whatever_is_sent_in_the_name_of_his_host_or_of_all() -> None:
+    relay = Relay()
+    for number in range(2 * limits.TURN_ERRORS_PER_S):
+        relay.take((f"10.{number >> 8 & 255}.{number & 255}.1", 9), SIGNED[0], 0)
+        relay.take(("198.19.0.1", number % 60_000), SIGNED[0], 0)
+    assert len(relay.take(("198.19.0.1", 9), SHORTEST, 0, is_stream=True)) == 1
+
+
 def test_errors_to_one_host_are_limited() -> None:
     relay = Relay()
     answered = [len(relay.take(("192.0.2.1", 1_024 + port), SIGNED[0], port)) for port in range(100)]

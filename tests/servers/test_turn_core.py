@@ -9,6 +9,7 @@ import pytest
 from peergram import config as limits
 from peergram.routes.turn_client import RelayReady
 from peergram.servers.relay_access import password_for, temporary_name
+from peergram.servers.relay_peers import PeerPolicy
 from peergram.servers.relay_quotas import RelayQuotas
 from peergram.servers.turn_core import LIFETIME_S, PERMISSION_US, SECOND_US
 from peergram.wire.stun import (
@@ -107,6 +108,20 @@ def test_between_two_allocations_both_need_permission() -> None:
     relay.give(first, source_of(1), first.wrap((RELAY, 50_001), [b"\x80over"], 0) or [])
     assert not any(second.unwrap(packet) for to, packet in relay.to_clients if to == source_of(2))
     assert relay.core.counters["peer_not_permitted"] == 1
+
+
+def test_what_becomes_an_address_of_the_relay_is_no_peer_any_more_though_it_was_permitted() -> None:
+    relay = Relay()
+    asker = Asker(relay, source_of())
+    asker.allocate()
+    asker.ask(Method.CHANNEL_BIND, channel_number=0x4000, xor_peer_addresses=[PEER])
+    relay.take(source_of(), encode_channel_data(0x4000, b"before"))
+    relay.core.replace_policy(PeerPolicy([RELAY, PEER[0]]))
+    relay.take(source_of(), encode_channel_data(0x4000, b"after"))
+    asker.ask(Method.CREATE_PERMISSION, xor_peer_addresses=[PEER])
+    relay.take(source_of(), encode_channel_data(0x4000, b"after"))
+    assert relay.sent == [(PEER, b"before")]
+    assert asker.ask(Method.CHANNEL_BIND, channel_number=0x4001, xor_peer_addresses=[(PEER[0], 9)]).error_code == 403
 
 
 def test_an_allocation_ends_after_its_lifetime_unless_refreshed() -> None:
@@ -347,3 +362,36 @@ def test_random_and_damaged_messages_never_raise() -> None:
         relay.take(source_of(number), bytes(damaged))
         relay.take(source_of(number), rng.randbytes(rng.randrange(60)))
     assert relay.core.allocations == 0
+
+
+def test_ports_in_reserve_count_as_allocations_of_their_identity() -> None:
+    relay = Relay(quotas=RelayQuotas(allocations_per_identity_max=4))
+    first, second, third = (Asker(relay, (source_of()[0], port)) for port in (1, 2, 3))
+    tokens = []
+    for _ in range(3):
+        tokens.append(first.allocate(even_port=EVEN_PORT_RESERVE).reservation_token)
+        first.ask(Method.REFRESH, lifetime_s=0)
+    assert first.allocate(even_port=EVEN_PORT_RESERVE).error_code == 486
+    assert first.allocate().error_code is None
+    assert second.allocate().error_code == 486
+    assert second.allocate(reservation_token=tokens[0]).error_code is None
+    assert third.allocate().error_code == 486
+    relay.pass_time(31 * SECOND_US)
+    third.now_us = 31 * SECOND_US
+    assert third.allocate(even_port=EVEN_PORT_RESERVE).error_code is None
+
+
+def test_an_allocation_with_a_port_in_reserve_takes_two_places() -> None:
+    relay = Relay(quotas=RelayQuotas(allocations_per_identity_max=4))
+    askers = [Asker(relay, (source_of()[0], port)) for port in (1, 2, 3)]
+    answers = [asker.allocate(even_port=EVEN_PORT_RESERVE).error_code for asker in askers]
+    assert answers == [None, None, 486]
+
+
+@pytest.mark.parametrize("attributes", [{"additional_address_family": 2}, {"even_port": EVEN_PORT_RESERVE}])
+def test_an_allocation_of_two_ports_takes_two_of_those_the_relay_has(attributes: dict[str, int]) -> None:
+    relay = Relay(families=_BOTH, quotas=RelayQuotas(allocations_max=5))
+    askers = [Asker(relay, source_of(number)) for number in range(4)]
+    assert [asker.allocate(**attributes).error_code for asker in askers] == [None, None, 508, 508]
+    assert askers[2].allocate().error_code is None
+    assert len(relay.opened) == 5

@@ -67,3 +67,12 @@ def test_there_are_never_more_than_the_limit_and_the_oldest_goes(limit: int) -> 
     assert len(buckets) == limit
     assert not buckets.take(1, 0)
     assert buckets.take(0, 0)
+
+
+def test_a_token_that_is_given_back_can_be_taken_again_and_no_others() -> None:
+    buckets = TokenBuckets(1, 2, 10)
+    assert [buckets.take("alice", 0) for _ in range(3)] == [True, True, False]
+    buckets.give_back("alice")
+    buckets.give_back("nobody")
+    assert [buckets.take("alice", 0) for _ in range(2)] == [True, False]
+    assert len(buckets) == 1

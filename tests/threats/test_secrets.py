@@ -93,7 +93,8 @@ def reprs() -> list[str]:
     """Of every object of this library that lives."""
     found = []
     for thing in gc.get_objects():
-        if type(thing).__module__.split(".")[0] == "peergram":
+        # Some types of others hold a descriptor there.
+        if str(type(thing).__module__).split(".")[0] == "peergram":
             with suppress(Exception):
                 found.append(repr(thing))
     return found
