@@ -286,7 +286,8 @@ def test_a_send_that_waits_for_room_learns_that_the_session_broke(run: Run) -> N
 
 def test_who_waits_for_room_when_the_peer_closes_the_session_is_told_and_opens_no_other_one(run: Run) -> None:
     async def main() -> None:
-        async with Pair(Config(send_buffer_bytes=65_536, recv_buffer_bytes=65_536)) as pair:
+        # At this rate what is sent takes seconds to leave; as fast as it can, all of it might be on its way at once.
+        async with Pair(Config(send_buffer_bytes=65_536, recv_buffer_bytes=65_536, rate="fixed")) as pair:
             asked: list[SessionRequested] = []
 
             def accept(request: SessionRequested) -> None:
