@@ -25,6 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from peergram.address import Address
 from peergram.drivers.udp_batch import UdpSocket
 from peergram.servers.relay_access import RelayAccess
 from peergram.servers.relay_quotas import RelayQuotas
@@ -38,6 +39,8 @@ _BURST: Final = 32
 _WINDOW: Final = 1_536
 _CHANNEL: Final = 0x4000
 _STALL_S: Final = 0.3
+_nonces: dict[Address, bytes] = {}
+"""What each relay gave last."""
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ class Client:
         self.server = (_HOST, port)
         self.udp = UdpSocket((_HOST, 0))
         self.peer = UdpSocket((_HOST, 0))
-        self._nonce: bytes | None = None
+        self._nonce = _nonces.get(self.server)
         self._transactions = count(1)
         answer = self._ask(Method.ALLOCATE, requested_transport=17)
         assert answer.xor_relayed_address is not None, f"no allocation: {answer}"
@@ -93,7 +96,8 @@ class Client:
                 self._say(message)
                 answer = self._answer(message.transaction_id)
             if answer.nonce is not None:
-                self._nonce = answer.nonce
+                # Ours gives one to a host, so that it need not be asked as often for another one than it answers strangers.
+                self._nonce = _nonces[self.server] = answer.nonce
         return answer
 
     def _say(self, message: StunMessage) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,29 +12,41 @@ from typing import Any
 import click
 
 from peergram.address import Address, format_address
-from peergram.cli.serve_fleet import default_node_name, fleet_settings, tell_started
+from peergram.cli.serve_fleet import default_node_name, fleet_options, fleet_settings, tell_started
+from peergram.cli.serve_map import map_options, relay_desk, watch_relays
 from peergram.cli.serve_relay import bind_of, relay_options, relay_settings, say_relay
 from peergram.cli.terminal import say, say_over_interrupt
 from peergram.config import SERVE_PORT, STUN_PORT
 from peergram.crypto.authority import WHOLE_SCOPE
 from peergram.crypto.trust import TrustStore
 from peergram.drivers.authority_files import load_authorities, open_authority
-from peergram.drivers.relay_files import load_relay_map
 from peergram.drivers.system import has_family
 from peergram.errors import UsageError
-from peergram.routes.relay_map import parse_relay_map
 from peergram.servers.lifecycle import Apply
 from peergram.servers.login_certificates import LoginCertificates
 from peergram.servers.names_file import NamesFile, default_names_file
 from peergram.servers.operator_log import log_lines
-from peergram.servers.relay_desk import RelayDesk
-from peergram.servers.relay_files import load_relay_secrets
 from peergram.servers.relay_secret import given_relay_secret
 from peergram.servers.run import ServerSettings, SignalingServer, run_until_stopped
 from peergram.servers.tls_files import ServerTls, default_state_folder, given_tls, own_tls
 from peergram.signaling.server_url import parse_server_url
 
-_NO_PLACES = b'{"version": 1, "pops": []}'
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """The options of the server itself, as they were typed."""
+
+    bind: str | None
+    stun_bind: str | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    no_tls: bool
+    urls: tuple[str, ...]
+    folder: Path | None
+    names: str | None
+    authorities: tuple[Path, ...]
+    issue_ca: Path | None
+    log_format: str
 
 
 @click.command()
@@ -59,21 +71,6 @@ _NO_PLACES = b'{"version": 1, "pops": []}'
     help="Take only those whom this authority has certified: an authority.txt (repeatable).",
 )
 @click.option(
-    "--nats",
-    "nats",
-    metavar="URL",
-    multiple=True,
-    help="Be a node of a fleet that shares a NATS cluster: one of its servers, nats://HOST:PORT or tls://HOST:PORT (repeatable).",
-)
-@click.option("--node", metavar="NAME", help="What this node is called among the others [default: the name of this machine].")
-@click.option(
-    "--nats-login", metavar="FILE", type=click.Path(path_type=Path), help="One line, USER PASSWORD, for the NATS servers."
-)
-@click.option("--nats-creds", metavar="FILE", type=click.Path(path_type=Path), help="Or a credentials file of NATS.")
-@click.option("--nats-ca", metavar="FILE", type=click.Path(path_type=Path), help="Who vouches for the NATS servers, PEM.")
-@click.option("--nats-cert", metavar="FILE", type=click.Path(path_type=Path), help="Our certificate for them, PEM.")
-@click.option("--nats-key", metavar="FILE", type=click.Path(path_type=Path), help="Its private key, PEM.")
-@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -84,39 +81,9 @@ _NO_PLACES = b'{"version": 1, "pops": []}'
     help="Certify everybody for the name he has here, with the authority in DIR.",
 )  # fmt: skip
 @relay_options
-@click.option(
-    "--relay-map",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The relays that clients are told of (docs/relay_network.md).",
-)
-@click.option(
-    "--relay-secrets", metavar="FILE", type=click.Path(path_type=Path),
-    help="Lines 'CODE SECRET' of places on the map: clients get tickets for them. For your eyes only (chmod 600).",
-)  # fmt: skip
-def serve(
-    bind: str | None,
-    stun_bind: str | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    no_tls: bool,
-    urls: tuple[str, ...],
-    folder: Path | None,
-    names: str | None,
-    authorities: tuple[Path, ...],
-    issue_ca: Path | None,
-    relay_map: Path | None,
-    relay_secrets: Path | None,
-    nats: tuple[str, ...],
-    node: str | None,
-    nats_login: Path | None,
-    nats_creds: Path | None,
-    nats_ca: Path | None,
-    nats_cert: Path | None,
-    nats_key: Path | None,
-    log_format: str,
-    **relay_words: Any,
-) -> int:
+@map_options
+@fleet_options
+def serve(**words: Any) -> int:
     """Help others find each other.
 
     Clients connect, prove who they are, and are reachable by name for as long as they stay. Runs until Ctrl-C.
@@ -140,58 +107,53 @@ def serve(
       peergram serve
       peergram serve --bind 192.0.2.7:443 --tls-cert chain.pem --tls-key key.pem
     """
-    binds = _binds("--bind", bind, SERVE_PORT)
-    tls = _tls(binds, tls_cert, tls_key, no_tls, folder)
-    stun_binds = () if stun_bind == "off" else _binds("--stun-bind", stun_bind, STUN_PORT, of=binds)
-    relay = relay_settings(relay_words, stun_binds, tls, folder)
-    fleet = fleet_settings(
-        nats,
-        node,
-        names,
-        bool(authorities),
-        login=nats_login,
-        credentials=nats_creds,
-        ca=nats_ca,
-        certificate=nats_cert,
-        key=nats_key,
-    )
-    settings = ServerSettings(
+    options = ServeOptions(**{field.name: words.pop(field.name) for field in fields(ServeOptions)})
+    settings = _settings(options, words)
+    log_lines(options.log_format, settings.fleet.node if settings.fleet is not None else words["node"] or default_node_name())
+    clients = asyncio.run(run_until_stopped(settings, partial(_started, options, words)))
+    if options.log_format == "text":
+        _say_stopped(clients)
+    return 0
+
+
+def _settings(options: ServeOptions, words: dict[str, Any]) -> ServerSettings:
+    """`words` are the options of relay, map and fleet, each read where it belongs. Raises UsageError."""
+    binds = _binds("--bind", options.bind, SERVE_PORT)
+    tls = _tls(binds, options)
+    stun_binds = () if options.stun_bind == "off" else _binds("--stun-bind", options.stun_bind, STUN_PORT, of=binds)
+    relay = relay_settings(words, stun_binds, tls, options.folder)
+    fleet = fleet_settings(words, options.names, has_authority=bool(options.authorities))
+    return ServerSettings(
         binds=binds,
         # A relay answers STUN, too.
         stun_binds=tuple(each for each in stun_binds if relay is None or each not in relay.binds),
         relay=relay,
         tls=tls,
-        urls=tuple(parse_server_url(url) for url in urls),
-        names=_names(names, folder) if fleet is None else None,
-        certificates=_certificates(authorities, issue_ca),
-        relays=_relays(relay_map, relay_secrets, is_in_fleet=fleet is not None),
+        urls=tuple(parse_server_url(url) for url in options.urls),
+        names=_names(options.names, options.folder) if fleet is None else None,
+        certificates=_certificates(options.authorities, options.issue_ca),
+        relays=relay_desk(words, is_in_fleet=fleet is not None),
         fleet=fleet,
     )
 
-    def started(server: SignalingServer) -> None:
-        if tls_cert is not None and tls_key is not None:
-            server.reloaders.add("certificate", partial(_read_tls, server, tls_cert, tls_key))
-        if authorities:
-            server.reloaders.add("authorities", partial(_read_certificates, server, authorities, issue_ca))
-        if relay_map is not None or relay_secrets is not None:
-            server.reloaders.add("relay map", partial(read_relays, server, relay_map, relay_secrets))
-        if relay is not None and (secret_file := relay_words["turn_secret_file"]) is not None:
-            server.reloaders.add("relay secret", partial(_read_relay_secret, server, secret_file))
-        share_relays(server, relay_map, relay_secrets)
-        if log_format == "text":
-            _say_started(server)
-        else:
-            tell_started(server)
 
-    log_lines(log_format, fleet.node if fleet is not None else node or default_node_name())
-    clients = asyncio.run(run_until_stopped(settings, started))
-    if log_format == "json":
-        return 0
+def _started(options: ServeOptions, words: dict[str, Any], server: SignalingServer) -> None:
+    reloaders = server.reloaders
+    if options.tls_cert is not None and options.tls_key is not None:
+        reloaders.add("certificate", partial(_read_tls, server, options.tls_cert, options.tls_key))
+    if options.authorities:
+        reloaders.add("authorities", partial(_read_certificates, server, options.authorities, options.issue_ca))
+    watch_relays(server, words["relay_map"], words["relay_secrets"])
+    if server.relay is not None and (secret_file := words["turn_secret_file"]) is not None:
+        reloaders.add("relay secret", partial(_read_relay_secret, server, secret_file))
+    (_say_started if options.log_format == "text" else tell_started)(server)
+
+
+def _say_stopped(clients: int) -> None:
     told = (
         f"; {clients} {'client was' if clients == 1 else 'clients were'} told, and will try this server again" if clients else ""
     )
     say_over_interrupt(f"Stopped{told}.")
-    return 0
 
 
 def _binds(option: str, text: str | None, port: int, of: tuple[Address, ...] = ()) -> tuple[Address, ...]:
@@ -202,16 +164,15 @@ def _binds(option: str, text: str | None, port: int, of: tuple[Address, ...] = (
     return (("0.0.0.0", port), ("::", port)) if has_family(6) else (("0.0.0.0", port),)
 
 
-def _tls(
-    binds: tuple[Address, ...], certificate: Path | None, key: Path | None, no_tls: bool, folder: Path | None
-) -> ServerTls | None:
+def _tls(binds: tuple[Address, ...], options: ServeOptions) -> ServerTls | None:
+    certificate, key, folder = options.tls_cert, options.tls_key, options.folder
     if (certificate is None) != (key is None):
         raise UsageError("--tls-cert and --tls-key belong together: give both or neither")
     if certificate is not None and key is not None:
-        if no_tls:
+        if options.no_tls:
             raise UsageError("--no-tls contradicts --tls-cert: give one of them")
         return given_tls(certificate, key)
-    if no_tls or all(host in ("::1", "127.0.0.1") for host, _ in binds):
+    if options.no_tls or all(host in ("::1", "127.0.0.1") for host, _ in binds):
         return None
     return own_tls(folder if folder is not None else default_state_folder())
 
@@ -235,59 +196,6 @@ def _certificates(authorities: tuple[Path, ...], issue_ca: Path | None) -> Login
     )
 
 
-def _relays(relay_map: Path | None, relay_secrets: Path | None, *, is_in_fleet: bool) -> RelayDesk | None:
-    if relay_map is None:
-        if relay_secrets is not None and not is_in_fleet:
-            raise UsageError("--relay-secrets needs --relay-map FILE: whose secrets they are")
-        return None
-    secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
-    return RelayDesk(load_relay_map(relay_map), secrets, wall_s=lambda: int(time.time()))
-
-
-def share_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> None:
-    """Nodes of a fleet tell each other of the map, and the file that was written last counts; secrets stay where they are."""
-    fleet = server.fleet
-    if fleet is None:
-        return
-
-    def take(text: bytes) -> None:
-        secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
-        server.desk.replace_map(parse_relay_map(text), secrets)
-        server.handle_relays_changed()
-
-    if relay_map is not None:
-        # Before anything is taken from others, which may be older and would stand in the place of ours.
-        fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
-    fleet.watch_document(take)
-
-
-def read_relays(server: SignalingServer, relay_map: Path | None, relay_secrets: Path | None) -> Apply:
-    """The map and the secrets of its places, from their files; a newer map of another node stays."""
-    relays = load_relay_map(relay_map) if relay_map is not None else parse_relay_map(server.desk.map_text or _NO_PLACES)
-    secrets = load_relay_secrets(relay_secrets) if relay_secrets is not None else {}
-    if relay_map is not None:
-        # Whatever is wrong with them together shows here, before anything is changed.
-        RelayDesk(relays, secrets, wall_s=lambda: 0)
-
-    def apply() -> None:
-        server.desk.replace_map(relays, secrets)
-        server.handle_relays_changed()
-        if server.fleet is not None:
-            if relay_map is not None:
-                server.fleet.share(server.desk.map_text, relay_map.stat().st_mtime_ns)
-            else:
-                server.fleet.take_document_again()
-
-    return apply
-
-
-def _read_relay_secret(server: SignalingServer, file: Path) -> Apply:
-    try:
-        return partial(server.replace_relay_secret, given_relay_secret(file))
-    except FileNotFoundError:
-        raise UsageError(f"there is no {str(file)!r} any more") from None
-
-
 def _read_tls(server: SignalingServer, certificate: Path, key: Path) -> Apply:
     tls = given_tls(certificate, key)
 
@@ -301,6 +209,13 @@ def _read_tls(server: SignalingServer, certificate: Path, key: Path) -> Apply:
 
 def _read_certificates(server: SignalingServer, authorities: tuple[Path, ...], issue_ca: Path | None) -> Apply:
     return partial(server.core.replace_certificates, _certificates(authorities, issue_ca))
+
+
+def _read_relay_secret(server: SignalingServer, file: Path) -> Apply:
+    try:
+        return partial(server.replace_relay_secret, given_relay_secret(file))
+    except FileNotFoundError:
+        raise UsageError(f"there is no {str(file)!r} any more") from None
 
 
 def _say_started(server: SignalingServer) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+import click
 
 from peergram.address import format_address
 from peergram.errors import UsageError
@@ -13,6 +17,20 @@ from peergram.servers.operator_log import tell
 from peergram.servers.run import SignalingServer
 
 _SCHEMES = ("nats", "tls")
+_ABOUT_SERVERS = ("nats_login", "nats_creds", "nats_ca", "nats_cert", "nats_key")
+_FILE = click.Path(path_type=Path)
+_OPTIONS = (
+    click.option(
+        "--nats", "nats", metavar="URL", multiple=True,
+        help="Be a node of a fleet that shares a NATS cluster; one of its servers, nats://HOST:PORT or tls://… (repeatable).",
+    ),
+    click.option("--node", metavar="NAME", help="What this node is called among the others [default: the name of this machine]."),
+    click.option("--nats-login", metavar="FILE", type=_FILE, help="One line, USER PASSWORD, for the NATS servers."),
+    click.option("--nats-creds", metavar="FILE", type=_FILE, help="Or a credentials file of NATS."),
+    click.option("--nats-ca", metavar="FILE", type=_FILE, help="Who vouches for the NATS servers, PEM."),
+    click.option("--nats-cert", metavar="FILE", type=_FILE, help="Our certificate for them, PEM."),
+    click.option("--nats-key", metavar="FILE", type=_FILE, help="Its private key, PEM."),
+)  # fmt: skip
 
 
 def default_node_name() -> str:
@@ -20,26 +38,21 @@ def default_node_name() -> str:
     return socket.gethostname()[:64] or "node"
 
 
-def fleet_settings(
-    urls: tuple[str, ...],
-    node: str | None,
-    names: str | None,
-    has_authority: bool,
-    *,
-    login: Path | None,
-    credentials: Path | None,
-    ca: Path | None,
-    certificate: Path | None,
-    key: Path | None,
-) -> FleetSettings | None:
+def fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds them; the command gets them as `words` for `fleet_settings`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def fleet_settings(words: dict[str, Any], names: str | None, *, has_authority: bool) -> FleetSettings | None:
     """None without `--nats`. Raises UsageError for what does not go together."""
-    given = {
-        "--nats-login": login, "--nats-creds": credentials, "--nats-ca": ca, "--nats-cert": certificate, "--nats-key": key,
-    }  # fmt: skip
+    urls: tuple[str, ...] = words["nats"]
+    login, credentials, certificate, key = words["nats_login"], words["nats_creds"], words["nats_cert"], words["nats_key"]
     if not urls:
-        for option, value in given.items():
-            if value is not None:
-                raise UsageError(f"{option} is about a NATS server: name one with --nats nats://HOST:PORT")
+        for name in _ABOUT_SERVERS:
+            if words[name] is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is about a NATS server: name one with --nats nats://HOST:PORT")
         return None
     for url in urls:
         _check_url(url)
@@ -53,12 +66,12 @@ def fleet_settings(
         )
     return FleetSettings(
         urls=urls,
-        node=check_node_name(node or default_node_name()),
+        node=check_node_name(words["node"] or default_node_name()),
         keeps_names=names is None and not has_authority,
         newer_key_wins=has_authority,
         credentials=credentials,
         login=login,
-        tls_ca=ca,
+        tls_ca=words["nats_ca"],
         tls_certificate=certificate,
         tls_key=key,
     )

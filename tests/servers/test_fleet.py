@@ -18,7 +18,7 @@ from statistics import median
 import pytest
 
 from peergram import Messages, SendFlags, config
-from peergram.cli.serve import read_relays, share_relays
+from peergram.cli.serve_map import read_relays, share_relays
 from peergram.crypto.authority import issue_certificate
 from peergram.crypto.keys import SigningKey
 from peergram.drivers.authority_files import make_authority
