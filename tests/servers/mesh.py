@@ -17,9 +17,12 @@ _CALLS_OPEN_MAX = 4
 class Mesh:
     """Everybody has a session with everybody, and says something to each, again and again."""
 
-    def __init__(self, urls: str, count: int, pause_s: float, **options: Any) -> None:
+    def __init__(self, urls: str, count: int, pause_s: float, *, name: str = "peer", **options: Any) -> None:
+        self._names = [f"{name} {number}" for number in range(count)]
         self.services = [WebSocketSignaling(urls) for _ in range(count)]
-        self.peers = [Messages(f"peer {n}", signaling=each, state=False, **options) for n, each in enumerate(self.services)]
+        self.peers = [
+            Messages(name, signaling=each, state=False, **options) for name, each in zip(self._names, self.services, strict=True)
+        ]
         self.failures: list[object] = []
         self.sent = 0
         self.came: dict[tuple[int, str], list[int]] = {}
@@ -32,9 +35,9 @@ class Mesh:
         # One call after another, since signals of one caller are limited, and few at a time: all of them live in one process.
         self._open = 0
         for at, to in itertools.combinations(range(count), 2):
-            self.peers[at].send_message_to_user(f"peer {to}", b"hello", SendFlags.RELIABLE, 1)
+            self.peers[at].send_message_to_user(self._names[to], b"hello", SendFlags.RELIABLE, 1)
             self._open += 1
-            wait_until(lambda: self._greet() <= _CALLS_OPEN_MAX, 15)
+            wait_until(lambda: self._greet() <= _CALLS_OPEN_MAX, 60)
             time.sleep(0.03)
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -56,7 +59,7 @@ class Mesh:
             if time.monotonic() >= next_s:
                 next_s += self._pause_s
                 for at, to in itertools.permutations(range(len(self.peers)), 2):
-                    self.peers[at].send_message_to_user(f"peer {to}", b"%d" % self.sent, SendFlags.RELIABLE)
+                    self.peers[at].send_message_to_user(self._names[to], b"%d" % self.sent, SendFlags.RELIABLE)
                 self.sent += 1
             self._receive()
             time.sleep(0.02)
@@ -70,18 +73,24 @@ class Mesh:
     def wait_complete(self, least: int) -> None:
         """Until everybody has heard so much of everybody."""
         pairs = len(self.peers) * (len(self.peers) - 1)
-        wait_until(lambda: len(self.came) == pairs and all(len(each) >= least for each in list(self.came.values())), 60)
+        wait_until(
+            lambda: len(self.came) == pairs and all(len(each) >= least for each in list(self.came.values())),
+            30 + 3 * self._pause_s,
+        )
 
     def end(self) -> None:
         """All that was said must have been heard, once, in order."""
         self._end.set()
-        self._thread.join(10)
+        self._thread.join(60)
+        assert not self._thread.is_alive()
         expected = list(range(self.sent))
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 30
         while any(each != expected for each in self.came.values()) and time.monotonic() < until_s:
             self._receive()
             time.sleep(0.02)
         for peer in self.peers:
             peer.close()
-        assert all(each == expected for each in self.came.values())
+        amiss = {pair: each for pair, each in self.came.items() if each != expected}
+        late = [pair for pair, each in amiss.items() if each == expected[: len(each)]]
+        assert not amiss, f"of {self.sent}: {len(late)} pairs lack the last ones, the others: {amiss.keys() - late}"
         assert self.failures == []
