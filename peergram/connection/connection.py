@@ -25,6 +25,7 @@ from peergram.config import (
     CONNECT_OK_INTERVAL_US,
     CONTROL_REPLIES_MAX,
     FIN_WAIT_US,
+    GOODBYE_WAIT_US,
     MESSAGE_CHARGE_BYTES_MIN,
     MESSAGE_HEADROOM_BYTES,
     PACKETS_PER_TRANSMIT_MAX,
@@ -127,6 +128,7 @@ class Connection:
         "_ends_at_us",
         "_entropy",
         "_events",
+        "_goodbye_until_us",
         "_handshake",
         "_held",
         "_held_bytes",
@@ -198,6 +200,8 @@ class Connection:
         self._claim_step_us = 0
         self._asks_at_us = 0
         """From when on somebody's word makes us ask the peer at once again."""
+        self._goodbye_until_us = NEVER
+        """When the peer's goodbye counts, however much of what he sent before is missing."""
         self._close_repeats_at_us: list[int] = []
         self._connect_ok_at_us = 0
         """From when on another ConnectOK may be repeated."""
@@ -357,6 +361,17 @@ class Connection:
     def handle_contradiction(self) -> None:
         """The peer speaks of this connection as one that goes on. Who forges that only makes us wait longer."""
         self._claimed = None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the peer said goodbye, and only what he sent before is waited for."""
+        return self._goodbye_until_us != NEVER and self.is_live
+
+    def heed_goodbye(self, now_us: int) -> None:
+        """End as the peer said, whatever is missing."""
+        goodbye = self._receiver.goodbye if self._receiver is not None else None
+        if goodbye is not None and self.is_live:
+            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
 
     def handle_route(self, is_open: bool, now_us: int, *, changed: bool = True) -> None:
         """Whether there is a way for packets now; `changed`: another one than before, about which nothing is known."""
@@ -713,9 +728,14 @@ class Connection:
             self._unconfirmed_handshake = None
 
     def _heed_goodbye(self, receiver: Receiver, now_us: int) -> None:
-        goodbye = receiver.goodbye
-        if goodbye is not None and self.is_live:
-            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
+        """End as the peer said, once all is there that he sent before, or is late beyond hope."""
+        goodbye, flow = receiver.goodbye, self.flow
+        if goodbye is None or flow is None or not self.is_live:
+            return
+        wait_us = max(GOODBYE_WAIT_US, 2 * flow.round_trip.smoothed_us)
+        self._goodbye_until_us = min(self._goodbye_until_us, now_us + wait_us)
+        if now_us >= self._goodbye_until_us or not flow.acks.misses_any(now_us - wait_us):
+            self.heed_goodbye(now_us)
 
     def _handle_data(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
         try:
@@ -791,6 +811,8 @@ class Connection:
             self._handle_handshake_timeout(now_us)
             if self.state == ConnectionState.CONNECTING:
                 self._look_at_claim(now_us)
+        if now_us >= self._goodbye_until_us:
+            self.heed_goodbye(now_us)
         if self.state in _FLOWING:
             if self._unconfirmed_handshake is not None:
                 self._unconfirmed_handshake.handle_timeout(now_us)
@@ -916,6 +938,8 @@ class Connection:
                 earliest = _earlier(earliest, Deadline(until_us, "finding a route"))
             if self._unconfirmed_handshake is not None:
                 earliest = _earlier(earliest, self._unconfirmed_handshake.poll_timeout())
+            if self._goodbye_until_us != NEVER:
+                earliest = _earlier(earliest, Deadline(self._goodbye_until_us, "what was sent before the goodbye"))
             if self._claimed is not None:
                 earliest = _earlier(earliest, Deadline(self._claim_probe_at_us, "close to be confirmed"))
         elif self.state == ConnectionState.CONNECTING:

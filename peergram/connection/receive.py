@@ -160,9 +160,9 @@ class Receiver:
         return end
 
     def handle_payloads(self, payloads: list[bytes], first: int, now_us: int) -> None:
-        """Apply decrypted payloads of packets with consecutive numbers that are all new; stops at the peer's goodbye."""
+        """Apply decrypted payloads of packets with consecutive numbers that are all new."""
         at = 0
-        while at < len(payloads) and self.goodbye is None:
+        while at < len(payloads):
             stretch = self._take_stretch(payloads, at, now_us) if self.straight else at
             if stretch > at:
                 self._finish_stretch(first + at, payloads[at:stretch], now_us)
