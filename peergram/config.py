@@ -155,8 +155,8 @@ CLAIM_WAIT_SIGNALED_US: Final = 2_000_000
 """The same where no packet can go and only a signal may contradict: on a local network everybody sees the ids of a call, and
 could end it (E16)."""
 GOODBYE_WAIT_US: Final = 250_000
-"""How long at least a goodbye waits for packets sent before it that are missing: a signal may be faster than they are. As long as
-`CLAIM_WAIT_US`, for the same reason: a round trip of nearly any path."""
+"""How long at least unreliable messages count that were sent before the peer's goodbye and come after it: a round trip of nearly
+any path. A goodbye goes by signal as well, which may be faster."""
 PIECE_CHARGE_BYTES: Final = 128
 """What a piece kept by itself costs beside its bytes (E8)."""
 KEEPALIVE_US: Final = 10_000_000

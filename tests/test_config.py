@@ -111,7 +111,7 @@ REACHED_BY = {
     "CHALLENGE_TICKS_MAX": "crypto/test_cookie.py::test_a_challenge_is_dead_after_four_ticks_and_stays_dead",
     "CLAIM_WAIT_SIGNALED_US": "endpoint/test_unsigned_closes.py::test_a_close_that_nobody_contradicts_ends_a_call",
     "CLAIM_WAIT_US": "endpoint/test_restart.py::test_an_unproven_close_is_believed_when_a_reference_peer_is_silent",
-    "GOODBYE_WAIT_US": "endpoint/test_goodbyes.py::test_what_is_lost_is_not_waited_for_long",
+    "GOODBYE_WAIT_US": "endpoint/test_goodbyes.py::test_what_comes_long_after_a_goodbye_is_not_received",
     "CLAIM_WAIT_OWN_PEER_US": "endpoint/test_restart.py::test_an_unproven_close_is_believed_when_an_own_peer_is_silent",
     "PIECE_CHARGE_BYTES": "connection/test_limits.py::test_a_piece_by_itself_costs_its_bookkeeping_too",
     "KEEPALIVE_US": "connection/test_liveness.py::test_a_silent_peer_is_asked_for_a_sign_of_life_and_not_before",

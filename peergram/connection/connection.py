@@ -128,10 +128,10 @@ class Connection:
         "_ends_at_us",
         "_entropy",
         "_events",
-        "_goodbye_until_us",
         "_handshake",
         "_held",
         "_held_bytes",
+        "_late_until_us",
         "_limits",
         "_nagle_us",
         "_queue_bytes_max",
@@ -200,8 +200,8 @@ class Connection:
         self._claim_step_us = 0
         self._asks_at_us = 0
         """From when on somebody's word makes us ask the peer at once again."""
-        self._goodbye_until_us = NEVER
-        """When the peer's goodbye counts, however much of what he sent before is missing."""
+        self._late_until_us = 0
+        """Until when unreliable messages are still taken that the peer sent before his goodbye."""
         self._close_repeats_at_us: list[int] = []
         self._connect_ok_at_us = 0
         """From when on another ConnectOK may be repeated."""
@@ -361,17 +361,6 @@ class Connection:
     def handle_contradiction(self) -> None:
         """The peer speaks of this connection as one that goes on. Who forges that only makes us wait longer."""
         self._claimed = None
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the peer said goodbye, and only what he sent before is waited for."""
-        return self._goodbye_until_us != NEVER and self.is_live
-
-    def heed_goodbye(self, now_us: int) -> None:
-        """End as the peer said, whatever is missing."""
-        goodbye = self._receiver.goodbye if self._receiver is not None else None
-        if goodbye is not None and self.is_live:
-            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
 
     def handle_route(self, is_open: bool, now_us: int, *, changed: bool = True) -> None:
         """Whether there is a way for packets now; `changed`: another one than before, about which nothing is known."""
@@ -561,6 +550,10 @@ class Connection:
         flow = self.flow
         return flow is not None and bool(flow.blocked_lanes or flow.delivered)
 
+    def hears_late(self, now_us: int) -> bool:
+        """Whether unreliable messages may still come although the peer said goodbye."""
+        return now_us < self._late_until_us
+
     def drop_delivered(self) -> None:
         """Nobody wants the messages that are complete: give back their room."""
         for _, _, _, payloads, charge_bytes in self.take_delivered():
@@ -581,10 +574,10 @@ class Connection:
             self._ends_at_us = now_us + linger_us
             if self.flow is not None:
                 # Nobody will read it: unconfirmed, its sender is told of it.
-                self.flow.accepts_data = False
+                self.flow.refuse_data()
         elif self.state == ConnectionState.CONNECTED and linger_us > 0 and self.flow is not None and self.flow.owes_anything:
             self.end = End(reason, debug)
-            self.flow.accepts_data = False
+            self.flow.refuse_data()
             self.flush()
             self._enter(Cause.APPLICATION_CLOSED_LINGERING)
             self._ends_at_us = now_us + linger_us
@@ -608,8 +601,7 @@ class Connection:
     def stop_answering(self) -> None:
         """It ended, and its place is wanted: the peer hears no more of it."""
         if not self.is_live and self.state != ConnectionState.DEAD:
-            self._enter(Cause.ANSWERED_LONG_ENOUGH)
-            self._ends_at_us = NEVER
+            self._die()
             self._control.clear()
             self._close_repeats_at_us.clear()
 
@@ -700,6 +692,8 @@ class Connection:
             elif receiver is not None and self.state in _FLOWING:
                 self._handle_data(receiver, datagram, now_us)
             elif not self.is_live:
+                if receiver is not None and self.hears_late(now_us):
+                    self._handle_late(receiver, datagram, now_us)
                 self._answer_straggler()
             else:
                 self._datagrams_dropped.unknown += 1
@@ -728,14 +722,19 @@ class Connection:
             self._unconfirmed_handshake = None
 
     def _heed_goodbye(self, receiver: Receiver, now_us: int) -> None:
-        """End as the peer said, once all is there that he sent before, or is late beyond hope."""
         goodbye, flow = receiver.goodbye, self.flow
-        if goodbye is None or flow is None or not self.is_live:
-            return
-        wait_us = max(GOODBYE_WAIT_US, 2 * flow.round_trip.smoothed_us)
-        self._goodbye_until_us = min(self._goodbye_until_us, now_us + wait_us)
-        if now_us >= self._goodbye_until_us or not flow.acks.misses_any(now_us - wait_us):
-            self.heed_goodbye(now_us)
+        if goodbye is not None and flow is not None and self.is_live:
+            # A signal may be faster than the packets before it, and so may a packet.
+            self._late_until_us = now_us + max(GOODBYE_WAIT_US, 2 * flow.round_trip.smoothed_us)
+            self._finish(Cause.PEER_CLOSED, End(goodbye.reason, goodbye.debug, by_peer=True), now_us)
+
+    def _handle_late(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
+        """Take a packet that the goodbye may have overtaken."""
+        try:
+            receiver.handle_packet(datagram, now_us)
+        except ConnectionViolated:
+            self._datagrams_dropped.violating += 1
+            self._late_until_us = 0
 
     def _handle_data(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
         try:
@@ -811,8 +810,6 @@ class Connection:
             self._handle_handshake_timeout(now_us)
             if self.state == ConnectionState.CONNECTING:
                 self._look_at_claim(now_us)
-        if now_us >= self._goodbye_until_us:
-            self.heed_goodbye(now_us)
         if self.state in _FLOWING:
             if self._unconfirmed_handshake is not None:
                 self._unconfirmed_handshake.handle_timeout(now_us)
@@ -828,8 +825,7 @@ class Connection:
             elif self.is_live:
                 self._ends_at_us = NEVER
             else:
-                self._enter(Cause.ANSWERED_LONG_ENOUGH)
-                self._ends_at_us = NEVER
+                self._die()
 
     def _handle_handshake_timeout(self, now_us: int) -> None:
         handshake = self._handshake
@@ -938,8 +934,6 @@ class Connection:
                 earliest = _earlier(earliest, Deadline(until_us, "finding a route"))
             if self._unconfirmed_handshake is not None:
                 earliest = _earlier(earliest, self._unconfirmed_handshake.poll_timeout())
-            if self._goodbye_until_us != NEVER:
-                earliest = _earlier(earliest, Deadline(self._goodbye_until_us, "what was sent before the goodbye"))
             if self._claimed is not None:
                 earliest = _earlier(earliest, Deadline(self._claim_probe_at_us, "close to be confirmed"))
         elif self.state == ConnectionState.CONNECTING:
@@ -976,7 +970,8 @@ class Connection:
             self._datagrams_dropped,
             dialed=self.is_client,
         )
-        flow.accepts_data = self._close_when_open is None
+        if self._close_when_open is not None:
+            flow.refuse_data()
         self._receiver = Receiver(flow, take_report)
         self._transmitter = Transmitter(flow, fill_report)
         if self._is_signaled:
@@ -1019,7 +1014,8 @@ class Connection:
             for index, lane in self.flow.receive_lanes.items():
                 stream = lane.reliable
                 self._taken_at_end.append((index, stream.in_order_position if index in blocked else stream.consumed_position))
-            self._receiver.discard_unfinished()
+            self.flow.accepts_reliable = False
+            self._receiver.discard_unfinished(keeps_unreliable=self.hears_late(now_us))
         was_lingering = self.state == ConnectionState.LINGER
         self._enter(cause)
         if not was_lingering or self.end is None:
@@ -1035,6 +1031,14 @@ class Connection:
             if self.peer_connection_id:
                 self._close_repeats_at_us = [now_us + after_us for after_us in _CLOSE_REPEATS_US]
         self._events.append(Ended(end, self.state, self._unconfirmed_at_end, lost))
+
+    def _die(self) -> None:
+        """Whoever still sends hears nothing more."""
+        self._enter(Cause.ANSWERED_LONG_ENOUGH)
+        self._ends_at_us = NEVER
+        self._late_until_us = 0
+        if self._receiver is not None:
+            self._receiver.discard_unfinished()
 
     def _lose_receipts(self) -> Sequence[Receipt]:
         """Those that nobody confirms any more; what was confirmed until now stays in `open_receipts`."""

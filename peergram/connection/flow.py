@@ -84,7 +84,8 @@ class Flow:
         "_first_highest",
         "_path_bytes_max",
         "_window_bytes_min",
-        "accepts_data",
+        "accepts_reliable",
+        "accepts_unreliable",
         "acks",
         "answer_at_us",
         "answer_put_off",
@@ -165,8 +166,8 @@ class Flow:
             self.round_trip.add_sample(established.rtt_us, now_us)
 
     def _set_up_receiving(self, established: Established) -> None:
-        self.accepts_data = True
-        """False while lingering: acks count, data does not."""
+        self.accepts_reliable = self.accepts_unreliable = True
+        """False while lingering: acks count, data does not. After a goodbye, unreliable messages still do for a moment."""
         self.replay = ReplayWindow(established.highest_received, self.limits)
         self.acks = AcksOwed(established.highest_received)
         self._first_highest = established.highest_received
@@ -279,6 +280,10 @@ class Flow:
         if lane is None:
             lane = self.receive_lanes[index] = ReceiveLane(index, self.config, self.limits, self.room)
         return lane
+
+    def refuse_data(self) -> None:
+        """From now on only acks count."""
+        self.accepts_reliable = self.accepts_unreliable = False
 
     def deliver(self, lane: int, reliable: bool, numbers: Sequence[int], payloads: list[bytes], charge_bytes: int) -> None:
         """Hand whole messages to the application's queue."""

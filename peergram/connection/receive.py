@@ -160,9 +160,9 @@ class Receiver:
         return end
 
     def handle_payloads(self, payloads: list[bytes], first: int, now_us: int) -> None:
-        """Apply decrypted payloads of packets with consecutive numbers that are all new."""
+        """Apply decrypted payloads of packets with consecutive numbers that are all new; stops at the peer's goodbye."""
         at = 0
-        while at < len(payloads):
+        while at < len(payloads) and self.goodbye is None:
             stretch = self._take_stretch(payloads, at, now_us) if self.straight else at
             if stretch > at:
                 self._finish_stretch(first + at, payloads[at:stretch], now_us)
@@ -212,7 +212,7 @@ class Receiver:
                 break
             pieces.append(payload[begin:])
             position += len(payload) - begin
-        if not pieces or not flow.accepts_data or not lane.reliable.add_run(pieces, position - lane.reliable.end_position):
+        if not pieces or not flow.accepts_reliable or not lane.reliable.add_run(pieces, position - lane.reliable.end_position):
             return at
         if lane.reliable.is_ready and lane.index not in flow.blocked_lanes:
             self.deliver_ready(lane)
@@ -221,7 +221,7 @@ class Receiver:
     def _take_bundles(self, lane: ReceiveLane, payloads: list[bytes], at: int, skip: int) -> int:
         """Packets of whole unreliable messages; the end of what was taken."""
         flow = self._flow
-        if not flow.accepts_data:
+        if not flow.accepts_unreliable:
             return at
         select = payloads[at][:skip]
         numbers: list[int] = []
@@ -449,7 +449,7 @@ class Receiver:
         flow = self._flow
         self._has_segments = True
         lane.message_number = max(lane.message_number, number + len(messages) - 1)
-        if not flow.accepts_data:
+        if not flow.accepts_unreliable:
             return REFUSED
         self._deliver_unreliable(lane.index, range(number, number + len(messages)), messages)
         return OK
@@ -484,7 +484,7 @@ class Receiver:
         """Add stream bytes and deliver what is complete; False if there is no room for them."""
         flow = self._flow
         self._has_segments = True
-        if not flow.accepts_data or not lane.reliable.add(position, data):
+        if not flow.accepts_reliable or not lane.reliable.add(position, data):
             return False
         if lane.reliable.is_ready and lane.index not in flow.blocked_lanes:
             self.deliver_ready(lane)
@@ -514,10 +514,11 @@ class Receiver:
             lane.unreliable.discard()
         self._flow.blocked_lanes.clear()
 
-    def discard_unfinished(self) -> None:
+    def discard_unfinished(self, *, keeps_unreliable: bool = False) -> None:
         """Nothing more will come: give back the room of all but the lanes whose messages wait for the application."""
         for index, lane in self._flow.receive_lanes.items():
-            lane.unreliable.discard()
+            if not keeps_unreliable:
+                lane.unreliable.discard()
             if index not in self._flow.blocked_lanes:
                 lane.reliable.discard()
 
@@ -541,7 +542,7 @@ class Receiver:
         lane = flow.receive_lane(segment.lane)
         self._has_segments = True
         lane.message_number = max(lane.message_number, segment.message_number)
-        if not flow.accepts_data:
+        if not flow.accepts_unreliable:
             return False
         message = lane.unreliable.add(segment.message_number, segment.offset, segment.data, segment.last, now_us)
         if message is None:

@@ -159,10 +159,6 @@ class AcksOwed:
         """Highest packet number we will report."""
         return self._runs[-1].end - 1
 
-    def misses_any(self, since_us: int) -> bool:
-        """Whether packets are missing that were noticed to be after that time, and so may only be late."""
-        return any(run.hole_noticed_at_us > since_us for run in self._runs[1:])
-
     def schedule(self, at_us: int) -> None:
         """Have an ack frame sent by `at_us`; deadlines only move earlier."""
         if at_us < self.due_at_us:

@@ -208,8 +208,7 @@ class Admission:
         """
         for link in self._remotes.links.at(socket_id, remote):
             if link.peer is not None and link.peer.link is link and link.connection.is_client and _is_same_run(link, handshake):
-                is_young = link.connection.age_us(now_us) < _CHALLENGE_AGE_US_MAX
-                return link if is_young and not link.connection.is_leaving else None
+                return link if link.connection.age_us(now_us) < _CHALLENGE_AGE_US_MAX else None
         return None
 
     def _peer_dialed(self, socket_id: int, remote: Address, handshake: ServerHandshake) -> Peer | None:
@@ -252,9 +251,6 @@ class Admission:
         if not self._make_room(caller, now_us):
             return
         peer = dialed or self._remotes.peer_who_comes(handshake.peer_identity, caller.remote, now_us)
-        if peer.link is not None and peer.link.connection.is_leaving:
-            peer.link.connection.heed_goodbye(now_us)
-            self._remotes.after(peer.link, now_us)
         if len(peer.draining) >= ENDED_CONNECTIONS_UNREAD_MAX:
             text = "Messages of earlier connections are still unread; try again later"
             self._refuse(caller, EndReason.MISC_GENERIC, text, now_us)

@@ -578,7 +578,10 @@ class Endpoint:
         """
         self._check_open()
         peer = self._peers.get(identity)
-        if peer is None or (peer.is_forgettable and identity != self.identity):
+        if peer is None:
+            return False
+        if peer.is_forgettable and identity != self.identity:
+            self._remotes.forget_late(peer)
             return False
         self._remotes.close_peer(
             peer, End(EndReason.SESSION_CLOSED, "CloseSessionWithUser"), now_us, linger_us=self.config.linger_us

@@ -51,6 +51,7 @@ class Peer:
         "last_end",
         "last_established",
         "last_remote",
+        "late",
         "link",
         "messages_malformed",
         "pending",
@@ -76,6 +77,8 @@ class Peer:
         """What all his connections together may have us hold."""
         self.draining: list[Link] = []
         """Connections that ended with messages the application had no room for; it gets them as it reads."""
+        self.late: Link | None = None
+        """The connection that ended last, while messages may come that its goodbye overtook."""
         self.aliases: list[Identity] = []
         self.armed_at_us = NEVER
         self.last_end: End | None = None
@@ -117,7 +120,10 @@ class Peer:
     # --- messages ---
 
     def may_deliver(self, link: Link) -> bool:
-        """Whether it is the turn of this connection: what an earlier one took comes first."""
+        """Whether it is the turn of this connection: what an earlier one took comes first, but for late messages, which have no
+        order."""
+        if link is self.late and link not in self.draining:
+            return True
         if self.draining:
             return link is self.draining[0]
         return link is not self.successor

@@ -169,6 +169,10 @@ class Remotes:
         if link.connection.has_messages_left:
             peer.draining.append(link)
             link.drains_to = peer
+        if link.connection.hears_late(now_us):
+            self.forget_late(peer)
+            peer.late = link
+            link.drains_to = peer
         unconfirmed = peer.without_headers(ended.unconfirmed)
         self._tell(peer.session.handle_ended(ended.end, ended.state, unconfirmed))
         if peer.successor is not None and (peer.successor.connection.is_proven or ended.end is REPLACED):
@@ -177,6 +181,13 @@ class Remotes:
             self.ask_application(peer, peer.pending, now_us)
         else:
             self._note_ended(peer)
+
+    def forget_late(self, peer: Peer) -> None:
+        """Nothing more is taken that a goodbye overtook."""
+        late, peer.late = peer.late, None
+        if late is not None and late not in peer.draining:
+            late.drains_to = None
+            late.connection.discard_received()
 
     def _note_ended(self, peer: Peer) -> None:
         """His session is remembered for a while, but not those of a crowd."""
@@ -204,6 +215,7 @@ class Remotes:
             self._drop_peer(peer)
 
     def _drop_peer(self, peer: Peer) -> None:
+        self.forget_late(peer)
         for identity in (peer.identity, *peer.aliases):
             if self.peers.get(identity) is peer:
                 del self.peers[identity]
@@ -228,6 +240,8 @@ class Remotes:
     def _forget_link(self, link: Link, now_us: int) -> None:
         self.schedule.arm(link, None)
         self.ended_links.pop(link, None)
+        if link.drains_to is not None and link.drains_to.late is link:
+            self.forget_late(link.drains_to)
         if not self.links.remove(link):
             return
         if link.call is not None and self.calls is not None:
@@ -537,6 +551,7 @@ class Remotes:
         self.schedule.arm(peer, None)
         links = [link for link in (peer.link, peer.successor, peer.pending) if link is not None]
         peer.link = peer.successor = peer.pending = None
+        self.forget_late(peer)
         for drained in peer.draining:
             drained.drains_to = None
             drained.connection.discard_received()
@@ -576,6 +591,8 @@ class Remotes:
             if link in peer.draining and link is not None:
                 peer.draining.remove(link)
                 link.connection.discard_received()
+                if link is not peer.late:
+                    link.drains_to = None
 
     def handle_idle(self, peer: Peer, now_us: int) -> None:
         session = peer.session

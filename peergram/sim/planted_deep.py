@@ -87,7 +87,7 @@ def _ack_while_lingering(original: Method) -> Method:
     """Data that comes after closing is dropped, and acknowledged all the same."""
 
     def take_reliable(receiver: Receiver, lane: Any, position: int, data: bytes) -> bool:
-        return bool(original(receiver, lane, position, data)) or not receiver._flow.accepts_data
+        return bool(original(receiver, lane, position, data)) or not receiver._flow.accepts_reliable
 
     return take_reliable
 

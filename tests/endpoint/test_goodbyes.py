@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from peergram.address import Address
-from peergram.config import GOODBYE_WAIT_US
-from peergram.events import ConnectionState, SendFlags, SessionRequested
+from peergram.config import GOODBYE_WAIT_US, Config
+from peergram.events import ConnectionState, SendFlags, SessionFailed, SessionRequested
 from peergram.wire.signals import decode_signal
 from tests.endpoint.by_identity import Host, World
 from tests.endpoint.test_calls import connected, state_of
@@ -23,56 +23,73 @@ def has_lost(host: Host, peer: Host) -> Callable[[], bool]:
     return lambda: state_of(host, peer) != ConnectionState.CONNECTED
 
 
-def parted(world: World) -> tuple[Host, Host]:
-    """Bob has a session with alice, who sends something more and closes. Packets are slow, signals are not."""
+def payloads(host: Host) -> list[bytes]:
+    return [message.payload for message in host.received()]
+
+
+def close(host: Host, peer: Host) -> bool:
+    closed = host.endpoint.close_session(peer.identity, host.world.now_us)
+    host.drain()
+    return closed
+
+
+def parted(world: World, *words: bytes, flags: int = UNRELIABLE) -> tuple[Host, Host]:
+    """Alice says a last word and closes, and bob has heard that she closed, but not the word: signals are faster than packets."""
     alice, bob = connected(world)
     world.latency_us, world.signal_us = SLOW_US, FAST_US
     bob.events.clear()
-    assert alice.send(bob, b"the last word", UNRELIABLE) > 0
-    alice.endpoint.close_session(bob.identity, world.now_us)
-    alice.drain()
+    for word in words or (b"the last word",):
+        assert alice.send(bob, word, flags) > 0
+    close(alice, bob)
+    assert world.run(FAST_US, has_lost(bob, alice))
     return alice, bob
 
 
-def test_what_was_sent_before_a_goodbye_that_overtook_it_is_received() -> None:
+@pytest.mark.parametrize("size", [13, 5_000])
+def test_what_was_sent_before_a_goodbye_that_overtook_it_is_received(size: int) -> None:
+    world = World("alice", "bob")
+    _, bob = parted(world, b"w" * size)
+    assert not bob.endpoint.unread_messages
+    world.run(SLOW_US)
+    assert payloads(bob) == [b"w" * size]
+    world.run(10_000_000)
+    assert not bob.events
+    assert bob.endpoint._peers[world.hosts["alice"].identity].late is None
+
+
+def test_what_comes_long_after_a_goodbye_is_not_received() -> None:
+    world = World("alice", "bob")
+    alice, bob = connected(world)
+    world.latency_us, world.signal_us = GOODBYE_WAIT_US + 2 * FAST_US, FAST_US
+    alice.send(bob, b"late", UNRELIABLE)
+    close(alice, bob)
+    world.run(1_000_000)
+    assert not payloads(bob)
+
+
+def test_a_reliable_message_that_its_sender_gave_up_is_not_received_late() -> None:
+    world = World("alice", "bob", config=Config(linger_us=0))
+    alice, bob = parted(world, b"given up", flags=int(SendFlags.RELIABLE_NO_NAGLE))
+    assert [event.unconfirmed.messages for event in alice.events if isinstance(event, SessionFailed)] == [1]
+    world.run(SLOW_US)
+    assert not payloads(bob)
+
+
+def test_who_closes_as_well_receives_nothing_late() -> None:
     world = World("alice", "bob")
     alice, bob = parted(world)
-    assert world.run(SLOW_US + 1_000, has_lost(bob, alice))
-    assert [message.payload for message in bob.received()] == [b"the last word"]
+    assert not close(bob, alice)
+    world.run(SLOW_US)
+    assert not payloads(bob)
+    assert not bob.endpoint.unread_messages
 
 
-def test_a_goodbye_that_follows_all_that_was_sent_counts_at_once() -> None:
-    world = World("alice", "bob")
-    alice, bob = connected(world)
-    alice.endpoint.close_session(bob.identity, world.now_us)
-    alice.drain()
-    assert world.run(world.latency_us, has_lost(bob, alice))
-
-
-def test_what_is_lost_is_not_waited_for_long() -> None:
-    world = World("alice", "bob")
-    alice, bob = connected(world)
-    world.loses_packet = lambda _source, _to, packet: True
-    assert alice.send(bob, b"lost", UNRELIABLE) > 0
-    alice.endpoint.close_session(bob.identity, world.now_us)
-    alice.drain()
-    assert not world.run(GOODBYE_WAIT_US - FAST_US, has_lost(bob, alice))
-    assert world.run(2 * FAST_US + world.signal_us, has_lost(bob, alice))
-    assert not bob.received()
-
-
-def test_what_was_lost_long_before_is_not_waited_for() -> None:
-    world = World("alice", "bob")
-    alice, bob = connected(world)
-    world.loses_packet = lambda source, _to, _packet: source[0] == alice.address
-    alice.send(bob, b"lost", UNRELIABLE)
-    world.run(FAST_US)
-    world.loses_packet = lambda _source, _to, _packet: False
-    alice.send(bob, b"arrives", UNRELIABLE)
-    world.run(GOODBYE_WAIT_US + 2 * world.latency_us)
-    alice.endpoint.close_session(bob.identity, world.now_us)
-    alice.drain()
-    assert world.run(world.latency_us, has_lost(bob, alice))
+def test_late_messages_that_find_no_room_are_dropped_and_keep_none() -> None:
+    world = World("alice", "bob", config=Config(recv_buffer_messages=2))
+    _, bob = parted(world, b"one", b"two", b"three")
+    world.run(SLOW_US)
+    assert payloads(bob) == [b"one", b"two"]
+    assert not bob.endpoint._peers[world.hosts["alice"].identity].room.unread_messages
 
 
 def test_a_peer_who_took_leave_and_calls_anew_is_asked_about_at_once() -> None:
@@ -83,8 +100,34 @@ def test_a_peer_who_took_leave_and_calls_anew_is_asked_about_at_once() -> None:
     [event] = bob.events
     assert isinstance(event, SessionRequested)
     bob.accept(alice)
-    assert world.run(3_000_000, lambda: bob.endpoint.unread_messages > 0)
+    assert world.run(3_000_000, lambda: bob.endpoint.unread_messages == 2)
+    assert payloads(bob) == [b"the last word", b"me again"]
     assert state_of(bob, alice) == ConnectionState.CONNECTED
+
+
+def test_what_we_send_after_a_goodbye_opens_a_new_session() -> None:
+    world = World("alice", "bob")
+    alice, bob = parted(world)
+    assert bob.send(alice, b"wait!", UNRELIABLE) > 0
+    assert world.run(SLOW_US // 2, lambda: any(isinstance(event, SessionRequested) for event in alice.events))
+    alice.accept(bob)
+    assert world.run(3_000_000, lambda: alice.endpoint.unread_messages > 0)
+    assert payloads(alice) == [b"wait!"]
+    assert payloads(bob) == [b"the last word"]
+
+
+def test_a_goodbye_while_the_way_is_looked_for_ends_the_search() -> None:
+    world = World("alice", "bob", config=Config(timeout_initial_us=60_000_000))
+    alice, bob = world.hosts["alice"], world.hosts["bob"]
+    alice.send(bob, b"hello", UNRELIABLE)
+    assert world.run(1_000_000, lambda: bool(bob.events))
+    world.loses_packet = lambda _source, _to, _packet: True
+    bob.accept(alice)
+    world.run(500_000)
+    close(bob, alice)
+    assert world.run(world.signal_us, lambda: bool(alice.events))
+    [failed] = alice.events
+    assert isinstance(failed, SessionFailed)
 
 
 @pytest.mark.parametrize("order", ["as sent", "turned round"])
@@ -102,11 +145,11 @@ def test_packets_that_overtake_each_other_at_the_end_lose_nothing(order: str) ->
     world.loses_signal = lambda _host, _to, blob: decode_signal(blob).connection_closed is not None
     for word in (b"one", b"two", b"three"):
         alice.send(bob, word, UNRELIABLE)
-    alice.endpoint.close_session(bob.identity, world.now_us)
-    alice.drain()
+    close(alice, bob)
     world.loses_packet = lambda _source, _to, _packet: False
     assert len(packets) > 3
     for packet in packets if order == "as sent" else reversed(packets):
         world.carry(*packet)
     assert world.run(world.latency_us, has_lost(bob, alice))
-    assert {message.payload for message in bob.received()} == {b"one", b"two", b"three"}
+    world.run(world.latency_us)
+    assert set(payloads(bob)) == {b"one", b"two", b"three"}

@@ -126,7 +126,7 @@ def test_the_peers_close_is_exact_where_packets_overtake_each_other() -> None:
         assert reported == missing
 
 
-LINGER = "_take_reliable acknowledges what it throws away while it lingers (accepts_data), so the sender hears of no loss"
+LINGER = "_take_reliable acknowledges what it throws away while it lingers (accepts_reliable), so the sender hears of no loss"
 
 
 def test_what_a_lingering_peer_throws_away_is_unconfirmed() -> None:

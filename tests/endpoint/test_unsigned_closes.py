@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from peergram.address import Address
-from peergram.config import CLAIM_WAIT_SIGNALED_US, GOODBYE_WAIT_US, Config
+from peergram.config import CLAIM_WAIT_SIGNALED_US, Config
 from peergram.endpoint.call import Call
 from peergram.events import ConnectionState, SessionFailed, SessionRequested
 from peergram.routes.candidates import Base, Candidate, CandidateKind
@@ -128,12 +128,12 @@ def test_forged_closes_do_not_end_a_search_for_a_way_while_signals_pass() -> Non
     assert not failures(alice) + failures(bob)
 
 
-def test_a_peer_of_ours_who_gives_up_the_search_proves_it_and_is_believed_soon() -> None:
+def test_a_peer_of_ours_who_gives_up_the_search_proves_it_and_is_believed_at_once() -> None:
     world = World("alice", "bob", config=SLOW)
     alice, bob = looking_for_a_way(world)
     bob.endpoint.close_session(alice.identity, world.now_us)
     bob.drain()
-    assert world.run(GOODBYE_WAIT_US + 100_000, lambda: bool(failures(alice)))
+    assert world.run(100_000, lambda: bool(failures(alice)))
     [failed] = failures(alice)
     assert failed.debug == "CloseSessionWithUser"
 
@@ -210,13 +210,13 @@ def test_forged_closes_do_not_end_a_session_whose_way_is_lost() -> None:
     assert goes_on(world, alice, bob)
 
 
-def test_who_closes_while_the_way_is_lost_is_believed_soon() -> None:
+def test_who_closes_while_the_way_is_lost_is_believed_at_once() -> None:
     world = World("alice", "bob")
     alice, bob, _ = lost_way(world)
     bob.events.clear()
     alice.endpoint.close_session(bob.identity, world.now_us)
     alice.drain()
-    assert world.run(GOODBYE_WAIT_US + 100_000, lambda: bool(failures(bob)))
+    assert world.run(100_000, lambda: bool(failures(bob)))
 
 
 def test_a_request_of_the_session_that_is_sent_again_does_not_end_it_while_its_way_is_lost() -> None:

@@ -363,7 +363,7 @@ def test_unreliable_data_that_comes_when_no_data_is_taken_is_not_acknowledged() 
     """P5, the receiving end of it: the packet counts as lost, and what it carried reliably comes again."""
     flow = make_flow()
     receiver = Receiver(flow, lambda _record, _now_us: None)
-    flow.accepts_data = False
+    flow.refuse_data()
     assert receiver.handle_payload(b"\x37\x01\x00\x00\x00late", 2, 2_000_000) == REFUSED
     assert flow.acks.top == 1
     assert not flow.delivered

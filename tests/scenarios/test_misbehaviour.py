@@ -347,7 +347,7 @@ class Storm:
             assert missing <= here.lost.messages, f"{missing} missing, {here.lost.messages} reported"
 
 
-LINGER = "_take_reliable acknowledges what it throws away while it lingers (accepts_data), so the sender hears of no loss"
+LINGER = "_take_reliable acknowledges what it throws away while it lingers (accepts_reliable), so the sender hears of no loss"
 
 
 @pytest.mark.parametrize("seeds", [range(first, first + 10) for first in range(0, 1_000 if SOAK else 30, 10)], ids=str)
