@@ -344,6 +344,8 @@ class Receiver:
     def _check_unreported(self) -> None:
         acks = self._flow.acks
         if acks.top - acks.stop_waiting > PACKETS_UNREPORTED_MAX:
+            acks.catch_up()
+        if acks.top - acks.stop_waiting > PACKETS_UNREPORTED_MAX:
             raise ConnectionViolated(EndReason.MISC_GENERIC, "The peer never gives up on old packets")
 
     def _plan_ack(self, packets: int, now_us: int) -> None:

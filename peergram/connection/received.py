@@ -133,6 +133,7 @@ class AcksOwed:
     __slots__ = (
         "_holes_given_up",
         "_runs",
+        "_stop_waiting_said",
         "_stop_waiting_set_by",
         "due_at_us",
         "nack_delay_us",
@@ -148,6 +149,7 @@ class AcksOwed:
         """How long a missing packet may merely be late; grows where packets overtake each other."""
         self.stop_waiting = 0
         """The peer no longer wants to hear about numbers below this."""
+        self._stop_waiting_said = 0
         self._stop_waiting_set_by = 0
         self.due_at_us = NEVER
         """When the next ack frame must go."""
@@ -224,7 +226,11 @@ class AcksOwed:
             runs.insert(at, Run(number, number + 1, now_us, hole_at_us, noticed_at_us))
 
     def handle_stop_waiting(self, value: int, packet_number: int) -> bool:
-        """Take the peer's newest limit; False if it went down, which ends the connection."""
+        """Take the peer's newest limit; False if it went down, which ends the connection.
+
+        The part of it above `top` waits for `catch_up`: until a packet is acknowledged, the peer may take it back.
+        """
+        self._stop_waiting_said = max(self._stop_waiting_said, value)
         value = min(value, self.top)
         if value <= self.stop_waiting:
             return value == self.stop_waiting or packet_number < self._stop_waiting_set_by
@@ -238,6 +244,10 @@ class AcksOwed:
             self.nack_delay_us -= (self.nack_delay_us - NACK_DELAY_US) >> 6
             del self._runs[0]
         return True
+
+    def catch_up(self) -> None:
+        """Packets are acknowledged again, after so many that found no room: the limit that the peer named meanwhile counts."""
+        self.handle_stop_waiting(self._stop_waiting_said, self.top)
 
     def report(self, now_us: int, blocks_max: int = ACK_GAPS_MAX) -> AckReport:
         """The ack frame for now. A hole that may still be only late hides what lies above it, until its 3 ms are over."""

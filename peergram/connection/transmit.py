@@ -25,9 +25,10 @@ from peergram.config import (
 from peergram.connection.flow import ASK_ACK, ASK_ACK_NOW, PADDING_LEAD, Flow
 from peergram.connection.in_flight import PATH_PROBE, REPORTS, SentPacket
 from peergram.connection.lanes import IN_FLIGHT, Bundle, LargeMessage, Segment, SendLane, StreamRange
+from peergram.connection.received import AckReport
 from peergram.connection.stats import REPORT_INSTANT, REPORT_LIFETIME
 from peergram.timing import NEVER, Deadline
-from peergram.wire.frames import EXPLICIT_SIZE_MAX, encode_ack, encode_select_lane, encode_stop_waiting
+from peergram.wire.frames import EXPLICIT_SIZE_MAX, WIDE_ACK_VERSION_MIN, encode_ack, encode_select_lane, encode_stop_waiting
 from peergram.wire.link_stats import UdpStats, encode_stats
 from peergram.wire.varint import encode_varint
 
@@ -58,6 +59,8 @@ _TIME_FIELD_MAX_US: Final = 250_000
 _ACK_BLOCK_BYTES: Final = 7
 """An ack block takes no more than this in any case that matters."""
 _ACK_FIXED_BYTES: Final = 24
+_ACK_BEHIND_MAX: Final = 8_192
+"""How many packets may have come after the one acknowledged, for its 16 bits to be enough: with those under way below 32768."""
 _BLOB_EXTRA_BYTES: Final = 6
 """Length, flags and the time field, beside a statistics record."""
 
@@ -377,9 +380,18 @@ class Transmitter:
             return self._add_stop_waiting(pieces)
         size = self._add_stop_waiting(pieces)
         report = acks.report(now_us, max(min(ACK_GAPS_MAX, (limit - _ACK_FIXED_BYTES) // _ACK_BLOCK_BYTES), 1))
-        frame = encode_ack(report.latest, report.delay_us, report.blocks)
+        frame = self._encode_ack(report)
         pieces.append(frame)
         return size + len(frame)
+
+    def _encode_ack(self, report: AckReport) -> bytes:
+        """While packets find no room, none is acknowledged, and the newest that was falls behind: 16 bits of it would in the end
+        name another, which the peer would take for confirmed (P2). One who cannot read more hears nothing of it then."""
+        flow = self._flow
+        is_far_behind = flow.replay.highest - report.latest > _ACK_BEHIND_MAX
+        if is_far_behind and flow.peer_version < WIDE_ACK_VERSION_MIN:
+            return b""
+        return encode_ack(report.latest, report.delay_us, report.blocks, wide=is_far_behind)
 
     def _add_stop_waiting(self, pieces: list[bytes]) -> int:
         flow = self._flow
@@ -424,8 +436,8 @@ class Transmitter:
     def seal_goodbye(self, goodbye: bytes) -> bytes:
         """A last packet: the end, and what we received until then."""
         flow = self._flow
-        acks = flow.acks.report(1 << 60)
-        frames = goodbye + encode_ack(acks.latest, None, acks.blocks)
+        report = flow.acks.report(1 << 60)
+        frames = goodbye + self._encode_ack(report)
         number = flow.in_flight.next_number
         header = _HEADER.pack(0x80, flow.peer_connection_id, number & 0xFFFF)
         packet = header + flow.send_cipher.seal(number, frames)

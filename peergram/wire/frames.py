@@ -28,6 +28,8 @@ EXPLICIT_SIZE_MAX: Final = 4 * 256 + 255
 """A larger segment can only be the last frame of its payload."""
 ACK_DELAY_MAX_US: Final = 0xFFFE << 5
 """A longer delay is written as "no timing"."""
+WIDE_ACK_VERSION_MIN: Final = 13
+"""Peers that read 32 bits of an acknowledged number."""
 ACK_BLOCKS_WIRE_MAX: Final = 255
 """Most blocks that the count byte can say."""
 ACK_COUNT_MAX: Final = 100_000 << 3 | 0x7
@@ -428,10 +430,8 @@ def encode_stop_waiting(value: int, packet_number: int, bits: int = 0) -> bytes:
     raise UsageError(f"stop waiting offset {offset} does not fit 64 bits")
 
 
-def encode_ack(
-    latest: int, delay_us: int | None, blocks: Sequence[tuple[int, int]], *, wide: bool = False, peer_version: int = 13
-) -> bytes:
-    """An ack frame; `wide` writes 32 bits of `latest`, which a peer below version 13 could not read and therefore does not get.
+def encode_ack(latest: int, delay_us: int | None, blocks: Sequence[tuple[int, int]], *, wide: bool = False) -> bytes:
+    """An ack frame; `wide` writes 32 bits of `latest`, for peers from `WIDE_ACK_VERSION_MIN` on.
 
     A delay that is None or above `ACK_DELAY_MAX_US` is written as "no timing".
     """
@@ -441,7 +441,7 @@ def encode_ack(
         )
     if not blocks and not wide:
         return _PLAIN_ACK.pack(0x98, latest & 0xFFFF, _encode_ack_delay(delay_us))
-    number_bytes, lead = (4, 0x90) if wide and peer_version >= 13 else (2, 0x98)
+    number_bytes, lead = (4, 0x90) if wide else (2, 0x98)
     low = latest & (1 << 8 * number_bytes) - 1
     return b"".join(
         (

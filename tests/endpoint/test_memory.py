@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from pathlib import Path
 
+import peergram
 from peergram.config import REMEMBERED_CALLS_MAX, REMEMBERED_PER_PEER_MAX, SIGNAL_OLD_RUN_US, SIGNAL_REQUEST_QUICK_US, Config
 from peergram.endpoint.endpoint import Endpoint
 from peergram.endpoint.memory import Memory
@@ -198,9 +200,15 @@ def test_an_own_peer_that_was_killed_is_back_within_two_seconds_and_what_it_was_
     assert world.run(1_000_000, lambda: again.endpoint.unread_messages > 0)
 
 
-CALLED_BYTES_MAX = 19_000
+CALLED_BYTES_MAX = 18_000
 """An idle session by identity: 14 kB for the connection, the rest for signals and for ICE with one pair of addresses. Two
 contexts of the cipher take 5 kB more outside Python."""
+
+
+def own_bytes() -> int:
+    """What the package has allocated, its dataclasses included: other threads, such as those of the test runner, allocate as well."""
+    ours = [tracemalloc.Filter(True, name) for name in (str(Path(peergram.__file__).parent / "*"), "<string>")]
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(ours).traces)
 
 
 def test_what_an_idle_session_by_identity_takes_is_bounded() -> None:
@@ -222,7 +230,7 @@ def test_what_an_idle_session_by_identity_takes_is_bounded() -> None:
     gc.collect()
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
+        before = own_bytes()
         names = [f"host-{number}" for number in range(count)]
         gather(names)
         for name in names:
@@ -230,7 +238,7 @@ def test_what_an_idle_session_by_identity_takes_is_bounded() -> None:
         world.forget_packets()
         hub.events.clear()
         gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
+        after = own_bytes()
     finally:
         tracemalloc.stop()
     assert (after - before) / count < CALLED_BYTES_MAX

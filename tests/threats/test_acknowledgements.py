@@ -18,6 +18,7 @@ from peergram.config import (
     Config,
 )
 from peergram.connection.flow import Flow
+from peergram.connection.goodbye import Goodbye, decode_goodbye, encode_goodbye
 from peergram.connection.in_flight import PacketsInFlight, SentPacket
 from peergram.connection.receive import DISCARDED, OK, ConnectionViolated, Receiver
 from peergram.connection.received import ReplayWindow
@@ -25,11 +26,27 @@ from peergram.connection.reports import fill_report
 from peergram.connection.transmit import Transmitter
 from peergram.errors import EndReason, Result
 from peergram.wire.data_packet import decode_data_header, encode_data_header, expand_packet_number
-from peergram.wire.frames import encode_ack, encode_ack_block, encode_stop_waiting
+from peergram.wire.frames import (
+    WIDE_ACK_VERSION_MIN,
+    Ack,
+    DecodeContext,
+    StopWaiting,
+    decode_frames,
+    encode_ack,
+    encode_ack_block,
+    encode_stop_waiting,
+)
 from tests.connection.flows import make_flow
 from tests.threats.world import SOAK, Host, World, assert_session_works, friends, full_or, held_bytes, operations
 
 NOW_US = 2_000_000
+SEGMENT = bytes.fromhex("57 01 00 00 00 00 00 01 41")
+"""The first message of the stream, of one byte."""
+
+
+def context(next_packet_number: int) -> DecodeContext:
+    """How one who sends that packet next reads what comes."""
+    return DecodeContext(2, next_packet_number, lambda _lane: 0, lambda _lane: 1)
 
 
 class Node:
@@ -280,6 +297,46 @@ def test_a_peer_that_talks_and_never_acknowledges_is_remembered_up_to_a_limit() 
     node = Node(own_peer=True)
     never_acks(node, 9_500, 1_000)
     assert len(node.flow.in_flight) <= PACKETS_IN_FLIGHT_MAX
+
+
+@pytest.mark.parametrize("version", [WIDE_ACK_VERSION_MIN - 1, WIDE_ACK_VERSION_MIN])
+@pytest.mark.parametrize("behind", [0, 8_192, 8_193, 30_000, 40_000, 65_536, 65_537, 1_000_000])
+def test_an_ack_names_the_packet_it_means_however_many_came_after_it(behind: int, version: int) -> None:
+    """P2: while nothing finds room here, nothing is acknowledged, and what 16 bits tell of the newest one would name another."""
+    node = Node()
+    node.flow.peer_version = version
+    node.take(SEGMENT, 5)
+    node.flow.replay.add(5 + behind)
+    [packet] = node.transmitter.poll(NOW_US + 1_000_000)
+    payload = packet[decode_data_header(packet).payload_at :]
+    for under_way in (0, 8_000):
+        acks = [
+            frame for frame in decode_frames(payload, context(5 + behind + under_way + 1)) if not isinstance(frame, StopWaiting)
+        ]
+        if behind > 8_192 and version < WIDE_ACK_VERSION_MIN:
+            assert not acks
+        else:
+            assert [(frame.latest, frame.blocks) for frame in acks if isinstance(frame, Ack)] == [(5, [(1, 3)])]
+
+
+def test_a_goodbye_names_the_packets_it_means_too() -> None:
+    node = Node(own_peer=True)
+    node.take(SEGMENT, 5)
+    node.flow.replay.add(100_000)
+    packet = node.transmitter.seal_goodbye(encode_goodbye(Goodbye(1_000, "", ())))
+    _, frames = decode_goodbye(packet[decode_data_header(packet).payload_at :])
+    assert decode_frames(frames, context(100_001)) == [Ack(5, None, [(1, 3)])]
+
+
+def test_a_reader_who_pauses_for_a_million_packets_keeps_the_session() -> None:
+    """None of them found room, so that none was acknowledged, and the limit of the sender lies far above the newest that was."""
+    node = Node()
+    node.take(SEGMENT, 2)
+    node.flow.replay.add(1_000_000)
+    assert node.take(encode_stop_waiting(999_990, 1_000_001) + SEGMENT, 1_000_001) == OK
+    [packet] = node.transmitter.poll(NOW_US + 1_000_000)
+    frames = decode_frames(packet[decode_data_header(packet).payload_at :], context(1_000_002))
+    assert [frame for frame in frames if isinstance(frame, Ack)] == [Ack(1_000_001, 1_000_000, [(1, 11)])]
 
 
 def test_a_statistics_report_that_was_given_up_is_not_waited_for() -> None:

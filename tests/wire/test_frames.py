@@ -266,9 +266,9 @@ def test_an_ack_number_is_expanded_to_the_nearest_below_what_we_send_next() -> N
             assert decode_frames(payload, Receiver(next_packet_number=latest + 30_000).context(2)) == [Ack(latest, None, [])]
 
 
-def test_a_peer_below_version_13_gets_no_wide_ack() -> None:
+def test_an_ack_has_16_bits_of_the_number_or_32() -> None:
     assert encode_ack(1, None, [], wide=True).hex() == "9001000000ffff"
-    assert encode_ack(1, None, [], wide=True, peer_version=12).hex() == "980100ffff"
+    assert encode_ack(1, None, []).hex() == "980100ffff"
 
 
 def test_an_ack_delay_is_rounded_down_and_too_long_ones_are_left_out() -> None:
