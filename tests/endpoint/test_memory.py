@@ -206,7 +206,7 @@ contexts of the cipher take 5 kB more outside Python."""
 
 
 def own_bytes() -> int:
-    """What the package has allocated, its dataclasses included: other threads, such as those of the test runner, allocate as well."""
+    """What the package has allocated, its dataclasses included; other threads, such as the test runner's, allocate as well."""
     ours = [tracemalloc.Filter(True, name) for name in (str(Path(peergram.__file__).parent / "*"), "<string>")]
     return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(ours).traces)
 
