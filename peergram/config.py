@@ -26,7 +26,8 @@ DATAGRAM_BYTES_FLOOR: Final = 1_100
 PATH_MTU_PROBES_MAX: Final = 3
 """Probes of one size that must be lost before it counts as too large (RFC 8899, MAX_PROBES)."""
 PATH_MTU_RAISE_US: Final = 600_000_000
-"""When to look again whether more fits (RFC 8899, PMTU_RAISE_TIMER)."""
+"""When to look again whether more fits (RFC 8899, PMTU_RAISE_TIMER), and when a reference peer, which takes no probes, gets
+packets of the protocol's size again."""
 PATH_MTU_RETRY_US: Final = 60_000_000
 """The same after packets had vanished for their size."""
 PATH_MTU_BLACK_HOLE_LOSSES: Final = 10

@@ -83,6 +83,7 @@ class Flow:
     __slots__ = (
         "_first_highest",
         "_path_bytes_max",
+        "_takes_probes",
         "_window_bytes_min",
         "accepts_reliable",
         "accepts_unreliable",
@@ -213,6 +214,7 @@ class Flow:
         self.payload_bytes_max = DATAGRAM_BYTES_OWN_PEER_MAX if large else DATAGRAM_BYTES_MAX
         """Largest plaintext taken from the peer."""
         self.peer_ack_delay_us = ACK_DELAY_OWN_PEER_US if self.own_peer else ACK_DELAY_US
+        self._takes_probes = large
         self._path_bytes_max = config.path_mtu_bytes_max if large else 0
         self._set_up_path(now_us, delivered_bytes=0)
 
@@ -225,7 +227,7 @@ class Flow:
             else AutoRate(self.peer_ack_delay_us, now_us, delivered_bytes=delivered_bytes)
         )
         self.bucket = TokenBucket(now_us)
-        self.path_mtu = PathMtu(config.datagram_bytes, self._path_bytes_max)
+        self.path_mtu = PathMtu(config.datagram_bytes, self._path_bytes_max, takes_probes=self._takes_probes)
         self.datagram_bytes = self.full_bytes = self.burst_bytes = 0
         self.set_datagram_bytes(self.path_mtu.size_bytes)
 

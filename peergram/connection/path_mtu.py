@@ -1,10 +1,10 @@
 """How large a datagram may be on the path: the search of RFC 8899 (DPLPMTUD), up a ladder of likely sizes.
 
-Only between own peers that both said they take part: a reference peer never gets more than the protocol's size. A probe is a data
-packet that carries nothing but padding and a question, so its loss costs nothing; it counts as too large when three of its kind
-were lost. Probes go out only while much is sent, so an idle or slow connection costs nothing. When packets larger than the
-smallest size vanish while nothing of that size arrives any more, the path is taken to have become narrower (a black hole) and the
-search begins again from below.
+Only between own peers that both said they take part: a reference peer never gets more than the protocol's size, nor a probe, for
+which it would end the connection. A probe is a data packet that carries nothing but padding and a question, so its loss costs
+nothing; it counts as too large when three of its kind were lost. Probes go out only while much is sent, so an idle or slow connection
+costs nothing. When packets larger than the smallest size vanish while nothing of that size arrives any more, the path is taken to
+have become narrower (a black hole) and the search begins again from below.
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ class PathMtu:
         "_lost_in_a_row",
         "_may_probe_at_us",
         "_probing",
+        "_takes_probes",
         "_top",
         "_tries",
         "size_bytes",
         "smaller_bytes",
     )
 
-    def __init__(self, configured_bytes: int, ceiling_bytes: int) -> None:
-        """`configured_bytes` is what packets begin with; below the protocol's size it stays. `ceiling_bytes` ends the search."""
+    def __init__(self, configured_bytes: int, ceiling_bytes: int, *, takes_probes: bool = True) -> None:
+        """`configured_bytes` is what packets begin with; below the protocol's size it stays. `ceiling_bytes` ends the search.
+        `takes_probes`: whether the peer understands them."""
+        self._takes_probes = takes_probes
         self.size_bytes = configured_bytes
         """Largest datagram that is known, or trusted at first, to pass."""
         is_searched = configured_bytes == DATAGRAM_BYTES_MAX
@@ -64,7 +67,11 @@ class PathMtu:
 
     def wants_probe(self, now_us: int) -> bool:
         """Whether a probe should go if much is being sent."""
-        return self._at < self._top and not self._probing and now_us >= self._may_probe_at_us
+        return self._takes_probes and self._at < self._top and not self._probing and now_us >= self._may_probe_at_us
+
+    def is_worth_a_try(self, now_us: int) -> bool:
+        """Whether data itself should find out if the protocol's size passes again, since nothing else can."""
+        return not self._takes_probes and self._at < _BASE and now_us >= self._may_probe_at_us
 
     @property
     def probe_bytes(self) -> int:
@@ -109,12 +116,12 @@ class PathMtu:
             return False
         self._lost_in_a_row = 0
         self._tries = 0
-        self._may_probe_at_us = now_us + PATH_MTU_RETRY_US
+        self._may_probe_at_us = now_us + (PATH_MTU_RETRY_US if self._takes_probes else PATH_MTU_RAISE_US)
         self._move(_BASE if self._at > _BASE else 0)
         return True
 
     def absolve(self) -> bool:
-        """Smaller packets fare no better, so it is not the size: back to the protocol's; whether that is a change."""
+        """It is not the size, since smaller packets fare no better, or no longer: back to the protocol's; whether that is a change."""
         if self._at or self._may_probe_at_us == NEVER:
             return False
         self._move(_BASE)

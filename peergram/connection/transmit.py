@@ -111,8 +111,11 @@ class Transmitter:
         flow.bucket.fill(flow.rate.rate_bytes_per_s, now_us)
         packets: list[bytes] = []
         flow.is_blocked = self.is_drained = False
-        if flow.queued_bytes >= flow.burst_bytes and self._may_probe_path(now_us):
-            return [self._build_probe(now_us)]
+        if flow.queued_bytes >= flow.burst_bytes:
+            if self._may_probe_path(now_us):
+                return [self._build_probe(now_us)]
+            if flow.path_mtu.is_worth_a_try(now_us) and flow.path_mtu.absolve():
+                flow.set_datagram_bytes(flow.path_mtu.size_bytes)
         while len(packets) < packets_max:
             sends_data = self._data_wanted(now_us)
             if (sends_data or flow.stalled_since_us != NEVER) and self._has_room():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from peergram.config import (
@@ -15,14 +17,21 @@ from peergram.config import (
     PATH_MTU_PROBES_MAX,
     PATH_MTU_RAISE_US,
     PATH_MTU_RETRY_US,
+    Config,
 )
 from peergram.connection.connection import Connection
+from peergram.connection.flow import PADDING_LEAD, Flow
+from peergram.connection.handshake import LARGE_DATAGRAMS
 from peergram.connection.lanes import Bundle, SendLane
 from peergram.connection.path_mtu import LADDER, PathMtu
+from peergram.connection.reports import fill_report
+from peergram.connection.transmit import Transmitter
 from peergram.errors import Result
 from peergram.events import ConnectionState
 from peergram.sim.link import UDP_OVERHEAD_BYTES
-from tests.connection.flows import make_flow
+from peergram.wire.certificates import Capabilities
+from peergram.wire.data_packet import decode_data_header
+from tests.connection.flows import established, make_flow
 from tests.endpoint.world import RELIABLE, SECOND_US, UNRELIABLE, Host, World
 
 NOW_US = 1_000_000
@@ -175,6 +184,38 @@ def test_larger_packets_are_no_reason_to_wait_for_more_small_messages() -> None:
     assert flow.burst_bytes == BURST_BYTES_MAX
     flow.set_datagram_bytes(65_000)
     assert flow.burst_bytes == flow.full_bytes
+
+
+def test_a_peer_that_takes_no_probes_gets_none_and_larger_packets_again_after_a_long_while() -> None:
+    """A reference peer ends the connection at the first byte of a probe."""
+    path = PathMtu(DATAGRAM_BYTES_MAX, 0, takes_probes=False)
+    assert not path.is_worth_a_try(NOW_US)
+    assert path.shrink(NOW_US)
+    assert path.size_bytes == DATAGRAM_BYTES_FLOOR
+    assert not path.is_worth_a_try(NOW_US + PATH_MTU_RAISE_US - 1)
+    assert path.is_worth_a_try(NOW_US + PATH_MTU_RAISE_US)
+    assert not path.wants_probe(NOW_US + PATH_MTU_RAISE_US)
+    assert path.absolve()
+    assert path.size_bytes == DATAGRAM_BYTES_MAX
+
+
+@pytest.mark.parametrize("capabilities", [Capabilities(LARGE_DATAGRAMS, bytes(16)), Capabilities(0, bytes(16)), None])
+def test_after_packets_had_vanished_only_peers_that_take_them_get_probes(capabilities: Capabilities | None) -> None:
+    config = Config(rate="fixed", send_rate_bytes=20_000_000)
+    flow = Flow(replace(established(), capabilities=capabilities), config, NOW_US)
+    transmitter = Transmitter(flow, fill_report)
+    assert flow.path_mtu.shrink(NOW_US)
+    flow.set_datagram_bytes(flow.path_mtu.size_bytes)
+    lane = flow.lanes.lane(0)
+    for _ in range(100):
+        flow.queued_bytes += lane.queue_reliable(bytes(5_000), NOW_US)
+    now_us, payloads = NOW_US + PATH_MTU_RAISE_US, []
+    for _ in range(100):
+        for packet in transmitter.poll(now_us):
+            payloads.append(packet[decode_data_header(packet).payload_at :])
+        flow.probe_backoff = 0
+        now_us += 10_000
+    assert any(payload[0] == PADDING_LEAD for payload in payloads) is bool(capabilities and capabilities.features)
 
 
 def test_what_fares_no_better_in_small_packets_was_not_too_large() -> None:
