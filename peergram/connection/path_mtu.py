@@ -1,10 +1,10 @@
 """How large a datagram may be on the path: the search of RFC 8899 (DPLPMTUD), up a ladder of likely sizes.
 
-Only between own peers that both said they take part: a reference peer never gets more than the protocol's size, nor a probe, for
-which it would end the connection. A probe is a data packet that carries nothing but padding and a question, so its loss costs
-nothing; it counts as too large when three of its kind were lost. Probes go out only while much is sent, so an idle or slow connection
-costs nothing. When packets larger than the smallest size vanish while nothing of that size arrives any more, the path is taken to
-have become narrower (a black hole) and the search begins again from below.
+Only between own peers that both said they take part: a reference peer never gets more than the protocol's size, nor a probe,
+for which it would end the connection. A probe is a data packet that carries nothing but padding and a question, so its loss
+costs nothing; it counts as too large when three of its kind were lost. Probes go out only while much is sent, so an idle or
+slow connection costs nothing. When packets larger than the smallest size vanish while nothing of that size arrives any more,
+the path is taken to have become narrower (a black hole) and the search begins again from below.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class PathMtu:
         return True
 
     def absolve(self) -> bool:
-        """It is not the size, since smaller packets fare no better, or no longer: back to the protocol's; whether that is a change."""
+        """It is not the size (smaller packets fare no better), or no longer: back to the protocol's; whether that is a change."""
         if self._at or self._may_probe_at_us == NEVER:
             return False
         self._move(_BASE)
