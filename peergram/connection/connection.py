@@ -554,6 +554,12 @@ class Connection:
         """Whether unreliable messages may still come although the peer said goodbye."""
         return now_us < self._late_until_us
 
+    def stop_hearing_late(self) -> None:
+        """Nothing more is taken of what the peer sent before his goodbye."""
+        if self._late_until_us and self._receiver is not None:
+            self._late_until_us = 0
+            self._receiver.discard_unfinished()
+
     def drop_delivered(self) -> None:
         """Nobody wants the messages that are complete: give back their room."""
         for _, _, _, payloads, charge_bytes in self.take_delivered():
@@ -734,7 +740,7 @@ class Connection:
             receiver.handle_packet(datagram, now_us)
         except ConnectionViolated:
             self._datagrams_dropped.violating += 1
-            self._late_until_us = 0
+            self.stop_hearing_late()
 
     def _handle_data(self, receiver: Receiver, datagram: bytes, now_us: int) -> None:
         try:
@@ -817,6 +823,8 @@ class Connection:
         if self._close_repeats_at_us and now_us >= self._close_repeats_at_us[0]:
             self._close_repeats_at_us = [at_us for at_us in self._close_repeats_at_us if at_us > now_us]
             self._say_close()
+        if 0 < self._late_until_us <= now_us:
+            self.stop_hearing_late()
         if now_us >= self._ends_at_us:
             if self.state == ConnectionState.LINGER:
                 self._finish(Cause.LINGER_DONE, self.end or End(0, ""), now_us)
@@ -942,6 +950,8 @@ class Connection:
                 earliest = _earlier(earliest, Deadline(self._agree_until_us, "agreement to a key"))
             if self._claimed is not None:
                 earliest = _earlier(earliest, Deadline(self._claim_probe_at_us, "close to be confirmed"))
+        if self._late_until_us:
+            earliest = _earlier(earliest, Deadline(self._late_until_us, "late messages"))
         if self._ends_at_us != NEVER:
             earliest = _earlier(earliest, Deadline(self._ends_at_us, "end"))
         if self._control:
@@ -1036,9 +1046,7 @@ class Connection:
         """Whoever still sends hears nothing more."""
         self._enter(Cause.ANSWERED_LONG_ENOUGH)
         self._ends_at_us = NEVER
-        self._late_until_us = 0
-        if self._receiver is not None:
-            self._receiver.discard_unfinished()
+        self.stop_hearing_late()
 
     def _lose_receipts(self) -> Sequence[Receipt]:
         """Those that nobody confirms any more; what was confirmed until now stays in `open_receipts`."""

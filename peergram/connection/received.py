@@ -149,7 +149,7 @@ class AcksOwed:
         """How long a missing packet may merely be late; grows where packets overtake each other."""
         self.stop_waiting = 0
         """The peer no longer wants to hear about numbers below this."""
-        self._stop_waiting_said = 0
+        self._stop_waiting_said = (0, 0)
         self._stop_waiting_set_by = 0
         self.due_at_us = NEVER
         """When the next ack frame must go."""
@@ -228,9 +228,9 @@ class AcksOwed:
     def handle_stop_waiting(self, value: int, packet_number: int) -> bool:
         """Take the peer's newest limit; False if it went down, which ends the connection.
 
-        The part of it above `top` waits for `catch_up`: until a packet is acknowledged, the peer may take it back.
+        Of one above `top` only what is below counts at first, as with the reference, and the rest after `catch_up`.
         """
-        self._stop_waiting_said = max(self._stop_waiting_said, value)
+        self._stop_waiting_said = max(self._stop_waiting_said, (value, packet_number))
         value = min(value, self.top)
         if value <= self.stop_waiting:
             return value == self.stop_waiting or packet_number < self._stop_waiting_set_by
@@ -247,7 +247,7 @@ class AcksOwed:
 
     def catch_up(self) -> None:
         """Packets are acknowledged again, after so many that found no room: the limit that the peer named meanwhile counts."""
-        self.handle_stop_waiting(self._stop_waiting_said, self.top)
+        self.handle_stop_waiting(*self._stop_waiting_said)
 
     def report(self, now_us: int, blocks_max: int = ACK_GAPS_MAX) -> AckReport:
         """The ack frame for now. A hole that may still be only late hides what lies above it, until its 3 ms are over."""

@@ -266,7 +266,8 @@ class Admission:
             peer = dialed or self._remotes.peer_of(handshake.peer_identity, now_us)
         link = self._accept_link(caller, peer, now_us)
         present = peer.link
-        if present is not None and _has_key(present, handshake.peer_key):
+        known = present or peer.successor
+        if known is not None and _has_key(known, handshake.peer_key):
             self._remotes.accept_successor(peer, link, now_us)
             return
         peer.pending = link

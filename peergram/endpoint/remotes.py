@@ -119,6 +119,9 @@ class Remotes:
             self._ask_about(link.peer, link, now_us)
         if link.call is not None and self.calls is not None:
             self.calls.note_connection(link.call)
+        owner = link.drains_to
+        if owner is not None and owner.late is link and not connection.hears_late(now_us):
+            self.forget_late(owner)
         if connection.state == ConnectionState.DEAD:
             self._forget_link(link, now_us)
         else:
@@ -185,7 +188,10 @@ class Remotes:
     def forget_late(self, peer: Peer) -> None:
         """Nothing more is taken that a goodbye overtook."""
         late, peer.late = peer.late, None
-        if late is not None and late not in peer.draining:
+        if late is None:
+            return
+        late.connection.stop_hearing_late()
+        if late not in peer.draining:
             late.drains_to = None
             late.connection.discard_received()
 
@@ -211,7 +217,7 @@ class Remotes:
 
     def _forget_peer(self, peer: Peer) -> None:
         """Keep nothing of somebody with whom there is nothing."""
-        if peer.is_forgettable:
+        if peer.is_forgettable and peer.late is None:
             self._drop_peer(peer)
 
     def _drop_peer(self, peer: Peer) -> None:
@@ -240,8 +246,6 @@ class Remotes:
     def _forget_link(self, link: Link, now_us: int) -> None:
         self.schedule.arm(link, None)
         self.ended_links.pop(link, None)
-        if link.drains_to is not None and link.drains_to.late is link:
-            self.forget_late(link.drains_to)
         if not self.links.remove(link):
             return
         if link.call is not None and self.calls is not None:
@@ -477,6 +481,8 @@ class Remotes:
             old.connection.end_for_peer(REPLACED, now_us)
             self.after(old, now_us)
             return
+        if peer.session.state == SessionState.REQUESTED:
+            self.drop_pending(peer, "An earlier request of another program was accepted", now_us)
         peer.successor = None
         peer.link = link
         peer.session.handle_requested(now_us)
@@ -590,9 +596,9 @@ class Remotes:
                     return
             if link in peer.draining and link is not None:
                 peer.draining.remove(link)
-                link.connection.discard_received()
                 if link is not peer.late:
                     link.drains_to = None
+                    link.connection.discard_received()
 
     def handle_idle(self, peer: Peer, now_us: int) -> None:
         session = peer.session

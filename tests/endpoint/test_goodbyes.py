@@ -92,6 +92,115 @@ def test_late_messages_that_find_no_room_are_dropped_and_keep_none() -> None:
     assert not bob.endpoint._peers[world.hosts["alice"].identity].room.unread_messages
 
 
+def stored_bytes(host: Host, peer: Host) -> int:
+    """What waits at this host for the rest of it."""
+    return host.endpoint._peers[peer.identity].room.stream_bytes
+
+
+def with_halves_under_way(world: World) -> tuple[Host, Host]:
+    """As `parted`, and half of what alice said last is lost."""
+    alice, bob = connected(world)
+    is_first = True
+
+    def loses(source: Address, _to: Address, packet: bytes) -> bool:
+        nonlocal is_first
+        is_lost = source[0] == alice.address and len(packet) > 1_000 and is_first
+        is_first = is_first and not is_lost
+        return is_lost
+
+    world.loses_packet = loses
+    assert alice.send(bob, bytes(5_000), UNRELIABLE) > 0
+    close(alice, bob)
+    return alice, bob
+
+
+def test_what_waits_for_its_rest_is_thrown_away_when_no_more_is_waited_for() -> None:
+    world = World("alice", "bob")
+    alice, bob = with_halves_under_way(world)
+    world.run(world.latency_us)
+    assert stored_bytes(bob, alice) > 1_000
+    world.run(GOODBYE_WAIT_US)
+    assert not stored_bytes(bob, alice)
+    assert bob.endpoint._peers[alice.identity].late is None
+
+
+def test_who_closes_as_well_stores_nothing_that_comes_late() -> None:
+    world = World("alice", "bob")
+    alice, bob = with_halves_under_way(world)
+    world.run(world.signal_us)
+    assert not close(bob, alice)
+    world.run(world.latency_us)
+    assert not stored_bytes(bob, alice)
+
+
+def test_reading_what_waited_does_not_harm_what_comes_late() -> None:
+    world = World("alice", "bob", config=Config(recv_buffer_messages=2))
+    alice, bob = connected(world)
+    for word in (b"one", b"two", b"three"):
+        alice.send(bob, word)
+    world.run(100_000)
+    world.signal_us = FAST_US
+    is_first = True
+
+    def delays(source: Address, _to: Address, packet: bytes) -> bool:
+        nonlocal is_first
+        if source[0] == alice.address and len(packet) > 500:
+            world.latency_us, is_first = (SLOW_US // 2 if is_first else SLOW_US), False
+        return False
+
+    world.loses_packet = delays
+    assert alice.send(bob, bytes(2_400), UNRELIABLE) > 0
+    close(alice, bob)
+    world.run(SLOW_US * 3 // 4)
+    assert payloads(bob) + payloads(bob) == [b"one", b"two", b"three"]
+    world.run(SLOW_US)
+    assert payloads(bob) == [bytes(2_400)]
+
+
+def test_a_request_that_goes_away_does_not_take_along_what_comes_late() -> None:
+    world = World("alice", "bob")
+    alice, bob = parted(world)
+    alice.send(bob, b"me again")
+    world.run(2 * FAST_US)
+    close(alice, bob)
+    world.run(2 * FAST_US)
+    alice.send(bob, b"and again")
+    world.run(SLOW_US)
+    assert payloads(bob) == [b"the last word"]
+
+
+def test_the_newest_of_two_requests_counts_that_a_goodbye_comes_between() -> None:
+    """The first was accepted in place of a session that was there still, and not proven yet when that ended."""
+    world = World("alice", "bob", config=Config(linger_us=0))
+    alice, bob = connected(world)
+    world.loses_packet = lambda _source, _to, _packet: True
+    closes: list[bytes] = []
+
+    def holds_closes(_host: Host, _to: object, blob: bytes) -> bool:
+        is_close = decode_signal(blob).connection_closed is not None
+        if is_close:
+            closes.append(blob)
+        return is_close
+
+    world.loses_signal = holds_closes
+    close(alice, bob)
+    alice.send(bob, b"two")
+    world.run(20_000)
+    for blob in closes:
+        world.deliver_signal(alice.identity, bob.identity, blob)
+    count = len(closes)
+    close(alice, bob)
+    alice.send(bob, b"three")
+    world.run(20_000)
+    for blob in closes[count:]:
+        world.deliver_signal(alice.identity, bob.identity, blob)
+    world.loses_packet = lambda _source, _to, _packet: False
+    world.loses_signal = lambda _host, _to, _blob: False
+    assert world.run(10_000_000, lambda: bob.endpoint.unread_messages > 0 or bool(bob.accept(alice)))
+    assert world.run(10_000_000, lambda: bob.endpoint.unread_messages > 0)
+    assert payloads(bob) == [b"three"]
+
+
 def test_a_peer_who_took_leave_and_calls_anew_is_asked_about_at_once() -> None:
     world = World("alice", "bob")
     alice, bob = parted(world)

@@ -20,7 +20,7 @@ from peergram.config import (
 from peergram.connection.flow import Flow
 from peergram.connection.goodbye import Goodbye, decode_goodbye, encode_goodbye
 from peergram.connection.in_flight import PacketsInFlight, SentPacket
-from peergram.connection.receive import DISCARDED, OK, ConnectionViolated, Receiver
+from peergram.connection.receive import DISCARDED, OK, REFUSED, ConnectionViolated, Receiver
 from peergram.connection.received import ReplayWindow
 from peergram.connection.reports import fill_report
 from peergram.connection.transmit import Transmitter
@@ -337,6 +337,18 @@ def test_a_reader_who_pauses_for_a_million_packets_keeps_the_session() -> None:
     [packet] = node.transmitter.poll(NOW_US + 1_000_000)
     frames = decode_frames(packet[decode_data_header(packet).payload_at :], context(1_000_002))
     assert [frame for frame in frames if isinstance(frame, Ack)] == [Ack(1_000_001, 1_000_000, [(1, 11)])]
+
+
+def test_packets_that_overtake_each_other_when_the_reader_goes_on_do_not_end_the_session() -> None:
+    """Each says the limit of its time: the one that found no room the highest, and those that were late lower ones."""
+    node = Node()
+    node.take(SEGMENT, 2)
+    node.flow.replay.add(1_000_000)
+    node.flow.accepts_reliable = False
+    assert node.take(encode_stop_waiting(999_900, 1_000_005) + SEGMENT, 1_000_005) == REFUSED
+    node.flow.accepts_reliable = True
+    assert node.take(encode_stop_waiting(999_896, 1_000_001) + SEGMENT, 1_000_001) == OK
+    assert node.take(encode_stop_waiting(999_898, 1_000_003) + SEGMENT, 1_000_003) == OK
 
 
 def test_a_statistics_report_that_was_given_up_is_not_waited_for() -> None:
