@@ -133,6 +133,7 @@ def test_a_name_is_known_by_its_key_from_the_first_talk_on(alice: str, bob: str,
                 let_in(called, bob, proof)
                 caller.wait_line(f"str:{alice} is here")
                 caller.wait_line(proof)
+                called.wait_line(f"str:{bob} is here")
     with running("chat", alice) as called:
         wait_ready(called)
         with running("chat", bob, "--to", alice, home=tmp_path / "another bob") as impostor:
